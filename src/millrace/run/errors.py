@@ -50,7 +50,9 @@ class MissingExtra(WrongQuestion, ImportError):
     """A package is missing; the message holds the pip command."""
 
     def __init__(self, package: str, extra: str, why: str) -> None:
-        super().__init__(f"{why} needs the package {package!r}, which is not installed: pip install 'millrace[{extra}]'")
+        super().__init__(
+            f"{why} needs the package {package!r}, which is not installed: pip install 'millrace[{extra}]'"
+        )
         self.package, self.extra = package, extra
 
 

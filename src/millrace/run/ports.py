@@ -91,4 +91,3 @@ class Store(Protocol):
 
 Opener = Callable[[str], Store]
 """Opens a store by its url; handed to engines by `compose`, so that workers can attach `Ref`s and keep values."""
-
