@@ -1,1 +1,39 @@
+"""millrace: heavy Python analyses at full flow.
+
+    import millrace as mr
+    mr.explain(model, X)                 SHAP values, exact where they can be
+    mr.plan.explain(model, X)            what it will take, without running it
+    with mr.Run(cores=4) as run:         your own function, on every core
+        for y in run.map(f, xs): ...
+
+Every analysis gives the same answer in a notebook, on all cores of one box, and resumed after it was killed. Nothing
+heavy is imported until it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+__all__ = ["Run", "__version__", "explain", "plan", "rng"]
+
+if TYPE_CHECKING:
+    from millrace import planning as plan
+    from millrace.face import Run, explain
+    from millrace.run.streams import rng
+
+_WHERE = {"explain": "millrace.face", "Run": "millrace.face", "rng": "millrace.run.streams"}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "plan":
+        return import_module("millrace.planning")
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'millrace' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -45,5 +45,3 @@ ENTRIES = (
 def find(name: str) -> Entry:
     """The entry of that name; KeyError when there is none."""
     return {e.name: e for e in ENTRIES}[name]
-
-

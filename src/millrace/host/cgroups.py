@@ -45,9 +45,11 @@ def groups(controller: str, root: Root = "/") -> tuple[Group, ...]:
     for version, controllers, path in _memberships(root):
         if version == 1 and controller not in controllers:
             continue
-        fitting = [m for m in mounts if m.version == version and (version == 2 or controller in m.controllers)]
+        fitting = [
+            m for m in mounts if m.version == version and (version == 2 or controller in m.controllers)
+        ]
         found += _walk(fitting, path, Path(root))
-    return tuple({group.path: group for group in reversed(found)}.values())[::-1]
+    return tuple(dict.fromkeys(found))
 
 
 def read(group: Group, name: str) -> str | None:
@@ -71,7 +73,9 @@ def read_table(text: str | None) -> dict[str, int]:
 
 def mount_lines(root: Root = "/") -> list[tuple[list[str], list[str]]]:
     """/proc/self/mountinfo, a line as its two halves: (id parent dev root point options ...) and (type source options)."""
-    halves = [line.partition(" - ") for line in (read_text(Path(root, "proc/self/mountinfo")) or "").splitlines()]
+    halves = [
+        line.partition(" - ") for line in (read_text(Path(root, "proc/self/mountinfo")) or "").splitlines()
+    ]
     rows = [(left.split(" "), right.split(" ")) for left, _, right in halves]
     return [(left, right) for left, right in rows if len(left) >= 6 and len(right) >= 2]
 
@@ -103,7 +107,9 @@ def _memberships(root: Root) -> list[tuple[Literal[1, 2], frozenset[str], tuple[
         if len(fields) == 3:
             number, controllers, path = fields
             version: Literal[1, 2] = 2 if number == "0" and not controllers else 1
-            found.append((version, frozenset(controllers.split(",")), _parts(path.removesuffix(" (deleted)"))))
+            found.append(
+                (version, frozenset(controllers.split(",")), _parts(path.removesuffix(" (deleted)")))
+            )
     return found
 
 
@@ -118,7 +124,7 @@ def _walk(mounts: list[_Mount], path: tuple[str, ...], root: Path) -> list[Group
     the mount point stands for it: runtimes mount the container's own group there, and where that is wrong it is
     wrong towards too little, which costs time; too much would cost the run.
     """
-    holding = [mount for mount in mounts if path[: len(mount.root)] == mount.root]
+    holding = [m for m in mounts if path[: len(m.root)] == m.root and ".." not in path[len(m.root) :]]
     found = []
     for mount in holding or mounts:
         below = path[len(mount.root) :] if holding else ()

@@ -57,7 +57,7 @@ def slots(found: Cores) -> int:
 
 
 def parse_cpu_list(text: str) -> frozenset[int]:
-    """Numbers of the kernel's list format: "0-3,8" is {0, 1, 2, 3, 8}; "0-62:2/4"-style strides are not used here."""
+    """Numbers of the kernel's list format: "0-3,8" is {0, 1, 2, 3, 8}."""
     numbers: set[int] = set()
     for part in filter(None, text.replace("\n", ",").split(",")):
         first, _, last = part.partition("-")
@@ -98,10 +98,7 @@ def _quota(root: Root) -> tuple[float | None, str]:
 
 
 def _cpuset(root: Root) -> tuple[int | None, str]:
-    """Of the nearest group that says it: the kernel has put the ancestors into the effective list already.
-
-    Without an effective list (version 1 before 3.17) the plain one is read, and the least of all levels taken.
-    """
+    """The least of all levels, by the effective list where there is one (version 1 before 3.17 has the plain one)."""
     found: list[tuple[int, str]] = []
     for group in groups("cpuset", root):
         effective = "cpuset.cpus.effective" if group.version == 2 else "cpuset.effective_cpus"

@@ -28,14 +28,15 @@ class Memory:
     """Bytes of this machine and of this process's groups.
 
     `limit_bytes`: the most that may be held, the least of all limits above this process and of `total_bytes`;
-    `where`: the file that sets it. `used_bytes`: what is held under that limit now and cannot be taken back.
+    `where`: the file that sets it. `used_bytes`: what is held under that limit now and cannot be taken back, None
+    when the group does not tell.
     `available_bytes`: what can still be taken everywhere up the tree. `swap_bytes` is told and never counted.
     """
 
     total_bytes: int
     limit_bytes: int
     available_bytes: int
-    used_bytes: int
+    used_bytes: int | None
     swap_bytes: int
     where: str
 
@@ -43,7 +44,7 @@ class Memory:
 @dataclass(frozen=True, slots=True)
 class _Bound:
     limit_bytes: int
-    used_bytes: int
+    used_bytes: int | None
     where: str
 
 
@@ -52,8 +53,10 @@ def memory(root: Root = "/") -> Memory:
     machine, swap_bytes = _machine(root)
     bounds = [machine, *_bounds(root)]
     least = min(bounds, key=lambda bound: bound.limit_bytes)
-    available = min(bound.limit_bytes - bound.used_bytes for bound in bounds)
-    return Memory(machine.limit_bytes, least.limit_bytes, max(0, available), least.used_bytes, swap_bytes, least.where)
+    available = min(bound.limit_bytes - (bound.used_bytes or 0) for bound in bounds)
+    return Memory(
+        machine.limit_bytes, least.limit_bytes, max(0, available), least.used_bytes, swap_bytes, least.where
+    )
 
 
 def budget_bytes(found: Memory) -> int:
@@ -92,12 +95,13 @@ def _machine(root: Root) -> tuple[_Bound, int]:
     import psutil
 
     told = psutil.virtual_memory()
-    return _Bound(told.total, told.total - told.available, "psutil.virtual_memory"), psutil.swap_memory().total
+    return _Bound(
+        told.total, told.total - told.available, "psutil.virtual_memory"
+    ), psutil.swap_memory().total
 
 
 def _bounds(root: Root) -> list[_Bound]:
-    """Limits of all groups, each with what is held under it. A group that hides its use counts as unused, so that
-    its limit still binds."""
+    """Limits of all groups, each with what is held under it. Where a group does not tell its use, its limit still binds."""
     found = []
     for group in groups("memory", root):
         used = _used(group)
@@ -113,8 +117,8 @@ def _bounds(root: Root) -> list[_Bound]:
     return found
 
 
-def _used(group: Group) -> int:
-    """What a group holds and cannot give back.
+def _used(group: Group) -> int | None:
+    """What a group holds and cannot give back; None when it does not tell.
 
     All that is charged to it, less the file pages on the reclaim lists and reclaimable slab. Shared memory is on
     the anonymous lists and locked files on the unevictable one, so both stay counted. Never less than anonymous
@@ -129,7 +133,9 @@ def _used(group: Group) -> int:
         charged = read(group, "memory.usage_in_bytes") or ""
         floor = stat.get("total_rss", 0) + stat.get("total_shmem", 0)
         kept = stat.get("total_inactive_file", 0) + stat.get("total_active_file", 0)
-    return max(floor, int(charged) - kept if charged.isdecimal() else 0)
+    if not charged.isdecimal():
+        return floor if stat else None
+    return max(floor, int(charged) - kept)
 
 
 def _private_of(pid: int, root: Root) -> int:
@@ -162,7 +168,9 @@ def _unique_set_size(pid: int) -> int:
     except psutil.NoSuchProcess:
         raise ProcessLookupError(f"there is no process {pid}") from None
     except psutil.AccessDenied as refused:
-        raise MillraceError(f"the memory of process {pid} may not be read by this user: {refused}.") from refused
+        raise MillraceError(
+            f"the memory of process {pid} may not be read by this user: {refused}."
+        ) from refused
 
 
 def _descendants(pid: int, root: Root) -> list[int]:
@@ -181,7 +189,9 @@ def _parents(root: Root) -> list[tuple[int, int]]:
     if sys.platform != "linux":
         import psutil
 
-        return [(process.info["pid"], process.info["ppid"]) for process in psutil.process_iter(["pid", "ppid"])]
+        return [
+            (process.info["pid"], process.info["ppid"]) for process in psutil.process_iter(["pid", "ppid"])
+        ]
     found = []
     for place in Path(root, "proc").iterdir():
         if place.name.isdecimal():

@@ -12,6 +12,7 @@ import datetime
 import decimal
 import enum
 import fractions
+import functools
 import hashlib
 import pathlib
 import sys
@@ -30,6 +31,12 @@ BY_TEXT = (
     datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, fractions.Fraction, uuid.UUID, pathlib.PurePath,
     complex, range, slice,
 )  # fmt: skip
+
+CODE = (
+    type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, types.MethodWrapperType,
+    types.WrapperDescriptorType, types.MethodDescriptorType, functools.partial,
+)  # fmt: skip
+DEEPEST = 60
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -123,9 +130,7 @@ def _write_numeric(out: list[bytes], v: Any) -> bool:
         if a.dtype.hasobject:
             raise Unkeyable(f"an array of Python objects (dtype {a.dtype})")
         head = (type(v) is numpy.ndarray or isinstance(v, numpy.ndarray), str(a.dtype.descr), a.shape)
-        out.append(
-            b"a" + _pack(head) + _bytes_digest(numpy.ascontiguousarray(a).reshape(-1).view(numpy.uint8))
-        )
+        out.append(b"a" + _pack(head) + _bytes_digest(numpy.ascontiguousarray(a).reshape(-1).view(numpy.uint8)))
         return True
     if hasattr(v, "__arrow_c_stream__"):
         import pyarrow as arrow
@@ -173,7 +178,27 @@ def _write_object(out: list[bytes], v: Any, code: Digest | None, above: tuple[in
     elif isinstance(v, tuple) and hasattr(v, "_fields"):
         out.append(b"N" + name)
         _write_container(out, tuple(v), code, above)
-    elif code is not None and (callable(v) or isinstance(v, types.ModuleType)):
+    elif code is not None and isinstance(v, CODE):
         out.append(b"f" + code(v).encode())
+    elif code is not None:
+        _write_reduced(out, v, code, above)
     else:
         raise Unkeyable(f"a {kind.__module__}.{kind.__qualname__}")
+
+
+def _write_reduced(out: list[bytes], v: Any, code: Digest, above: tuple[int, ...]) -> None:
+    """An object by what its class says it is made from (`__reduce_ex__`), each part in canonical form: a fitted model
+    by its parameters and arrays. A lock, a file or a socket says that it cannot, and is Unkeyable."""
+    if len(above) > DEEPEST or id(v) in above[:-1]:
+        raise Unkeyable(f"a {type(v).__module__}.{type(v).__qualname__} that holds itself")
+    try:
+        reduced = v.__reduce_ex__(2)
+    except Exception as e:
+        raise Unkeyable(f"a {type(v).__module__}.{type(v).__qualname__}") from e
+    if isinstance(reduced, str):  # a global, by its name
+        out.append(b"f" + code(v).encode())
+        return
+    maker, args, state, items, pairs = (*reduced, None, None, None)[:5]
+    out.append(b"R" + code(maker).encode())
+    parts = (args, state, list(items) if items is not None else None, dict(pairs) if pairs is not None else None)
+    _write_container(out, parts, code, above)

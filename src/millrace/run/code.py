@@ -70,9 +70,9 @@ class CodeDigests:
             if owner is not None and not isinstance(owner, types.ModuleType | type):
                 return digest(b"method", canonical((thing.__name__, owner), self))
             return self._named(thing)
-        if self._origin(type(thing).__module__) == "installed" and hasattr(thing, "__name__"):
+        if callable(thing) and hasattr(thing, "__name__"):
             return self._named(thing)  # a ufunc, a compiled function
-        return digest(b"instance", canonical((type(thing), vars(thing)), self))
+        return digest(b"instance", canonical(thing, self))
 
     def _named(self, thing: Any) -> str:
         name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None)
@@ -92,9 +92,7 @@ class CodeDigests:
             return digest(b"function", named.encode(), state)
         reads = [(name, self._global(f, name)) for name in sorted(_globals_read(f.__code__))]
         imports = [self.module(name) for name in sorted(_imports_made(f.__code__))]
-        return digest(
-            b"live", f.__name__.encode(), _code_bytes(f.__code__), state, canonical((reads, imports))
-        )
+        return digest(b"live", f.__name__.encode(), _code_bytes(f.__code__), state, canonical((reads, imports)))
 
     def _global(self, f: types.FunctionType, name: str) -> str:
         if name not in f.__globals__:

@@ -35,9 +35,13 @@ PACK_S = 0.1
 
 
 class Ledger:
-    """Writes one run's records to `path`. Attempts are packed: a line per 256 of them or 0.1 s."""
+    """Writes one run's records to `path`. Attempts are packed: a line per 256 of them or 0.1 s.
 
-    def __init__(self, path: Path) -> None:
+    `home`: what keeps the file's folder alive when nobody asked for one (it goes when the last who knows it goes).
+    """
+
+    def __init__(self, path: Path, home: Any = None) -> None:
+        self.home = home
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -95,8 +99,8 @@ class Ledger:
 class History:
     """What a ledger says, replayed.
 
-    `header`: the `run` record (run_id, analysis, started_at, from_ns, engine, slots, budget, host, versions, spec,
-    seed). `columns`: one `array('q')` per name in COLUMNS, in the order in which attempts ended; `keys` beside them.
+    `header`: the `run` record (run_id, analysis, started_at, from_ns, budget, host, versions, spec, seed), and the
+    engine with its slots once there is one. `columns`: one `array('q')` per name in COLUMNS, in the order in which attempts ended; `keys` beside them.
     `end`: the `end` record (state, to_ns, parts of the driver's time in ns, throttled_ns or None, peak_bytes), empty
     when the driver was killed.
     """
@@ -142,9 +146,7 @@ def replay(path: Path) -> History:
                     "The run's results are in the store; run the same command again to get a new ledger."
                 ) from e
     if not history.header:
-        raise WrongQuestion(
-            f"The ledger {path} has no record of a run: it is empty, or not a ledger of millrace."
-        )
+        raise WrongQuestion(f"The ledger {path} has no record of a run: it is empty, or not a ledger of millrace.")
     return history
 
 
@@ -160,10 +162,10 @@ def _fold(history: History, record: dict[str, Any]) -> None:
         history.notes.append(record["text"])
     elif kind == "run":
         if record["schema"] > SCHEMA:
-            raise ValueError(
-                f"schema {record['schema']}, written by a newer millrace; this one reads up to {SCHEMA}"
-            )
+            raise ValueError(f"schema {record['schema']}, written by a newer millrace; this one reads up to {SCHEMA}")
         history.header = record
+    elif kind == "engine":
+        history.header.update(engine=record["engine"], slots=record["slots"])
     elif kind == "end":
         history.end = record
     else:

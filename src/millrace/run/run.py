@@ -16,6 +16,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,7 +60,7 @@ class Run:
     def __init__(
         self,
         *,
-        engine: Engine,
+        make_engine: Callable[[int], Engine],
         store: Store,
         arena: Store,
         ledger: Ledger,
@@ -68,16 +69,19 @@ class Run:
         deadline_s: float = 0.0,
         show: Callable[[Progress], None] | None = None,
         measure: Callable[[], int] | None = None,
+        owned: ExitStack | None = None,
     ) -> None:
-        """`arena`: the store that workers reach for shared and large values (`store` itself when they reach it).
+        """`make_engine`: told how many slots; called when the first task comes, so that the plan has its say.
 
-        `measure`: private bytes of this process now; `show`: told the progress at most ten times a second.
+        `arena`: the store that workers reach for shared and large values (`store` itself when they reach it).
+        `owned`: what ends with the run. `measure`: private bytes of this process now; `show`: told the progress at most ten times a second.
         """
-        self.engine, self.store, self.arena, self.ledger = engine, store, arena, ledger
+        self.store, self.arena, self.ledger = store, arena, ledger
+        self._make_engine = make_engine
+        self._engine: Engine | None = None
+        self._owned: ExitStack | None = owned or ExitStack()
         self.budget, self.seed, self.keys = budget, seed, Keys(seed)
-        self.parts = dict.fromkeys(
-            ("keys_ns", "lookup_ns", "put_ns", "ledger_ns", "source_ns", "consume_ns"), 0
-        )
+        self.parts = dict.fromkeys(("keys_ns", "lookup_ns", "put_ns", "ledger_ns", "source_ns", "consume_ns"), 0)
         self.computed = self.cached = self.failed = 0
         self.peak_bytes = 0
         self._show, self._measure = show, measure
@@ -85,10 +89,10 @@ class Run:
         self._ending: Ending | None = None
         self._deadline = time.monotonic() + deadline_s if deadline_s else 0.0
         self._items, self._private = itertools.count(), itertools.count()
-        self._said: set[str] = set()
+        self.notes: list[str] = []
         self._streaming = False
         self._stage, self._total, self._stage_done = "", None, 0  # type: tuple[str, int | None, int]
-        self._worker_bytes = 0
+        self._slots = budget.cores
         self._began_s, self._shown_s, self._drained_s = time.monotonic(), 0.0, time.monotonic()
         self._free_ns = monotonic_ns()
 
@@ -168,9 +172,7 @@ class Run:
         Raises `Paused` or `Cancelled` at the end when the run was asked to stop; a deadline only ends the source.
         """
         if self._streaming:
-            raise WrongQuestion(
-                "This run has an open stream already: close it, or finish it, before opening another."
-            )
+            raise WrongQuestion("This run has an open stream already: close it, or finish it, before opening another.")
         self._streaming = True
         self._between(monotonic_ns())
         flow = Flow(self, iter(source))
@@ -187,9 +189,9 @@ class Run:
 
     def note(self, text: str, *, once: bool = False) -> None:
         """Say something in the answer, the ledger and the report (`once`: the same text one time only)."""
-        if once and text in self._said:
+        if once and text in self.notes:
             return
-        self._said.add(text)
+        self.notes.append(text)
         self.ledger.write("note", text=text)
 
     def progress(self, stage: str, total: int | None = None) -> None:
@@ -198,9 +200,16 @@ class Run:
         self.show(force=True)
 
     def follow(self, plan: Plan) -> None:
-        """Record the plan; its worker's peak sets how many tasks may run at once, and each one's ceiling."""
-        self._worker_bytes = plan.worker_bytes
+        """Record the plan, and run no more tasks at once than it says."""
+        self._slots = min(self._slots, plan.slots)
         self.ledger.write("plan", **plan.as_dict())
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            made = self._engine = self._make_engine(self._slots)
+            self.ledger.write("engine", engine=type(made).__name__, slots=made.slots)
+        return self._engine
 
     @property
     def ending(self) -> Ending | None:
@@ -213,12 +222,45 @@ class Run:
     def pause(self) -> None:
         """Finish what is in flight, keep it, and raise `Paused`. Safe in a signal handler."""
         self._ending = self._ending or "pause"
-        self.engine.wake()
+        self._wake()
 
     def cancel(self) -> None:
         """As `pause`, but nobody wants the answer any more."""
         self._ending = "cancel"
-        self.engine.wake()
+        self._wake()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        state = "done" if kind is None else "paused" if issubclass(kind, Paused | KeyboardInterrupt) else "failed"
+        self.close(state, "" if error is None else str(error).partition("\n")[0])
+
+    def close(self, state: str = "done", error: str = "", **said: Any) -> None:
+        """Write the end of the ledger, then let the engine and all that the run owns go. Idempotent."""
+        if self._owned is None:
+            return
+        owned, self._owned = self._owned, None
+        with owned:
+            self.show(force=True)
+            now = monotonic_ns()
+            if self._engine is not None:
+                self.ledger.spans(self._engine.spans())
+                self._engine.close()
+            self._between(now)
+            self.store.flush()
+            counts = {"computed": self.computed, "cached": self.cached, "failed": self.failed}
+            self.ledger.write(
+                "end",
+                state=state,
+                error=error,
+                to_ns=now,
+                parts=self.parts,
+                peak_bytes=self.peak_bytes,
+                **counts,
+                **said,
+            )
+            self.ledger.close()
 
     def show(self, force: bool = False) -> None:
         now = time.monotonic()
@@ -229,9 +271,7 @@ class Run:
         self.peak_bytes = max(self.peak_bytes, grown)
         if self._show is not None:
             elapsed = now - self._began_s
-            self._show(
-                Progress(self._stage, self._stage_done, self._total, self.cached, self.failed, elapsed, grown)
-            )
+            self._show(Progress(self._stage, self._stage_done, self._total, self.cached, self.failed, elapsed, grown))
 
     # -- what the flow asks ------------------------------------------------------------------------------------
     def stopping(self) -> bool:
@@ -322,12 +362,14 @@ class Run:
             return self.keys.of(fn, args, resources)
         except Unkeyable as e:
             name = getattr(fn, "__qualname__", repr(fn))
-            self.note(
-                f"{name} runs without the store: its result depends on {e}, which has no identity.", once=True
-            )
+            self.note(f"{name} runs without the store: its result depends on {e}, which has no identity.", once=True)
             return f"~{next(self._private)}"
         finally:
             self.parts["keys_ns"] += monotonic_ns() - start
+
+    def _wake(self) -> None:
+        if self._engine is not None:
+            self._engine.wake()
 
     def _between(self, now_ns: int) -> None:
         """The time since the last stream, in which the slots waited for the driver."""

@@ -34,12 +34,16 @@ def parse_bytes(value: str | int | float) -> int:
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         if value != value or value < 0 or value != int(min(value, 2**63)):
-            raise WrongQuestion(f"{value!r} is not a size: give a whole number of bytes, or text such as '4GiB'.")
+            raise WrongQuestion(
+                f"{value!r} is not a size: give a whole number of bytes, or text such as '4GiB'."
+            )
         return int(value)
     text = value.strip().lower() if isinstance(value, str) else ""
     match = _SIZE.fullmatch(text) if len(text) <= _LONGEST_TEXT else None
     if match is None:
-        raise WrongQuestion(f"{_shown(value)} is not a size: write a number and a unit, such as '4GiB' or '500MB'.")
+        raise WrongQuestion(
+            f"{_shown(value)} is not a size: write a number and a unit, such as '4GiB' or '500MB'."
+        )
     number, unit = match.groups()
     if unit in {"k", "m", "g", "t", "p", "ki", "mi", "gi", "ti", "pi"}:
         letter = unit[0].upper() if unit[0] != "k" else "k"
@@ -48,7 +52,9 @@ def parse_bytes(value: str | int | float) -> int:
             f"'{number}{letter}B' for powers of 1000."
         )
     if unit not in _BYTES_PER and unit:
-        raise WrongQuestion(f"{_shown(value)} has the unknown unit {unit!r}: use B, KiB, MiB, GiB, TiB, kB, MB, GB or TB.")
+        raise WrongQuestion(
+            f"{_shown(value)} has the unknown unit {unit!r}: use B, KiB, MiB, GiB, TiB, kB, MB, GB or TB."
+        )
     return int(Fraction(number) * _BYTES_PER[unit or "b"])
 
 
@@ -112,7 +118,7 @@ def _sum_of_parts(text: str) -> float | None:
 
 
 def _three_digits(value: float) -> str:
-    """"4", "1.18", "23.5", "512": no exponent, no trailing zeros."""
+    """ "4", "1.18", "23.5", "512": no exponent, no trailing zeros."""
     digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
     text = f"{value:.{digits}f}"
     return text.rstrip("0").rstrip(".") if digits else text

@@ -1,0 +1,72 @@
+# Two commands matter to a newcomer: `make demo` and `make test`. Each sets up all that it needs, in .venv.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+
+.PHONY: demo test test-slow check bench docs setup browser constraints clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       explain a model on real data; prints what it found and what it wrote where"
+	@echo "make test       all tests (some minutes)"
+	@echo "make check      format, lint, types, the direction of imports"
+	@echo "make test-slow  long chaos runs, scaling, notebooks"
+	@echo "make bench      ratios against peers, measured side by side; pictures in bench/results"
+	@echo "make docs       the documentation as a site in site/"
+
+# A stamp per set of packages: nothing is installed twice.
+$(VENV)/pip.stamp:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/all.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
+	$(PIP) install --only-binary :all: --constraint constraints.txt --editable '.[all]'
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/all.stamp
+	$(PIP) install --only-binary :all: --constraint constraints.txt --group test --group check
+	@touch $@
+
+$(VENV)/bench.stamp: $(VENV)/test.stamp
+	$(PIP) install --only-binary :all: --constraint constraints.txt --group bench
+	@touch $@
+
+$(VENV)/docs.stamp: $(VENV)/test.stamp
+	$(PIP) install --only-binary :all: --constraint constraints.txt --group docs
+	@touch $@
+
+setup: $(VENV)/test.stamp
+
+# The report is tested in a real browser.
+browser:
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
+
+demo: $(VENV)/all.stamp
+	$(BIN)/millrace demo
+
+test: $(VENV)/test.stamp browser
+	$(BIN)/pytest -q -m "not slow"
+
+test-slow: $(VENV)/test.stamp
+	$(BIN)/pytest -q -m slow
+
+check: $(VENV)/test.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m bench
+
+docs: $(VENV)/docs.stamp
+	$(BIN)/mkdocs build --strict --quiet
+
+# What the newest wheels are today, without hashes: a reproducible set-up, not a requirement.
+constraints: $(VENV)/docs.stamp $(VENV)/bench.stamp
+	$(BIN)/pip freeze --exclude-editable | grep -v '^millrace' > constraints.txt
+
+clean:
+	rm -rf $(VENV) site dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,80 @@
+"""The tasks of explain: pure functions of a block of rows, which workers have preloaded.
+
+A block is a fixed range of rows, cut by the question's shape. Everything large comes as a mapped, read-only argument.
+Each block checks its own additivity, row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy
+
+from millrace.analyses.explain.kernels import coalitions, ensemble, linear, trees
+from millrace.analyses.explain.kernels.blackbox import Function
+
+Block = tuple[int, int]
+Arrays = Mapping[str, Any]
+
+
+def tree_tables(batch: int, forest: Arrays, background: Any) -> Arrays:
+    """The pattern tables of one batch of trees."""
+    parts = trees.unpack(forest)
+    return trees.build(*parts, batch, *_weighted(background))
+
+
+def tree_rows(
+    block: Block, rows: numpy.ndarray[Any, Any], forest: Arrays, background: Any, output: int, precision: str, *tables: Arrays
+) -> Arrays:
+    """Values of rows[block] by the tree method that `forest` was laid out for. `output`: one of them, or -1: all."""
+    model, structure, layout = trees.unpack(forest)
+    part = numpy.ascontiguousarray(rows[slice(*block)])
+    values = trees.explain_rows(model, structure, layout, tables, part, numpy.dtype(precision), *_weighted(background))
+    raw = ensemble.predict(model, part)
+    return _answer(values, raw, forest["expected"], output)
+
+
+def linear_rows(block: Block, rows: numpy.ndarray[Any, Any], model: Arrays, output: int, precision: str) -> Arrays:
+    """Closed form: coefficient times distance from the background's mean."""
+    part = numpy.ascontiguousarray(rows[slice(*block)], dtype=numpy.float64)
+    function = linear.Linear.from_arrays(model)
+    values = linear.explain_linear(function, part, model["mean"])
+    return _answer(values.astype(precision, copy=False), function.raw(part), model["expected"], output)
+
+
+def kernel_rows(
+    block: Block,
+    rows: numpy.ndarray[Any, Any],
+    background: Arrays,
+    design: Arrays,
+    output: int,
+    precision: str,
+    function: Function,
+) -> Arrays:
+    """Estimates with standard errors (exact where the design holds every coalition)."""
+    found = coalitions.explain_rows(
+        function.call,
+        numpy.ascontiguousarray(rows[slice(*block)]),
+        background["rows"],
+        background["weights"],
+        coalitions.Design.from_arrays(design),
+    )
+    answer = dict(_answer(found.values.astype(precision, copy=False), found.prediction, found.base, output))
+    answer["errors"] = _pick(found.standard_errors.astype(precision, copy=False), output)
+    return answer
+
+
+def _answer(values: Any, raw: Any, expected: Any, output: int) -> Arrays:
+    values, raw, expected = _pick(values, output), _pick(raw, output), _pick(numpy.asarray(expected), output)
+    gap = numpy.abs(values.sum(axis=1, dtype=numpy.float64) + expected - raw)
+    return {"values": values, "predictions": raw, "gap": gap.max(axis=1)}
+
+
+def _pick(array: Any, output: int) -> Any:
+    """One output of the last axis, kept as an axis of length one."""
+    return array if output < 0 else array[..., output : output + 1]
+
+
+def _weighted(background: Any) -> tuple[Any, Any]:
+    return (None, None) if background is None else (background["rows"], background["weights"])

@@ -1,0 +1,245 @@
+"""From what the user gave to what is computed: the model read, the rows in its columns, the method chosen.
+
+Choosing looks at what the model can do, never at the name of its class. All that can be wrong with the question is
+found here, before the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from millrace.analyses.explain.models import open_model
+from millrace.analyses.explain.spec import Spec
+from millrace.run.errors import NotSupported, WrongQuestion
+from millrace.run.tables import Rows, align, read_rows
+
+if TYPE_CHECKING:
+    import numpy
+
+    from millrace.analyses.explain.kernels.blackbox import Function
+    from millrace.analyses.explain.kernels.ensemble import Ensemble
+    from millrace.analyses.explain.kernels.linear import Linear
+
+AUTO_BACKGROUND_ROWS = 100
+TREE_METHODS = ("tree_path_dependent", "interventional")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One of `forest`, `line` and `function` is set. `background`: (rows, features), `weights` sum to 1; None for
+    path-dependent values. `output`: number of the chosen output, -1 for all of them. `why`: the decisions, in words.
+    """
+
+    method: str
+    rows: Rows
+    background: numpy.ndarray[Any, Any] | None
+    weights: numpy.ndarray[Any, Any] | None
+    output: int
+    output_names: tuple[str, ...]
+    unit: str
+    why: tuple[str, ...]
+    model: Any
+    forest: Ensemble | None = None
+    line: Linear | None = None
+    function: Function | None = None
+
+    @property
+    def outputs(self) -> int:
+        return len(self.output_names)
+
+
+def read(spec: Spec, note: Callable[[str], None], rng: Callable[..., numpy.random.Generator]) -> Question:
+    """The question as it will be computed; every trouble with it is an error of `run.errors.WrongQuestion`."""
+    model = open_model(spec.model, note)
+    rows = _in_model_columns(model, read_rows(spec.data, "data", spec.limit), "data", note)
+    background = None
+    if spec.background is not None and not _is_auto(spec.background):
+        background = _in_model_columns(model, read_rows(spec.background, "background"), "background", note)
+        background, _ = align(replace(background, named=True), rows.names, "background")
+    asked = spec.method
+    if asked in ("auto", *TREE_METHODS):
+        question = _trees(spec, model, rows, background, note)
+        if question is not None:
+            return question
+    if asked in ("auto", "linear"):
+        question = _linear(spec, model, rows, background)
+        if question is not None:
+            return question
+    if asked in TREE_METHODS or asked == "linear":
+        kind = "a tree model" if asked in TREE_METHODS else "a linear function of its columns"
+        raise NotSupported(
+            f"The method {asked!r} does not fit this model and output: {type(model).__qualname__} is not {kind} there. "
+            "Leave method='auto', or use 'kernel'."
+        )
+    return _kernel(spec, model, rows, background, rng)
+
+
+def _is_auto(background: Any) -> bool:
+    return isinstance(background, str) and background == "auto"
+
+
+# -- columns -----------------------------------------------------------------------------------------------------
+def _in_model_columns(model: Any, rows: Rows, what: str, note: Callable[[str], None]) -> Rows:
+    """Rows in the model's columns, in its order, categories in its codes."""
+    from millrace.analyses.explain.kernels.tree_models import category_labels, column_names, n_columns
+
+    names = column_names(model)
+    if names is not None:
+        rows, said = align(rows, names, what)
+        if said is not None:
+            note(said)
+    else:
+        count = n_columns(model)
+        if count is not None and count != len(rows.names):
+            raise WrongQuestion(
+                f"The {what} has {len(rows.names)} columns and the model takes {count}: give the columns of its training."
+            )
+    labels = category_labels(model, tuple(rows.categories))
+    return _recode(rows, labels, what) if rows.categories else rows
+
+
+def _recode(rows: Rows, labels: dict[int, tuple[Any, ...]] | None, what: str) -> Rows:
+    """Codes of the data's own labels become the model's codes; a label that the model does not know is missing."""
+    import numpy
+
+    if labels is None:
+        names = ", ".join(repr(rows.names[j]) for j in rows.categories)
+        raise WrongQuestion(
+            f"The {what} has text or categories in {names}, and the model was not fitted on categories that it remembers: "
+            "give the numbers that it was fitted on."
+        )
+    values = rows.values.copy()
+    for j, own in rows.categories.items():
+        code_of = {label: code for code, label in enumerate(labels[j])}
+        table = numpy.array([code_of.get(label, numpy.nan) for label in own] + [numpy.nan])
+        codes = values[:, j]
+        values[:, j] = table[numpy.where(numpy.isnan(codes), len(own), codes).astype(numpy.int64)]
+    return replace(rows, values=values, categories={j: labels[j] for j in rows.categories})
+
+
+# -- methods -----------------------------------------------------------------------------------------------------
+def _trees(spec: Spec, model: Any, rows: Rows, background: Rows | None, note: Callable[[str], None]) -> Question | None:
+    from millrace.analyses.explain.kernels.ensemble import check_rows
+    from millrace.analyses.explain.kernels.tree_models import own_output, read_trees
+
+    try:
+        forest = read_trees(model)
+    except NotSupported as e:
+        if spec.method != "auto":
+            raise
+        note(f"{e} The kernel method is used instead: estimates with standard errors.")
+        return None
+    if forest is None:
+        return None
+    if spec.output == "probability" and forest.link != "probability":
+        return None  # not additive in tree leaves; the kernel method answers it
+    method = spec.method
+    if method == "auto":
+        method = "tree_path_dependent" if background is None else "interventional"
+    if method == "interventional" and background is None:
+        raise WrongQuestion("The method 'interventional' needs a background: rows that stand for 'feature unknown'.")
+    if method == "tree_path_dependent" and background is not None:
+        raise WrongQuestion(
+            "The method 'tree_path_dependent' takes no background (it uses the training weights in the trees): leave the "
+            "background out, or use 'interventional'."
+        )
+    if forest.n_features != len(rows.names):
+        raise WrongQuestion(f"The data has {len(rows.names)} columns and the model takes {forest.n_features}.")
+    check_rows(forest, rows.values)
+    if background is not None:
+        check_rows(forest, background.values)
+    own_output(model, forest, rows.values)
+    output, names = _output(spec.output, forest.output_names)
+    why = f"{method}: the model is {len(forest.tree_output):,} trees, whose values are exact"
+    return Question(
+        method, rows, None if background is None else background.values, _equal(background), output, names,
+        _unit(forest.link, names), (why,), model, forest=forest,
+    )  # fmt: skip
+
+
+def _linear(spec: Spec, model: Any, rows: Rows, background: Rows | None) -> Question | None:
+    from millrace.analyses.explain.kernels.linear import read_linear
+
+    if spec.output == "probability":
+        return None
+    line = read_linear(model)
+    if line is None:
+        return None
+    if line.coefficients.shape[1] != len(rows.names):
+        raise WrongQuestion(f"The data has {len(rows.names)} columns and the model takes {line.coefficients.shape[1]}.")
+    _finite(rows, "data")
+    why = ["linear: the model's output is a linear function of its columns, so the closed form is exact"]
+    if background is None:
+        background = rows
+        why.append("no background was given: the mean of the data itself stands for 'feature unknown'")
+    else:
+        _finite(background, "background")
+    output, names = _output(spec.output, line.output_names)
+    return Question(
+        "linear", rows, background.values, _equal(background), output, names, line.unit, tuple(why), model, line=line
+    )
+
+
+def _kernel(
+    spec: Spec, model: Any, rows: Rows, background: Rows | None, rng: Callable[..., numpy.random.Generator]
+) -> Question:
+    from millrace.analyses.explain.kernels.blackbox import as_function
+
+    why = []
+    if background is None:
+        count = min(AUTO_BACKGROUND_ROWS, len(rows.values))
+        chosen = rng(0).choice(len(rows.values), count, replace=False)
+        chosen.sort()
+        background = replace(rows, values=rows.values[chosen])
+        why.append(f"no background was given: {count} rows of the data, drawn by the seed, stand for 'feature unknown'")
+    names = rows.names if rows.named else None
+    function = as_function(model, spec.output, names, rows.values[: min(64, len(rows.values))])
+    why.insert(0, f"kernel: {function.why}")
+    return Question(
+        "kernel", rows, background.values, _equal(background), -1, function.output_names, function.unit, tuple(why), model,
+        function=function,
+    )  # fmt: skip
+
+
+def _output(asked: str, names: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
+    """Number of the chosen output (-1: all) and the names of what is left."""
+    if asked in ("auto", "raw", "probability"):
+        return -1, names
+    if asked not in names:
+        raise WrongQuestion(f"The model has no output {asked!r}. Its outputs are {', '.join(map(repr, names))}.")
+    return names.index(asked), (asked,)
+
+
+def _unit(link: str, names: tuple[str, ...]) -> str:
+    """What raw output is measured in, in words."""
+    kind = link.partition(":")[0]
+    of = f" of {names[0]}" if len(names) == 1 and names[0] != "output" else ""
+    words = {
+        "identity": "the unit of the model's output",
+        "logit": f"log-odds{of}",
+        "softmax": "log-odds (softmax margins)",
+        "one_vs_all": "log-odds (one against all)",
+        "log": "log of the expected value",
+        "probability": f"probability{of}",
+    }
+    return words.get(kind, "the model's raw output")
+
+
+def _equal(background: Rows | None) -> Any:
+    import numpy
+
+    return None if background is None else numpy.full(len(background.values), 1.0 / len(background.values))
+
+
+def _finite(rows: Rows, what: str) -> None:
+    import numpy
+
+    bad = numpy.argwhere(~numpy.isfinite(rows.values))
+    if len(bad):
+        i, j = bad[0]
+        raise WrongQuestion(
+            f"The {what} has {len(bad):,} missing or infinite values (first: row {i}, column {rows.names[j]!r}), which the "
+            "model cannot take: fill them in, or leave these rows out."
+        )

@@ -1,0 +1,375 @@
+"""The one composition root: from the machine's settings to a Run, and from a question to its answer.
+
+Every face (Python, command line, later the service) comes through here, so the engines, stores and analyses never
+choose each other. Nothing here computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from millrace.analyses import catalogue
+from millrace.run.budget import Budget, Plan
+from millrace.run.errors import NotSupported, WrongQuestion
+from millrace.run.ledger import SCHEMA, History, Ledger, replay
+from millrace.run.run import Progress, Run
+from millrace.run.units import parse_bytes, parse_duration
+
+if TYPE_CHECKING:
+    from millrace.diagnose.accounting import Accounting
+    from millrace.run.ports import Engine, Store
+    from millrace.settings import Settings
+
+ENGINES = ("auto", "inline", "processes")
+RESULT_SCHEMA = 1
+POOL_START_S = 0.35
+"""What starting two workers costs with the kernels of an analysis preloaded; `auto` stays inline below twice that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where and within what to run; None is "as the settings say". `out`: the folder for the answer.
+
+    `keep_out`: make a folder under the settings' `runs` when `out` is not given. `opened` is told the Run at once.
+    """
+
+    engine: str | None = None
+    cores: int | None = None
+    memory: str | int | None = None
+    store: str | os.PathLike[str] | None = None
+    seed: int = 0
+    out: str | os.PathLike[str] | None = None
+    keep_out: bool = False
+    nice: int | None = None
+    deadline: str | float | None = None
+    show: Callable[[Progress], None] | None = None
+    opened: Callable[[Run], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Where a run's time went, and what it left where."""
+
+    run_id: str
+    folder: Path
+    plan: Mapping[str, Any]
+    accounting: Accounting
+    home: Any = dataclasses.field(default=None, repr=False)
+
+    def lines(self) -> list[str]:
+        return self.accounting.lines()
+
+    def as_dict(self) -> dict[str, Any]:
+        return self.accounting.as_dict()
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+# -- from settings to parts --------------------------------------------------------------------------------------
+def load_settings(explicit: Mapping[str, Any]) -> Settings:
+    """The machine's settings; what is None in `explicit` counts as not given."""
+    from millrace.settings import load
+
+    return load({k: v for k, v in explicit.items() if v is not None})
+
+
+def open_store(url: str) -> Store:
+    """The store of that url or path; also what workers call to attach `Ref`s."""
+    from millrace.stores.directory import DirectoryStore
+
+    scheme, _, rest = url.partition(":")
+    return DirectoryStore(Path(rest if scheme == "dir" else url))
+
+
+def open_run(
+    analysis: str = "run",
+    machine: Machine | None = None,
+    *,
+    spec: Mapping[str, Any] | None = None,
+    preload: tuple[str, ...] = (),
+) -> Run:
+    """A Run on this machine; close it, or use it in a `with`. Its ledger lies in `folder_of(run)`."""
+    from millrace import host
+
+    machine = machine or Machine()
+    settings = load_settings({n: getattr(machine, n) for n in ("engine", "cores", "memory", "nice")})
+    kind = settings.engine
+    if kind not in ENGINES:
+        raise NotSupported(f"There is no engine {kind!r} in this release. Engines are {', '.join(ENGINES)}.")
+    budget = budget_of(settings)
+    run_id = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{analysis}-{secrets.token_hex(2)}"
+    with contextlib.ExitStack() as owned:
+        out = Path(machine.out) if machine.out is not None else None
+        if out is None and machine.keep_out:
+            out = Path(settings.runs) / run_id
+        scratch = Path(tempfile.mkdtemp(prefix="millrace-", dir=host.scratch(settings.scratch)))
+        owned.callback(shutil.rmtree, scratch, ignore_errors=True)
+        store, arena = _stores(machine.store, scratch, owned)
+        home = tempfile.TemporaryDirectory(prefix="millrace-run-") if out is None else None
+        ledger = Ledger(fresh(Path(home.name) if out is None else out) / "ledger.jsonl", home)
+        owned.callback(ledger.close)
+        owned.enter_context(host.one_thread())
+        deadline_s = parse_duration(machine.deadline) if machine.deadline is not None else 0.0
+        begun = time.monotonic_ns()
+        run = Run(
+            make_engine=lambda slots: _engine(kind, slots, arena, preload),
+            store=store,
+            arena=arena,
+            ledger=ledger,
+            budget=budget,
+            seed=machine.seed,
+            deadline_s=deadline_s,
+            show=machine.show,
+            measure=host.private_bytes,
+            owned=owned.pop_all(),
+        )
+    ledger.write(
+        "run",
+        schema=SCHEMA,
+        run_id=run_id,
+        analysis=analysis,
+        started_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        from_ns=begun,
+        slots=budget.cores,
+        engine=kind,
+        seed=machine.seed,
+        budget=dataclasses.asdict(budget),
+        host=host.describe(),
+        versions=versions(),
+        spec=spec or {},
+    )
+    if machine.opened is not None:
+        machine.opened(run)
+    return run
+
+
+def budget_of(settings: Settings) -> Budget:
+    """Cores and bytes: what was asked for, within what the host allows."""
+    from millrace import host
+
+    allowed = host.slots(host.cores())
+    cores = min(settings.cores or allowed, 4 * allowed)
+    memory = parse_bytes(settings.memory) if settings.memory is not None else host.default_budget_bytes()
+    return Budget(cores, memory)
+
+
+def _stores(asked: str | os.PathLike[str] | None, scratch: Path, owned: contextlib.ExitStack) -> tuple[Store, Store]:
+    """The store for results, and the one that workers reach: the same when results go to a directory."""
+    from millrace.stores.directory import DirectoryStore
+
+    if asked is not None:
+        store = open_store(os.fspath(asked))
+        owned.callback(store.close)
+        return store, store
+    from millrace.stores.memory import MemoryStore
+
+    arena = DirectoryStore(scratch / "arena")
+    owned.callback(arena.close)
+    return MemoryStore(), arena
+
+
+def _engine(kind: str, slots: int, arena: Store, preload: tuple[str, ...]) -> Engine:
+    from millrace.engines.inline import InlineEngine
+
+    if kind == "inline":
+        return InlineEngine(opener=lambda url: arena if url == arena.url else open_store(url))
+    from millrace.engines.processes import ProcessEngine
+
+    def pool() -> Engine:
+        return ProcessEngine(slots, opener=open_store, preload=preload)
+
+    if kind == "processes":
+        return pool()
+    from millrace.engines.auto import AutoEngine
+
+    return AutoEngine(pool, threshold_s=2 * POOL_START_S, slots=slots, opener=open_store)
+
+
+def versions() -> dict[str, str]:
+    """millrace, Python, and the numeric libraries that are loaded."""
+    from millrace import __version__
+
+    said = {"millrace": __version__, "python": ".".join(map(str, sys.version_info[:3]))}
+    for name in ("numpy", "numba", "scipy", "pyarrow", "lightgbm", "xgboost", "sklearn"):
+        module = sys.modules.get(name)
+        if module is not None and hasattr(module, "__version__"):
+            said[name] = module.__version__
+    return said
+
+
+def show_lines(every_s: float = 2.0) -> Callable[[Progress], None]:
+    """Progress as plain lines on stderr, at most one in `every_s`."""
+    told = [0.0]
+
+    def show(progress: Progress) -> None:
+        now = time.monotonic()
+        if now - told[0] >= every_s:
+            told[0] = now
+            of = f" of {progress.total:,}" if progress.total else ""
+            print(f"{progress.stage}: {progress.finished:,}{of} ({progress.elapsed_s:.0f} s)", file=sys.stderr)
+
+    return show
+
+
+# -- from a question to its answer -------------------------------------------------------------------------------
+def carry_out(analysis: str, question: Mapping[str, Any], machine: Machine, run: Run | None = None) -> Any:
+    """Ask the question: validate it, run the analysis, write the answer where it was asked for.
+
+    `run`: a run that is open already, whose pool and store are used; it is not closed.
+    """
+    entry = catalogue.find(analysis)
+    spec = entry.load("spec")(**question)
+    if run is not None:
+        return entry.load("analysis")(spec, run)
+    run = open_run(analysis, machine, spec=described(spec), preload=entry.preload)
+    return finish(run, lambda: entry.load("analysis")(spec, run), machine)
+
+
+def plan(analysis: str, question: Mapping[str, Any], machine: Machine) -> Plan:
+    """What the question will take on this machine, without running it."""
+    entry = catalogue.find(analysis)
+    facts = entry.load("facts")(entry.load("spec")(**question))
+    settings = load_settings({n: getattr(machine, n) for n in ("engine", "cores", "memory")})
+    return entry.load("plan")(facts, budget_of(settings))  # type: ignore[no-any-return]
+
+
+def finish(run: Run, work: Callable[[], Any], machine: Machine) -> Any:
+    """Do the work within the run, close it, account for it, and write what was asked for."""
+    wants_out = machine.out is not None or machine.keep_out
+    with run:
+        answer = work()
+        if hasattr(answer, "digest"):
+            run.ledger.write("answer", digest=answer.digest)
+    report = report_of(run.ledger.path.parent, run.ledger.home)
+    answer = dataclasses.replace(answer, report=report, out=report.folder if wants_out else None, saver=save)
+    if wants_out:
+        save(answer, report.folder)
+    return answer
+
+
+def map_function(
+    function: Callable[..., Any] | str, items: Iterable[Any], machine: Machine, preload: tuple[str, ...] = ()
+) -> Any:
+    """The user's own function, one call an item, as an analysis like any other."""
+    from millrace.run.function import Mapped, find_function
+
+    fn = find_function(function) if isinstance(function, str) else function
+    said = {"function": f"{fn.__module__}:{getattr(fn, '__qualname__', fn)}"}
+    run = open_run("run", machine, spec=said, preload=preload)
+    return finish(run, lambda: Mapped.of(run, fn, items), machine)
+
+
+def described(spec: Any) -> dict[str, Any]:
+    """A spec as the ledger and result.json tell it: options by value, inputs by path or kind."""
+    said = {}
+    for name in type(spec).model_fields:
+        value = getattr(spec, name)
+        simple = value is None or isinstance(value, bool | int | float | str)
+        said[name] = value if simple else str(value) if isinstance(value, os.PathLike) else _kind(value)
+    return said
+
+
+def _kind(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    size = f" {'x'.join(map(str, shape))}" if isinstance(shape, tuple) else ""
+    return f"{type(value).__module__}.{type(value).__qualname__}{size}"
+
+
+# -- what a run leaves -------------------------------------------------------------------------------------------
+def fresh(folder: Path) -> Path:
+    """The folder, empty of an earlier run's ledger: one ledger is one run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ledger.jsonl").unlink(missing_ok=True)
+    return folder
+
+
+def history(folder: str | os.PathLike[str]) -> History:
+    """The replayed ledger of a run's folder."""
+    return replay(Path(folder) / "ledger.jsonl")
+
+
+def report_of(folder: Path, home: Any = None) -> Report:
+    """Account for the run whose ledger lies in `folder` (`home` keeps a temporary one alive)."""
+    from millrace.diagnose.accounting import account
+
+    past = history(folder)
+    plans = past.of("plan")
+    return Report(past.header["run_id"], folder, plans[-1] if plans else {}, account(past), home)
+
+
+def save(answer: Any, folder: str | os.PathLike[str]) -> Path:
+    """Write the answer: result.json, its tables as Parquet, its pictures, the ledger and one report.html."""
+    from millrace.diagnose.charts import save_chart
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    report: Report = answer.report
+    if report.folder != folder:
+        shutil.copyfile(report.folder / "ledger.jsonl", folder / "ledger.jsonl")
+    tables = answer.write_tables(folder)
+    pictures = []
+    for name, chart in answer.charts().items():
+        pictures += save_chart(chart, folder / name)
+        (folder / f"{name}.vl.json").write_text(json.dumps(chart, default=_plain))
+    past = history(folder)
+    said = {
+        "schema": RESULT_SCHEMA,
+        "analysis": past.header["analysis"],
+        "run_id": report.run_id,
+        "digest": answer.digest,
+        "findings": answer.findings(),
+        "answer": answer.as_dict(),
+        "notes": list(answer.notes),
+        "spec": past.header["spec"],
+        "seed": past.header["seed"],
+        "plan": {k: v for k, v in report.plan.items() if k != "record"},
+        "versions": past.header["versions"],
+        "report": report.as_dict(),
+        "charts": list(answer.charts()),
+        "files": sorted(p.name for p in [*tables, *pictures]),
+    }
+    text = json.dumps(said, indent=2, ensure_ascii=False, default=_plain)
+    (folder / "result.json").write_text(text + "\n")
+    write_report(folder)
+    return folder
+
+
+def write_report(folder: str | os.PathLike[str]) -> Path:
+    """(Re)write report.html from what lies in a run's folder: its result, its pictures' specs, its ledger."""
+    from millrace.diagnose.report import Section, run_sections
+    from millrace.diagnose.report import write_report as write_page
+
+    folder = Path(folder)
+    past = history(folder)
+    sections = []
+    if (folder / "result.json").exists():
+        result = json.loads((folder / "result.json").read_text())
+        sections.append(Section("What was found", text="\n".join(result["findings"] + result["notes"])))
+        for name in result["charts"]:
+            chart = json.loads((folder / f"{name}.vl.json").read_text())
+            sections.append(Section(name.replace("_", " ").capitalize(), chart=chart))
+    title = f"{past.header['analysis']}: {past.header['run_id']}"
+    return write_page(folder / "report.html", title, [*sections, *run_sections(past)])
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars and paths in JSON."""
+    if hasattr(value, "item"):
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise WrongQuestion(f"{type(value).__qualname__} has no place in result.json.")

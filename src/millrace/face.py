@@ -1,0 +1,87 @@
+"""The Python face: one function an analysis, with the same names, defaults and order as its spec and its command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from millrace import compose
+from millrace.run.run import Progress
+from millrace.run.run import Run as OpenRun
+
+if TYPE_CHECKING:
+    from millrace.analyses.explain.answer import Explanation
+
+Shown = bool | Callable[[Progress], None] | None
+
+
+def explain(
+    model: Any,
+    X: Any,
+    *,
+    background: Any = None,
+    method: str = "auto",
+    output: str = "auto",
+    max_evaluations: int | None = None,
+    precision: str = "float64",
+    top: int = 12,
+    limit: int | None = None,
+    engine: str = "auto",
+    cores: int | None = None,
+    memory: str | int | None = None,
+    store: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    progress: Shown = None,
+    out: str | os.PathLike[str] | None = None,
+    run: OpenRun | None = None,
+) -> Explanation:
+    """SHAP values of `model` on the rows of `X`, exact where they can be.
+
+    `model`: a fitted LightGBM, XGBoost or scikit-learn model, any function of a matrix, or a model file. `X`: (rows,
+    features), an array, a pandas, polars or Arrow table, or a data file. `background`: rows that stand for "feature
+    unknown" (interventional values); without them tree models use the training weights in their own nodes
+    (path-dependent values). `method`: auto, tree_path_dependent, interventional, linear, kernel. `output`: auto, raw,
+    probability or the name of a class. `max_evaluations`: coalitions a row of the kernel method.
+
+    The rest is about the machine and never changes the answer: `engine` auto | inline | processes, `cores`, `memory`
+    ("4GiB"), `store` (a folder where finished blocks are kept, so that an interrupted call goes on), `progress` (True,
+    or a function that is told), `out` (a folder for tables, pictures and report), `run` (an open `Run` to share).
+
+    Raises the errors of `millrace.run.errors`: `WrongQuestion` and its kin before any work, `DoesNotFit` with the
+    smallest budget that would do, `NotAdditive` when values do not add up to the model's output.
+    """
+    question = {
+        "model": model, "data": X, "background": background, "method": method, "output": output,
+        "max_evaluations": max_evaluations, "precision": precision, "top": top, "limit": limit,
+    }  # fmt: skip
+    machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
+    return compose.carry_out("explain", question, machine, run)  # type: ignore[no-any-return]
+
+
+def Run(  # noqa: N802 - it opens a Run, and reads as one: `with mr.Run(cores=4) as run`
+    *,
+    engine: str = "auto",
+    cores: int | None = None,
+    memory: str | int | None = None,
+    store: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    progress: Shown = None,
+    out: str | os.PathLike[str] | None = None,
+) -> OpenRun:
+    """Open a run for functions of your own, or to share one pool among several analyses.
+
+        with mr.Run(cores=4, store="results") as run:
+            for y in run.map(f, xs): ...
+
+    See `millrace.run.run.Run` for what it can do.
+    """
+    machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
+    return compose.open_run("run", machine)
+
+
+def shown(progress: Shown) -> Callable[[Progress], None] | None:
+    """A function that shows progress: the one given, lines on stderr for True, nothing otherwise."""
+    if progress is True:
+        return compose.show_lines()
+    return progress if callable(progress) else None

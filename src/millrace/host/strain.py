@@ -1,0 +1,103 @@
+"""What holds this process up from outside: time stolen by quotas, and pressure on processors, memory and disks.
+
+Snapshots of the kernel's counters; the difference of two tells about the time between them. What the kernel does
+not tell is None, never 0. See `cores` for the limits themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from millrace.host.cgroups import Root, groups, read, read_table, read_text
+
+
+@dataclass(frozen=True, slots=True)
+class Throttling:
+    """Counters since the groups were made, summed over this process's group and its ancestors.
+
+    `throttled_s` is in core-seconds: the kernel adds up the time on every processor. Of `periods` (usually
+    0.1 s) with something to run, `throttled_periods` ran out of quota. All stay 0 in groups without a quota.
+    """
+
+    throttled_s: float
+    periods: int
+    throttled_periods: int
+    where: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """Share of time, in percent, in which some (or all: full) tasks waited for a resource, and the total of some."""
+
+    some_10s_pct: float
+    some_60s_pct: float
+    full_60s_pct: float | None
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """Pressure stall information of this process's own group, or of the whole machine where groups do not tell."""
+
+    cpu: Stall | None
+    memory: Stall | None
+    io: Stall | None
+
+
+def throttling(root: Root = "/") -> Throttling | None:
+    """Time lost to processor quotas; None where no group counts it."""
+    tables = []
+    for group in groups("cpu", root):
+        table = read_table(read(group, "cpu.stat"))
+        if "nr_throttled" in table:
+            tables.append((table, f"{group.shown}/cpu.stat"))
+    if not tables:
+        return None
+    throttled_us = sum(
+        table.get("throttled_usec", table.get("throttled_time", 0) / 1000) for table, _ in tables
+    )
+    return Throttling(
+        throttled_us / 1e6,
+        sum(table.get("nr_periods", 0) for table, _ in tables),
+        sum(table["nr_throttled"] for table, _ in tables),
+        tuple(where for _, where in tables),
+    )
+
+
+def pressure(root: Root = "/") -> Pressure | None:
+    """How much the kernel says tasks wait; None where it does not (before 4.20, switched off, or no Linux)."""
+    cpu, memory, io = (_stall(name, root) for name in ("cpu", "memory", "io"))
+    return None if cpu is memory is io is None else Pressure(cpu, memory, io)
+
+
+def stolen_share(root: Root = "/") -> float | None:
+    """Share of processor time since boot that the hypervisor gave to others while this machine wanted it."""
+    text = read_text(Path(root, "proc/stat")) or ""
+    fields = text.partition("\n")[0].split()
+    if len(fields) < 9 or fields[0] != "cpu":
+        return None
+    ticks = [int(field) for field in fields[1:9]]
+    return ticks[7] / sum(ticks) if sum(ticks) else None
+
+
+def _stall(name: str, root: Root) -> Stall | None:
+    own = [
+        read(group, f"{name}.pressure")
+        for group in groups(name, root)
+        if group.level == 0 and group.version == 2
+    ]
+    for text in [*own, read_text(Path(root, "proc/pressure", name))]:
+        lines = {}
+        for line in (text or "").splitlines():
+            kind, *fields = line.split()
+            lines[kind] = dict(field.split("=", 1) for field in fields)
+        if "some" in lines:
+            some, full = lines["some"], lines.get("full")
+            return Stall(
+                float(some["avg10"]),
+                float(some["avg60"]),
+                float(full["avg60"]) if full else None,
+                int(some["total"]) / 1e6,
+            )
+    return None

@@ -1,0 +1,18 @@
+"""`mr.plan`: what a question will take on this machine, without running it. The same arguments as the analysis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from millrace import compose
+
+if TYPE_CHECKING:
+    from millrace.run.budget import Plan
+
+
+def explain(
+    model: Any, X: Any, *, cores: int | None = None, memory: str | int | None = None, **question: Any
+) -> Plan:
+    """The plan of `mr.explain(model, X, ...)`: blocks, tasks, slots, peak memory, predicted core-seconds."""
+    machine = compose.Machine(cores=cores, memory=memory)
+    return compose.plan("explain", {"model": model, "data": X, **question}, machine)

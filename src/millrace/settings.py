@@ -1,0 +1,267 @@
+"""The machine's settings: where things lie and how much of the machine a run may take, never what is computed.
+
+A value is taken from the first of these that gives it: the call or the command line; the environment (MILLRACE_...);
+millrace.toml, or [tool.millrace] of pyproject.toml, in the nearest directory upwards that has one; the user's file
+(~/.config/millrace/millrace.toml); the default. Each value remembers where it came from. Finds nothing out about
+the machine (see `host`) and builds nothing (see `compose`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+
+from millrace.run.errors import WrongQuestion
+from millrace.run.units import format_bytes, parse_bytes
+
+_PREFIX = "MILLRACE_"
+_FILE = "millrace.toml"
+_HEADER = re.compile(r"^\s*\[\s*tool\s*\.\s*millrace\s*\]", re.MULTILINE)
+_MUCH_ALIKE = 0.8
+
+_Progress = Literal["auto", "on", "off"]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+
+
+def _progress(value: object) -> object:
+    """TOML has true and false, which say it as well."""
+    return ("on" if value else "off") if isinstance(value, bool) else value
+
+
+def _cache_home(environ: Mapping[str, str]) -> Path:
+    return _xdg(environ, "XDG_CACHE_HOME", ".cache")
+
+
+def _xdg(environ: Mapping[str, str], name: str, below_home: str) -> Path:
+    """By the XDG rules: a relative value there is not valid and does not count."""
+    told = environ.get(name, "")
+    if os.path.isabs(told):
+        return Path(told)
+    home = environ.get("HOME", "")
+    return Path(home if os.path.isabs(home) else os.path.expanduser("~"), below_home)
+
+
+class Settings(BaseModel):
+    """What this machine gives to millrace. Paths are absolute once loaded; None is "find out when it is needed"."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    store: Path = Field(
+        default_factory=lambda: _cache_home(os.environ) / "millrace" / "store",
+        description="directory of the results that all runs of this user share",
+    )
+    store_limit: Bytes = Field(
+        default=10 << 30,
+        description="the store is kept below this size; what was not used for longest goes first",
+    )
+    scratch: Path | None = Field(
+        default=None,
+        description="directory for large files of a run, on a disk; by default the first of $TMPDIR, /var/tmp, /tmp "
+        "and the user's cache that is one and has room",
+    )
+    runs: Path = Field(
+        default=Path("millrace-runs"),
+        description="directory of the ledgers and results of runs",
+    )
+    engine: str = Field(
+        default="auto",
+        min_length=1,
+        description="where tasks run; auto is inline for work shorter than the start of a pool",
+    )
+    cores: int | None = Field(
+        default=None,
+        ge=1,
+        description="how many tasks run at once; by default whole cores that affinity, cpuset and quotas allow",
+    )
+    memory: Bytes | None = Field(
+        default=None,
+        description="what a run may hold in all its processes; by default three quarters of what is free at its start",
+    )
+    nice: Annotated[int, Field(ge=0, le=19)] = Field(
+        default=0,
+        description="how much workers give way to other programs, 0 to 19",
+    )
+    progress: Annotated[_Progress, BeforeValidator(_progress)] = Field(
+        default="auto",
+        description="a progress line: on, off, or auto (when somebody watches a terminal)",
+    )
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def origin(self, name: str) -> str:
+        """Where a value came from: "default", "user file PATH:LINE", "file PATH:LINE", "environment MILLRACE_..." or
+        "command line"."""
+        if name not in type(self).model_fields:
+            raise WrongQuestion(_unknown(name, "Settings.origin"))
+        return self._origins.get(name, "command line" if name in self.model_fields_set else "default")
+
+    def show(self) -> tuple[Row, ...]:
+        """All settings in the order of this class, as text."""
+        fields = type(self).model_fields
+        return tuple(
+            Row(n, _text(n, getattr(self, n)), self.origin(n), fields[n].description or "") for n in fields
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One setting as people read it."""
+
+    name: str
+    value: str
+    origin: str
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value as it was written, where, and the directory that a relative path in it belongs to."""
+
+    value: Any
+    origin: str
+    base: Path
+
+
+def load(
+    explicit: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: str | Path | None = None,
+) -> Settings:
+    """Settings from everywhere. In `explicit` a None is "not given".
+
+    Raises `WrongQuestion`: an unknown name, a value that cannot be, a file that cannot be read; each with its place.
+    """
+    seen = os.environ if environ is None else environ
+    here = Path(cwd or os.getcwd()).absolute()
+    given = _from_files(here, seen)
+    given |= _from_environment(seen, here)
+    given |= _from_call(explicit or {}, here)
+    defaults = {
+        "store": _Given(_cache_home(seen) / "millrace" / "store", "default", here),
+        "runs": _Given(Settings.model_fields["runs"].default, "default", here),
+    }
+    return _validated(defaults | given, _home(seen))
+
+
+def _validated(given: dict[str, _Given], home: Path) -> Settings:
+    paths = {"store", "scratch", "runs"}
+    values = {n: _absolute(g.value, g.base, home) if n in paths else g.value for n, g in given.items()}
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as wrong:
+        raise WrongQuestion(" ".join(_complaint(error, given) for error in wrong.errors())) from wrong
+    settings._origins.update({name: one.origin for name, one in given.items()})
+    return settings
+
+
+def _absolute(value: Any, base: Path, home: Path) -> Any:
+    if not isinstance(value, str | Path) or not str(value):
+        return value  # pydantic says what is wrong with it
+    parts = Path(value).parts
+    expanded = home.joinpath(*parts[1:]) if parts[:1] == ("~",) else Path(value)
+    return Path(os.path.normpath(base / expanded))
+
+
+def _complaint(error: Any, given: Mapping[str, _Given]) -> str:
+    name = str(error["loc"][0])
+    one = given[name]
+    reason = str(error["ctx"]["error"]) if error["type"] == "value_error" else f"{error['msg']}."
+    about = Settings.model_fields[name].description
+    return f"The setting {name!r} from {one.origin} cannot be {one.value!r}: {reason} It is: {about}."
+
+
+def _from_call(explicit: Mapping[str, Any], here: Path) -> dict[str, _Given]:
+    for name in explicit:
+        if name not in Settings.model_fields:
+            raise WrongQuestion(_unknown(name, "the call"))
+    return {
+        name: _Given(value, "command line", here) for name, value in explicit.items() if value is not None
+    }
+
+
+def _from_environment(environ: Mapping[str, str], here: Path) -> dict[str, _Given]:
+    """Variables that are set and not empty. One that looks like a slip of the pen is an error; others with the prefix
+    may belong to somebody else (a tool that wraps millrace) and are let be."""
+    known = {name.upper(): name for name in Settings.model_fields}
+    found = {}
+    for variable, value in environ.items():
+        tail = variable.removeprefix(_PREFIX)
+        if tail == variable or not value:
+            continue
+        if tail in known:
+            found[known[tail]] = _Given(value, f"environment {variable}", here)
+        elif alike := difflib.get_close_matches(tail, known, 1, _MUCH_ALIKE):
+            raise WrongQuestion(
+                f"The environment has {variable}, which is no setting of millrace: is {_PREFIX}{alike[0]} meant?"
+            )
+    return found
+
+
+def _from_files(here: Path, environ: Mapping[str, str]) -> dict[str, _Given]:
+    users = _xdg(environ, "XDG_CONFIG_HOME", ".config") / "millrace" / _FILE
+    found = _from_file(users, "user file") if users.is_file() else {}
+    for directory in (here, *here.parents):
+        if (directory / _FILE).is_file():
+            return found | _from_file(directory / _FILE, "file")
+        project = directory / "pyproject.toml"
+        if project.is_file() and _HEADER.search(_read(project)):
+            return found | _from_file(project, "file")
+    return found
+
+
+def _from_file(path: Path, kind: str) -> dict[str, _Given]:
+    text = _read(path)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as wrong:
+        raise WrongQuestion(f"{path} is not a TOML file: {wrong}.") from wrong
+    first = 1
+    if path.name != _FILE:
+        table = table["tool"]["millrace"]
+        header = _HEADER.search(text)
+        first = text.count("\n", 0, header.end()) + 1 if header else 1
+    found = {}
+    for name, value in table.items():
+        place = f"{path}:{line}" if (line := _line_of(name, text, first)) else str(path)
+        if name not in Settings.model_fields:
+            raise WrongQuestion(_unknown(name, place))
+        found[name] = _Given(value, f"{kind} {place}", path.parent)
+    return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as wrong:
+        raise WrongQuestion(f"The settings in {path} cannot be read: {wrong}.") from wrong
+
+
+def _line_of(name: str, text: str, first: int) -> int | None:
+    """tomllib does not tell lines; a key or table of this name at the start of one is it, as good as always."""
+    key = re.compile(rf"""\s*\[?\s*["']?{re.escape(name)}["']?\s*[=\].]""")
+    lines = text.splitlines()
+    return next((number for number in range(first, len(lines) + 1) if key.match(lines[number - 1])), None)
+
+
+def _unknown(name: str, place: str) -> str:
+    alike = difflib.get_close_matches(name, Settings.model_fields, 1)
+    hint = f"is {alike[0]!r} meant?" if alike else f"there are {', '.join(Settings.model_fields)}."
+    return f"{place}: {name!r} is no setting of millrace; {hint}"
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME") or os.path.expanduser("~"))
+
+
+def _text(name: str, value: Any) -> str:
+    if value is None:
+        return "found out when needed"
+    return format_bytes(value) if name in {"memory", "store_limit"} else str(value)
