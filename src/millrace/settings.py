@@ -27,13 +27,24 @@ _FILE = "millrace.toml"
 _HEADER = re.compile(r"^\s*\[\s*tool\s*\.\s*millrace\s*\]", re.MULTILINE)
 _MUCH_ALIKE = 0.8
 
-_Progress = Literal["auto", "on", "off"]
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
-
 
 def _progress(value: object) -> object:
     """TOML has true and false, which say it as well."""
     return ("on" if value else "off") if isinstance(value, bool) else value
+
+
+def _no_truth(value: object) -> object:
+    """pydantic would read true as 1."""
+    if isinstance(value, bool):
+        raise WrongQuestion("a number is wanted.")
+    return value
+
+
+def _some_path(value: object) -> object:
+    """pydantic would read "" as the current directory."""
+    if value == "":
+        raise WrongQuestion("it is empty.")
+    return value
 
 
 def _cache_home(environ: Mapping[str, str]) -> Path:
@@ -49,25 +60,31 @@ def _xdg(environ: Mapping[str, str], name: str, below_home: str) -> Path:
     return Path(home if os.path.isabs(home) else os.path.expanduser("~"), below_home)
 
 
+_Progress = Annotated[Literal["auto", "on", "off"], BeforeValidator(_progress)]
+_Path = Annotated[Path, BeforeValidator(_some_path)]
+_Number = Annotated[int, BeforeValidator(_no_truth)]
+_Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+
+
 class Settings(BaseModel):
     """What this machine gives to millrace. Paths are absolute once loaded; None is "find out when it is needed"."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    store: Path = Field(
+    store: _Path = Field(
         default_factory=lambda: _cache_home(os.environ) / "millrace" / "store",
         description="directory of the results that all runs of this user share",
     )
-    store_limit: Bytes = Field(
+    store_limit: _Bytes = Field(
         default=10 << 30,
         description="the store is kept below this size; what was not used for longest goes first",
     )
-    scratch: Path | None = Field(
+    scratch: _Path | None = Field(
         default=None,
         description="directory for large files of a run, on a disk; by default the first of $TMPDIR, /var/tmp, /tmp "
         "and the user's cache that is one and has room",
     )
-    runs: Path = Field(
+    runs: _Path = Field(
         default=Path("millrace-runs"),
         description="directory of the ledgers and results of runs",
     )
@@ -76,20 +93,22 @@ class Settings(BaseModel):
         min_length=1,
         description="where tasks run; auto is inline for work shorter than the start of a pool",
     )
-    cores: int | None = Field(
+    cores: _Number | None = Field(
         default=None,
         ge=1,
         description="how many tasks run at once; by default whole cores that affinity, cpuset and quotas allow",
     )
-    memory: Bytes | None = Field(
+    memory: _Bytes | None = Field(
         default=None,
         description="what a run may hold in all its processes; by default three quarters of what is free at its start",
     )
-    nice: Annotated[int, Field(ge=0, le=19)] = Field(
+    nice: _Number = Field(
         default=0,
+        ge=0,
+        le=19,
         description="how much workers give way to other programs, 0 to 19",
     )
-    progress: Annotated[_Progress, BeforeValidator(_progress)] = Field(
+    progress: _Progress = Field(
         default="auto",
         description="a progress line: on, off, or auto (when somebody watches a terminal)",
     )
@@ -206,30 +225,36 @@ def _from_environment(environ: Mapping[str, str], here: Path) -> dict[str, _Give
 
 
 def _from_files(here: Path, environ: Mapping[str, str]) -> dict[str, _Given]:
-    users = _xdg(environ, "XDG_CONFIG_HOME", ".config") / "millrace" / _FILE
-    found = _from_file(users, "user file") if users.is_file() else {}
+    found = _from_file(_xdg(environ, "XDG_CONFIG_HOME", ".config") / "millrace" / _FILE, "user file") or {}
     for directory in (here, *here.parents):
-        if (directory / _FILE).is_file():
-            return found | _from_file(directory / _FILE, "file")
-        project = directory / "pyproject.toml"
-        if project.is_file() and _HEADER.search(_read(project)):
-            return found | _from_file(project, "file")
+        for name in (_FILE, "pyproject.toml"):
+            nearest = _from_file(directory / name, "file")
+            if nearest is not None:
+                return found | nearest
     return found
 
 
-def _from_file(path: Path, kind: str) -> dict[str, _Given]:
+def _from_file(path: Path, kind: str) -> dict[str, _Given] | None:
+    """The settings of one file; None when there is no such file, or it is a pyproject.toml without any."""
+    if not os.path.isfile(path):  # unlike Path.is_file, a directory that may not be searched is no file
+        return None
     text = _read(path)
+    own = path.name == _FILE
+    if not own and "millrace" not in text:
+        return None  # most of them: not worth parsing
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as wrong:
         raise WrongQuestion(f"{path} is not a TOML file: {wrong}.") from wrong
-    first = 1
-    if path.name != _FILE:
-        table = table["tool"]["millrace"]
-        header = _HEADER.search(text)
-        first = text.count("\n", 0, header.end()) + 1 if header else 1
+    settings = table if own else table.get("tool", {}).get("millrace")
+    if settings is None:
+        return None
+    if not isinstance(settings, dict):
+        raise WrongQuestion(f"{path}: tool.millrace is {settings!r} and not a table of settings.")
+    header = None if own else _HEADER.search(text)
+    first = text.count("\n", 0, header.end()) + 1 if header else 1
     found = {}
-    for name, value in table.items():
+    for name, value in settings.items():
         place = f"{path}:{line}" if (line := _line_of(name, text, first)) else str(path)
         if name not in Settings.model_fields:
             raise WrongQuestion(_unknown(name, place))

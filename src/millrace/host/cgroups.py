@@ -72,7 +72,7 @@ def read_table(text: str | None) -> dict[str, int]:
 
 
 def mount_lines(root: Root = "/") -> list[tuple[list[str], list[str]]]:
-    """/proc/self/mountinfo, a line as its two halves: (id parent dev root point options ...) and (type source options)."""
+    """Lines of /proc/self/mountinfo in halves: (id parent dev root point options ...) and (type source options)."""
     halves = [
         line.partition(" - ") for line in (read_text(Path(root, "proc/self/mountinfo")) or "").splitlines()
     ]

@@ -11,7 +11,6 @@ import json
 import platform
 import sys
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from millrace.host.ceilings import Ceilings, absences, ceilings
 from millrace.host.cgroups import Root
 from millrace.host.cores import Cores, cores, slots
 from millrace.host.extras import Extra, extras
+from millrace.host.identity import processor, system
 from millrace.host.memory import Memory, budget_bytes, memory
 from millrace.host.scratch import Filesystem, filesystem, scratch
 from millrace.host.speed import CoreSpeed, DiskSpeed, disk_speed, single_core_reference
@@ -54,6 +54,7 @@ class Facts:
     millrace: str | None
     python: str
     system: str
+    processor: str
     cores: Cores
     slots: int
     memory: Memory
@@ -94,9 +95,9 @@ class Doctor:
 
     def as_dict(self) -> dict[str, Any]:
         """For machines: numbers, text, lists and None only, with the names of `Facts`."""
-        return _plain(
-            {**dataclasses.asdict(self.facts), "advice": [dataclasses.asdict(a) for a in self.advice]}
-        )
+        facts = dataclasses.asdict(self.facts)
+        advice = [dataclasses.asdict(one) for one in self.advice]
+        return {**{name: _plain(value) for name, value in facts.items()}, "advice": advice}
 
 
 def doctor(wanted_scratch: str | Path | None = None, root: Root = "/") -> Doctor:
@@ -109,7 +110,8 @@ def doctor(wanted_scratch: str | Path | None = None, root: Root = "/") -> Doctor
     facts = Facts(
         millrace=_version(),
         python=f"{platform.python_implementation()} {platform.python_version()}",
-        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        system=system(),
+        processor=processor(root),
         cores=found_cores,
         slots=slots(found_cores),
         memory=found_memory,
@@ -141,7 +143,8 @@ def advise(facts: Facts) -> tuple[Advice, ...]:
         )
     ]
     if mib > 0:
-        why = f"of {format_bytes(facts.memory.available_bytes)} that are free; the rest is for others and the file cache"
+        free = format_bytes(facts.memory.available_bytes)
+        why = f"of {free} that are free; the rest is for others and the file cache"
         found.append(Advice(why, f'memory = "{mib}MiB"', _TOML))
     if facts.scratch is not None and facts.filesystem is not None:
         why = f"{format_bytes(facts.filesystem.free_bytes)} free on {facts.filesystem.kind or 'a disk'}"
@@ -207,6 +210,8 @@ def _scratch_or_refusal(wanted: str | Path | None, root: Root) -> tuple[Path | N
 
 
 def _version() -> str | None:
+    from importlib import metadata  # 10 ms, and only here
+
     try:
         return metadata.version("millrace")
     except metadata.PackageNotFoundError:
@@ -231,7 +236,7 @@ def _machine_lines(facts: Facts) -> list[str]:
         _row("Millrace", f"{facts.millrace or 'from sources'}, {facts.python}, {facts.system}"),
         _row("Cores", f"{facts.slots} ({', '.join(parts)}; set by {found.where})"),
         _row("Memory", f"{format_bytes(held.available_bytes)} free of {limit}"),
-        _row("One core", f"{speed.index:.2f} of the reference, {speed.reference}"),
+        _row("One core", f"{facts.processor}: {speed.index:.2f} of the reference ({speed.reference})"),
         _row(
             "",
             f"{speed.gathers_per_s / 1e6:.0f} million random reads/s, {speed.flops / 1e9:.1f} GFLOP/s by BLAS",

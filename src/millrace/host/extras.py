@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from importlib import metadata
 
 _REQUIREMENT = re.compile(
     r"([A-Za-z0-9][\w.-]*)\s*(?:\[([^\]]*)\])?\s*\(?([^;)]*)\)?\s*(?:;(.*))?", re.DOTALL
@@ -44,6 +43,8 @@ class Extra:
 def extras(distribution: str = "millrace") -> tuple[Extra, ...] | None:
     """All extras but "all", in the order of pyproject.toml; None when the distribution is not installed
     (millrace runs from a folder of sources, and nothing says what it would need)."""
+    from importlib import metadata  # 10 ms, and only here
+
     try:
         found = metadata.distribution(distribution)
     except metadata.PackageNotFoundError:
@@ -82,6 +83,8 @@ def requirements(lines: list[str], distribution: str) -> dict[str, tuple[tuple[s
 
 
 def _package(name: str, wanted: str) -> Package:
+    from importlib import metadata
+
     try:
         version: str | None = metadata.version(name)
     except metadata.PackageNotFoundError:

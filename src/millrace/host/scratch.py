@@ -90,7 +90,7 @@ def scratch(
 
 
 def candidates(environ: Mapping[str, str]) -> list[Path]:
-    """Where scratch may go when nobody says: $TMPDIR, /var/tmp, /tmp, the user's cache, a folder of this user in each."""
+    """Where scratch may go when nobody says: this user's folder in $TMPDIR, /var/tmp, /tmp and the user's cache."""
     own = f"millrace-{os.getuid()}"
     bases = [environ.get("TMPDIR", ""), "/var/tmp", "/tmp"]
     places = [Path(base, own) for base in bases if os.path.isabs(base)]

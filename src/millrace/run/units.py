@@ -5,6 +5,7 @@ Pure. Does not know what a size is for or what a sensible one would be; `setting
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 
@@ -58,11 +59,15 @@ def parse_bytes(value: str | int | float) -> int:
     return int(Fraction(number) * _BYTES_PER[unit or "b"])
 
 
-def format_bytes(size_bytes: int) -> str:
-    """Three digits and a binary unit: 4294967296 is "4GiB", 1234567 "1.18MiB". `parse_bytes` reads it back within 0.5 %."""
+def format_bytes(size_bytes: int, *, up: bool = False) -> str:
+    """Three digits and a binary unit: 4294967296 is "4GiB", 1234567 "1.18MiB".
+
+    `parse_bytes` reads it back within 0.5 %. `up` rounds upwards, for "give at least": what is read back is then
+    never less than `size_bytes`.
+    """
     for unit, per in _BINARY:
         if abs(size_bytes) >= per:
-            return f"{_three_digits(size_bytes / per)}{unit}"
+            return f"{_three_digits(Fraction(size_bytes, per), up)}{unit}"
     return f"{size_bytes}B"
 
 
@@ -117,10 +122,11 @@ def _sum_of_parts(text: str) -> float | None:
     return float(total)
 
 
-def _three_digits(value: float) -> str:
+def _three_digits(value: Fraction | float, up: bool = False) -> str:
     """ "4", "1.18", "23.5", "512": no exponent, no trailing zeros."""
     digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
-    text = f"{value:.{digits}f}"
+    scaled = value * 10**digits
+    text = f"{(math.ceil(scaled) if up else round(scaled)) / 10**digits:.{digits}f}"
     return text.rstrip("0").rstrip(".") if digits else text
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from millrace.analyses.explain import question as questions
 from millrace.analyses.explain.answer import Explanation
+from millrace.analyses.explain.facts import asked_type, plain_facts, tree_facts
 from millrace.analyses.explain.plan import Facts, block_rows, plan, tolerance
 from millrace.analyses.explain.spec import Spec
 from millrace.run.canonical import Unkeyable
@@ -36,5 +37,154 @@ def explain(spec: Spec, run: Run) -> Explanation:
     return _gather(spec, asked, facts, blocks, run)
 
 
-def _cut(rows: int, size: int) -> list[tuple[int, int]]:
-    return [(a, min(a + size, rows)) for a in range(0, rows, size)]
+def _tree_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
+    """Lay the forest out, build its tables (tasks of their own), then the blocks of rows."""
+    from millrace.analyses.explain import blocks
+    from millrace.analyses.explain.kernels import trees
+    from millrace.analyses.explain.kernels.structure import structure
+
+    forest = asked.forest
+    assert forest is not None
+    run.progress("laying out trees")
+    shape = structure(forest)
+    dtype = asked_type(spec)
+    cut = trees.layout(forest, shape, len(asked.rows.values), asked.background is not None, dtype)
+    facts = tree_facts(spec, asked, shape, cut)
+    run.follow(plan(facts, run.budget))
+    expected = trees.base_values(forest, shape, asked.background, asked.weights)
+    laid = run.share(blocks.pack(forest, shape, cut, expected))
+    background = _background(asked, run)
+    tables: tuple[Any, ...] = ()
+    if cut.batches:
+        run.progress("building tables", cut.batches)
+        tables = tuple(run.map(blocks.tree_tables, range(cut.batches), shared=(laid, background), keep=True))
+    run.progress("explaining", facts.blocks)
+    shared = (run.share(asked.rows.values), laid, background, asked.output, spec.precision, *tables)
+    return facts, run.map(blocks.tree_rows, _cut(facts), shared=shared, name="explain rows")
+
+
+def _linear_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
+    from millrace.analyses.explain import blocks
+
+    line = asked.line
+    assert line is not None
+    assert asked.background is not None
+    facts = plain_facts(spec, asked, "linear")
+    run.follow(plan(facts, run.budget))
+    mean = asked.weights @ asked.background
+    model = {**line.arrays(), "mean": mean, "expected": line.raw(mean[None, :])[0]}
+    run.progress("explaining", facts.blocks)
+    shared = (run.share(asked.rows.values), run.share(model), asked.output, spec.precision)
+    return facts, run.map(blocks.linear_rows, _cut(facts), shared=shared, name="explain rows")
+
+
+def _kernel_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
+    from millrace.analyses.explain import blocks
+    from millrace.analyses.explain.kernels import coalitions
+
+    features = len(asked.rows.names)
+    evaluations = spec.max_evaluations or 2 * features + 2048
+    design = coalitions.design(features, evaluations, run.rng(1))
+    facts = plain_facts(spec, asked, "kernel", evaluations=len(design.masks), exact=design.exact)
+    run.follow(plan(facts, run.budget))
+    run.progress("explaining", facts.blocks)
+    shared = (run.share(asked.rows.values), _background(asked, run), run.share(design.arrays()), asked.output, spec.precision)
+    # The model goes along once per worker, with the function; its identity is its content.
+    task = partial(blocks.kernel_rows, function=asked.function)
+    return facts, run.map(task, _cut(facts), shared=shared, name="explain rows")
+
+
+def _background(asked: Question, run: Run) -> Any:
+    if asked.background is None:
+        return None
+    return run.share({"rows": asked.background, "weights": asked.weights})
+
+
+def _cut(facts: Facts) -> list[tuple[int, int]]:
+    size = block_rows(facts)
+    return [(a, min(a + size, facts.rows)) for a in range(0, facts.rows, size)]
+
+
+# -- the answer ----------------------------------------------------------------------------------------------------
+def _gather(spec: Spec, asked: Question, facts: Facts, blocks: Any, run: Run) -> Explanation:
+    """Blocks in row order into one array each; additivity over all of them."""
+    import numpy
+
+    shape = (facts.rows, facts.features, asked.outputs)
+    values = _room(shape, spec.precision, run)
+    errors = _room(shape, spec.precision, run) if facts.family == "kernel" and not facts.exact else None
+    predictions = numpy.empty((facts.rows, asked.outputs))
+    gaps = numpy.empty(facts.rows)
+    expected = None
+    at = 0
+    for block in blocks:
+        end = at + len(block["gap"])
+        values[at:end] = block["values"]
+        predictions[at:end] = block["predictions"]
+        gaps[at:end] = block["gap"]
+        expected = block["expected"]
+        if errors is not None:
+            errors[at:end] = block["errors"]
+        at = end
+    _check_additivity(spec, asked, facts, gaps, predictions)
+    for array in (values, predictions, errors):
+        if array is not None:
+            array.flags.writeable = False
+    one = asked.outputs == 1
+    return Explanation(
+        values=values[:, :, 0] if one else values,
+        base_values=numpy.array(expected),
+        predictions=predictions,
+        feature_names=asked.rows.names,
+        output_names=asked.output_names,
+        unit=asked.unit,
+        method=asked.method,
+        exact=facts.exact,
+        additivity_error=float(gaps.max()),
+        additivity_p99=float(numpy.quantile(gaps, 0.99)),
+        data=asked.rows.values,
+        data_digest=content_key(asked.rows.values),
+        model_digest=_model_digest(asked, run),
+        categories=dict(asked.rows.categories),
+        standard_errors=None if errors is None else errors[:, :, 0] if one else errors,
+        background_rows=0 if asked.background is None else len(asked.background),
+        top=spec.top,
+        seed=run.seed,
+        notes=(*asked.why, *run.notes),
+    )
+
+
+def _room(shape: tuple[int, ...], dtype: str, run: Run) -> numpy.ndarray[Any, Any]:
+    """An array to fill: in memory when small, else in a file that is mapped (and goes when the last user goes)."""
+    import tempfile
+
+    import numpy
+
+    size = int(numpy.prod(shape)) * numpy.dtype(dtype).itemsize
+    if size <= MAPPED_BYTES:
+        return numpy.empty(shape, dtype)
+    with tempfile.TemporaryFile(dir=run.ledger.path.parent) as file:
+        file.truncate(size)
+        return numpy.memmap(file, dtype, "r+", shape=shape)
+
+
+def _check_additivity(spec: Spec, asked: Question, facts: Facts, gaps: Any, predictions: Any) -> None:
+    import numpy
+
+    worst = int(gaps.argmax())
+    allowed = tolerance(facts, float(numpy.abs(predictions).max()))
+    if not gaps[worst] <= allowed:
+        raise NotAdditive(
+            f"Values do not add up: in row {worst} base + values differ from the model's output by {gaps[worst]:.3g}, and "
+            f"{allowed:.3g} is allowed for the method {asked.method} in {spec.precision}. Nothing is returned, because the "
+            "values may be wrong. Please report it with the model."
+        )
+
+
+def _model_digest(asked: Question, run: Run) -> str:
+    if asked.forest is not None:
+        return asked.forest.digest
+    try:
+        return run.keys.of(type(asked.model), (asked.model,))
+    except Unkeyable:
+        return ""

@@ -11,26 +11,38 @@ from typing import Any
 
 import numpy
 
-from millrace.analyses.explain.kernels import coalitions, ensemble, linear, trees
+from millrace.analyses.explain.kernels import coalitions, ensemble, linear, structure, trees
 from millrace.analyses.explain.kernels.blackbox import Function
 
 Block = tuple[int, int]
 Arrays = Mapping[str, Any]
 
 
+def pack(model: ensemble.Ensemble, shape: structure.Structure, cut: trees.Layout, expected: Any) -> Arrays:
+    """A laid-out forest as a mapping of plain arrays, which a store keeps and workers map."""
+    return {"ensemble": model.arrays(), "structure": shape.arrays(), "layout": cut.arrays(), "expected": expected}
+
+
+def unpack(forest: Arrays) -> tuple[ensemble.Ensemble, structure.Structure, trees.Layout]:
+    return (
+        ensemble.Ensemble.from_arrays(forest["ensemble"]),
+        structure.Structure.from_arrays(forest["structure"]),
+        trees.Layout.from_arrays(forest["layout"]),
+    )
+
+
 def tree_tables(batch: int, forest: Arrays, background: Any) -> Arrays:
     """The pattern tables of one batch of trees."""
-    parts = trees.unpack(forest)
-    return trees.build(*parts, batch, *_weighted(background))
+    return trees.build(*unpack(forest), batch, *_weighted(background))
 
 
 def tree_rows(
     block: Block, rows: numpy.ndarray[Any, Any], forest: Arrays, background: Any, output: int, precision: str, *tables: Arrays
 ) -> Arrays:
     """Values of rows[block] by the tree method that `forest` was laid out for. `output`: one of them, or -1: all."""
-    model, structure, layout = trees.unpack(forest)
+    model, shape, cut = unpack(forest)
     part = numpy.ascontiguousarray(rows[slice(*block)])
-    values = trees.explain_rows(model, structure, layout, tables, part, numpy.dtype(precision), *_weighted(background))
+    values = trees.explain_rows(model, shape, cut, tables, part, numpy.dtype(precision), *_weighted(background))
     raw = ensemble.predict(model, part)
     return _answer(values, raw, forest["expected"], output)
 
@@ -68,7 +80,7 @@ def kernel_rows(
 def _answer(values: Any, raw: Any, expected: Any, output: int) -> Arrays:
     values, raw, expected = _pick(values, output), _pick(raw, output), _pick(numpy.asarray(expected), output)
     gap = numpy.abs(values.sum(axis=1, dtype=numpy.float64) + expected - raw)
-    return {"values": values, "predictions": raw, "gap": gap.max(axis=1)}
+    return {"values": values, "predictions": raw, "gap": gap.max(axis=1), "expected": expected}
 
 
 def _pick(array: Any, output: int) -> Any:

@@ -2,8 +2,9 @@
 
 One frozen record of plain arrays for LightGBM, XGBoost and scikit-learn trees, so that workers can map it from
 a file and the kernels know one set of rules. `predict` walks it: the reference for the parsers (it must equal
-the library's own output) and for additivity. Does not read models (see `tree_models`), holds no derived tables
-(see `structure`), and turns raw output into predictions only in `apply_link`.
+the library's own output) and for additivity. Does not read models (see `tree_models`, and `assemble` for how
+parsers make one), holds no derived tables (see `structure`), and turns raw output into predictions only in
+`apply_link`.
 
 How a node sends a value z, after z was rounded to float32 where `float32_inputs` is set:
 
@@ -32,7 +33,7 @@ import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
-from millrace.run.errors import ModelTrouble, NotSupported, WrongQuestion
+from millrace.run.errors import WrongQuestion
 
 NAN_RIGHT, NAN_LEFT, ZERO_RIGHT, ZERO_LEFT, MEMBER_NAN_RIGHT, MEMBER_NAN_LEFT = range(6)
 
@@ -45,7 +46,6 @@ LINKS = (
 """How raw output becomes a prediction (see `apply_link`); "logit" and "one_vs_all" may carry a scale: "logit:2.0"."""
 
 _ROWS_A_BLOCK = 8192
-_MEMBER_BYTES = 1 << 30
 _DTYPES: dict[str, type[np.generic]] = {
     "feature": np.int32,
     "threshold": np.float64,
@@ -165,148 +165,6 @@ class Ensemble:
             else:
                 hasher.update(f"{name}:{item!r}:".encode())
         return hasher.hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Nodes:
-    """Nodes in any order, as a parser finds them: fields as in `Ensemble`, children as indices into these arrays.
-
-    What no root reaches (XGBoost keeps pruned nodes) is left out by `assemble`. `category_member` is not indexed
-    by node: each node names its piece by start and count.
-    """
-
-    feature: NDArray[Any]
-    threshold: NDArray[Any]
-    left: NDArray[Any]
-    right: NDArray[Any]
-    value: NDArray[Any]
-    cover: NDArray[Any]
-    mode: NDArray[Any]
-    category_start: NDArray[Any]
-    category_count: NDArray[Any]
-    category_member: NDArray[np.uint8]
-
-
-def assemble(
-    nodes: Nodes,
-    root: NDArray[Any],
-    tree_output: NDArray[Any],
-    base: NDArray[Any],
-    *,
-    n_features: int,
-    float32_inputs: bool,
-    link: str,
-    output_names: tuple[str, ...],
-) -> Ensemble:
-    """Put the nodes of trees with the given roots into preorder, leaves into their plain form, and check them.
-
-    Raises `ModelTrouble` when they are not binary trees over columns 0 .. n_features - 1 with finite values.
-    """
-    order, tree_start = _preorder(np.asarray(nodes.left, np.int64), np.asarray(nodes.right, np.int64), root)
-    place = np.full(len(nodes.left), -1, np.int64)
-    place[order] = np.arange(len(order))
-    leaf = np.asarray(nodes.left)[order] < 0
-    feature = np.where(leaf, -1, np.asarray(nodes.feature)[order])
-    value = np.where(leaf[:, None], np.asarray(nodes.value, np.float64)[order], 0.0)
-    threshold = np.where(leaf, 0.0, np.asarray(nodes.threshold, np.float64)[order])
-    cover = np.asarray(nodes.cover, np.float64)[order]
-    if np.any((feature < 0) != leaf) or np.any(feature >= n_features):
-        raise ModelTrouble(
-            f"The model's trees split on columns outside 0 .. {n_features - 1}; the model is damaged. Save it anew."
-        )
-    if not (np.isfinite(value).all() and np.isfinite(cover).all() and (cover >= 0).all()):
-        raise ModelTrouble(
-            "The model has leaves or node weights that are not finite (or weights below 0), so its output has no "
-            "meaning. Look at its training: an exploding objective, infinite labels or negative sample weights."
-        )
-    if np.isnan(threshold).any():
-        raise ModelTrouble("The model has a split at NaN; the model is damaged. Save it anew.")
-    return Ensemble(
-        feature=feature.astype(np.int32),
-        threshold=threshold,
-        left=np.where(leaf, -1, place[np.asarray(nodes.left)[order]]).astype(np.int32),
-        right=np.where(leaf, -1, place[np.asarray(nodes.right)[order]]).astype(np.int32),
-        value=value,
-        cover=cover,
-        mode=np.where(leaf, 0, np.asarray(nodes.mode)[order]).astype(np.uint8),
-        category_start=np.where(leaf, 0, np.asarray(nodes.category_start)[order]),
-        category_count=np.where(leaf, 0, np.asarray(nodes.category_count)[order]),
-        category_member=nodes.category_member if nodes.category_member.size else np.zeros(1, np.uint8),
-        tree_start=tree_start,
-        tree_output=np.asarray(tree_output, np.int32),
-        base=np.asarray(base, np.float64),
-        n_features=n_features,
-        n_outputs=len(output_names),
-        float32_inputs=float32_inputs,
-        link=link,
-        output_names=output_names,
-    )
-
-
-def _preorder(
-    left: NDArray[np.int64], right: NDArray[np.int64], root: NDArray[Any]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(order, tree_start): order[new] is the old index. All trees at once, level by level, so without a loop over
-    nodes: three hundred trees take a millisecond."""
-    n_nodes = len(left)
-    level = np.asarray(root, np.int64)
-    levels: list[NDArray[np.int64]] = []
-    reached = 0
-    while level.size:
-        reached += len(level)
-        if reached > n_nodes or level.min() < 0 or level.max() >= n_nodes:
-            raise ModelTrouble(
-                "The model's nodes do not form trees (a child is missing, or is its own ancestor); the model is "
-                "damaged. Save it anew."
-            )
-        levels.append(level)
-        inner = level[left[level] >= 0]
-        level = np.concatenate([left[inner], right[inner]])
-    size = np.ones(n_nodes, np.int64)
-    for level in reversed(levels):
-        inner = level[left[level] >= 0]
-        size[inner] += size[left[inner]] + size[right[inner]]
-    tree_start = np.concatenate([[0], np.cumsum(size[np.asarray(root, np.int64)])]).astype(np.int64)
-    place = np.full(n_nodes, -1, np.int64)
-    place[root] = tree_start[:-1]
-    for level in levels:
-        inner = level[left[level] >= 0]
-        place[left[inner]] = place[inner] + 1
-        place[right[inner]] = place[inner] + 1 + size[left[inner]]
-    order = np.full(reached, -1, np.int64)
-    kept = np.flatnonzero(place >= 0)
-    if len(kept) != reached:
-        raise ModelTrouble("The model's trees share nodes; the model is damaged. Save it anew.")
-    order[place[kept]] = kept
-    return order, tree_start
-
-
-def member_sets(
-    nodes: NDArray[Any], length: NDArray[Any], members: NDArray[Any], n_nodes: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
-    """(category_start, category_count, category_member) when node nodes[k] has the next length[k] of `members`.
-
-    A set takes one byte for each code up to its largest; `NotSupported` when codes are so large that all sets
-    together would take more than 1 GiB.
-    """
-    start, count = np.zeros(n_nodes, np.int64), np.zeros(n_nodes, np.int64)
-    members, length = np.asarray(members, np.int64), np.asarray(length, np.int64)
-    owner = np.repeat(np.asarray(nodes, np.int64), length)
-    if len(owner) != len(members) or (members.size and members.min() < 0):
-        raise ModelTrouble(
-            "The model's category sets are not lists of codes; the model is damaged. Save it anew."
-        )
-    np.maximum.at(count, owner, members + 1)
-    total = int(count.sum())
-    if total > _MEMBER_BYTES:
-        raise NotSupported(
-            f"The model's category codes go up to {int(members.max())}, and sets over them in {len(length)} nodes "
-            f"would take {total / 2**30:.1f} GiB. Number the categories 0, 1, 2, ... before fitting."
-        )
-    start[nodes] = np.cumsum(count[nodes]) - count[nodes]
-    member = np.zeros(max(total, 1), np.uint8)
-    member[start[owner] + members] = 1
-    return start, count, member
 
 
 def branch_fractions(ensemble: Ensemble) -> NDArray[np.float64]:

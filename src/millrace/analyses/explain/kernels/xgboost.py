@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from millrace.analyses.explain.kernels.ensemble import Ensemble, Nodes, assemble, member_sets
+from millrace.analyses.explain.kernels.assemble import Nodes, assemble, member_sets
+from millrace.analyses.explain.kernels.ensemble import Ensemble
 from millrace.run.errors import ModelTrouble, NotSupported
 
 _LINKS = {

@@ -1,0 +1,98 @@
+"""How explain cuts its question, and what it will take: pure arithmetic on facts.
+
+A block is a range of rows, a power of two, sized so that its values are about 4 MiB and its work about half a second
+on the machine that the constants were measured on. Only the question's shape enters: budget and cores change how many
+blocks run at once, never where they are cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from millrace.run.budget import Budget, Plan, fit
+
+BLOCK_VALUE_BYTES = 4 << 20
+BLOCK_S = 0.5
+MOST_ROWS = 8192
+
+WORKER_BYTES = 110 << 20
+"""Private bytes of a worker with the kernels loaded, before its first block."""
+DRIVER_BYTES = 48 << 20
+"""What the driver grows by besides the data: the model read, kernels loaded, the ledger's buffers."""
+MAPPED_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the plan needs to know. `outputs`: of the model; `kept`: those explained. `row_s`: predicted core-seconds a
+    row; `build_s`: of building tables; `scratch_bytes`: of a kernel on one block, beside its rows and values.
+    """
+
+    family: str
+    method: str
+    rows: int
+    features: int
+    outputs: int
+    kept: int
+    input_bytes: int
+    value_bytes: int
+    row_s: float
+    exact: bool = True
+    trees: int = 0
+    nodes: int = 0
+    batches: int = 0
+    table_bytes: int = 0
+    all_table_bytes: int = 0
+    scratch_bytes: int = 0
+    build_s: float = 0.0
+    background_rows: int = 0
+    evaluations: int = 0
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.rows // block_rows(self))
+
+
+def block_rows(facts: Facts) -> int:
+    """Rows of a block: a power of two from 1 to 8,192."""
+    by_bytes = BLOCK_VALUE_BYTES / (facts.features * facts.outputs * 8)
+    by_work = BLOCK_S / facts.row_s
+    return 1 << max(0, min(int(min(by_bytes, by_work, MOST_ROWS)).bit_length() - 1, 13))
+
+
+def plan(facts: Facts, budget: Budget) -> Plan:
+    """Blocks, slots, bytes and core-seconds of explain under a budget; `DoesNotFit` with what would do."""
+    size = min(block_rows(facts), facts.rows)
+    inside = size * facts.features * (facts.input_bytes + 2 * facts.outputs * 8)
+    worker = WORKER_BYTES + max(inside + facts.scratch_bytes, 2 * facts.table_bytes + facts.scratch_bytes)
+    answer = facts.rows * facts.features * facts.kept * facts.value_bytes * (1 if facts.exact else 2)
+    data = facts.rows * facts.features * facts.input_bytes
+    driver = DRIVER_BYTES + data + (answer if answer <= MAPPED_BYTES else 0) + facts.rows * (facts.kept + 1) * 8
+    why = (f"{facts.blocks:,} blocks of {size:,} rows, by the shape of the question",)
+    if facts.batches:
+        why += (f"{facts.batches} batches of pattern tables, built once and mapped by every worker",)
+    needed = Plan(
+        analysis="explain",
+        method=facts.method,
+        tasks=facts.blocks + facts.batches,
+        block=size,
+        slots=1,
+        worker_bytes=worker,
+        driver_bytes=driver,
+        shared_bytes=data + facts.all_table_bytes,
+        answer_bytes=answer,
+        core_s=facts.rows * facts.row_s + facts.build_s,
+        why=why,
+    )
+    return fit(needed, budget)
+
+
+def tolerance(facts: Facts, largest: float, value_bytes: int | None = None) -> float:
+    """Largest abs(base + values - output) that rounding explains, for outputs up to `largest` in size.
+
+    Exact methods in float64 lose some units in the last place per tree (or feature) summed; in float32 the values
+    themselves are rounded; estimates are constrained to add up, so rounding is all that is left there too.
+    """
+    unit = 1.2e-7 if (value_bytes or facts.value_bytes) == 4 else 2.3e-16
+    terms = max(facts.trees, facts.features, 16)
+    return unit * 16 * terms * max(1.0, largest)
