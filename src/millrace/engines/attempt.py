@@ -1,17 +1,17 @@
-"""What every attempt of a task does around the call, the same in a worker and inline.
+"""What every attempt of a task does, the same in a worker and inline: so the answer is the same too.
 
-References among the arguments become values, large results stay in a store, warm resources are entered once, and an
-exception becomes what a `Failure` is made of. Does not measure and does not run anything: see `inline` and
-`processes.worker`.
+Warm resources are entered once, references among the arguments become values, large results stay in a store, and an
+exception becomes what a `Failure` is made of. Holds no ceilings and sends nothing: see `inline`, `processes.worker`.
 """
 
 from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from millrace.run.errors import NotStorable, WrongQuestion
 from millrace.run.task import FailureKind, Keep, Ref
@@ -70,21 +70,67 @@ class Warm:
         self._entered: dict[Any, Any] = {}
         self._exits = ExitStack()
 
-    def enter(self, name: Any, factory: Callable[[], Any]) -> Any:
-        """What the factory made, or what entering it gave. `name` says which factory; it raises what they raise."""
+    def enter(self, name: Any, load: Callable[[Any], Callable[[], Any]]) -> Any:
+        """What the factory made, or what entering that gave. `load` makes the factory of its name."""
         if name in self._entered:
             return self._entered[name]
-        made = factory()
+        made = load(name)()
         value = self._exits.enter_context(made) if hasattr(type(made), "__enter__") else made
         self._entered[name] = value
         return value
 
-    def __contains__(self, name: Any) -> bool:
-        return name in self._entered
-
     def leave(self) -> None:
         self._entered.clear()
         self._exits.close()
+
+
+class Extra(NamedTuple):
+    """What is not plain about an attempt: what it raised (kind, message, traceback), parts of its time, its peak."""
+
+    failure: tuple[FailureKind, str, str] | None = None
+    unpack_ns: int = 0
+    enter_ns: int = 0
+    read_ns: int = 0
+    write_ns: int = 0
+    peak_bytes: int = 0
+
+
+def carry_out(
+    load: Callable[[Any], Callable[..., Any]],
+    function: Any,
+    resources: Sequence[Any],
+    args: tuple[Any, ...],
+    keep: Keep | None,
+    key: str,
+    warm: Warm,
+    stores: Stores,
+    passing: tuple[type[BaseException], ...] = (),
+) -> tuple[Any, Extra]:
+    """One attempt with all that may belong to it. `load` makes functions of what names them here.
+
+    Whatever is raised on the way, in the function or around it, is the task's failure; but for `passing`.
+    """
+    value, failure = None, None
+    stamps = [monotonic_ns()]
+    try:
+        fn = load(function)
+        stamps.append(monotonic_ns())
+        entered = [warm.enter(name, load) for name in resources]
+        stamps.append(monotonic_ns())
+        if Ref in map(type, args):
+            args = stores.attach(args)
+        stamps.append(monotonic_ns())
+        value = fn(*entered, *args)
+        stamps.append(monotonic_ns())
+        if keep is not None:
+            value = stores.keep(key, keep, value)
+    except passing:
+        raise
+    except BaseException as e:  # noqa: BLE001 - recorded as a typed failure
+        value, failure = None, failure_of(e)
+    stamps.append(monotonic_ns())
+    unpack, enter, read, _, write = [b - a for a, b in zip(stamps, stamps[1:], strict=False)] + [0] * (6 - len(stamps))
+    return value, Extra(failure, unpack, enter, read, write)
 
 
 def is_over(value: Any, limit_bytes: int, depth: int = 3) -> bool:

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from time import monotonic_ns, process_time_ns
 from typing import TYPE_CHECKING, Any
 
-from millrace.engines.attempt import Stores, Warm, failure_of
+from millrace.engines.attempt import Stores, Warm, carry_out
 from millrace.run.errors import SourceStalled, WrongQuestion
-from millrace.run.task import Cancel, Failure, Measures, Outcome, Ref, Span, Task
+from millrace.run.task import Cancel, Failure, Measures, Outcome, Span, Task
 
 if TYPE_CHECKING:
     from millrace.run.ports import Opener, Source
@@ -85,36 +85,24 @@ class InlineEngine:
             self._spans.append(Span(0, "driver", free_ns, now))
 
     def _attempt(self, task: Task) -> Outcome:
-        marks = [monotonic_ns()] * 4  # started, resources entered, arguments read, function returned
-        cpu_ns = process_time_ns()
-        value, failure = None, None
-        try:
-            value = self._call(task, marks)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as e:  # noqa: BLE001 - recorded as a typed failure
-            failure = Failure(*failure_of(e))
-        ended_ns = monotonic_ns()
-        started, entered, read, returned = marks
+        started_ns, cpu_ns = monotonic_ns(), process_time_ns()
+        value, extra = carry_out(
+            _itself, task.fn, task.resources, task.args, task.keep, task.key, self._warm, self._stores, (KeyboardInterrupt,)
+        )
         measures = Measures(
             worker=0,
             pid=os.getpid(),
             attempt=1,
-            sent_ns=started,
-            started_ns=started,
-            ended_ns=ended_ns,
+            sent_ns=started_ns,
+            started_ns=started_ns,
+            ended_ns=monotonic_ns(),
             cpu_ns=process_time_ns() - cpu_ns,
-            enter_ns=max(0, entered - started),
-            read_ns=max(0, read - entered),
-            write_ns=ended_ns - returned if failure is None else 0,
+            enter_ns=extra.enter_ns,
+            read_ns=extra.read_ns,
+            write_ns=extra.write_ns,
         )
-        return Outcome(task.key, value, failure, measures)
+        return Outcome(task.key, value, Failure(*extra.failure) if extra.failure else None, measures)
 
-    def _call(self, task: Task, marks: list[int]) -> Any:
-        entered = [self._warm.enter(factory, factory) for factory in task.resources]
-        marks[1:] = [monotonic_ns()] * 3
-        args = self._stores.attach(task.args) if Ref in map(type, task.args) else task.args
-        marks[2:] = [monotonic_ns()] * 2
-        value = task.fn(*entered, *args)
-        marks[3] = monotonic_ns()
-        return value if task.keep is None else self._stores.keep(task.key, task.keep, value)
+
+def _itself(function: Any) -> Any:
+    return function

@@ -124,13 +124,32 @@ def _walk(mounts: list[_Mount], path: tuple[str, ...], root: Path) -> list[Group
     the mount point stands for it: runtimes mount the container's own group there, and where that is wrong it is
     wrong towards too little, which costs time; too much would cost the run.
     """
-    holding = [m for m in mounts if path[: len(m.root)] == m.root and ".." not in path[len(m.root) :]]
+    places = [(m, path[len(m.root) :]) for m in mounts if path[: len(m.root)] == m.root]
+    places = [(m, below) for m, below in places if ".." not in below]
+    if not places:
+        places = [(m, below) for m in mounts if (below := _by_member(m, path, root)) is not None]
     found = []
-    for mount in holding or mounts:
-        below = path[len(mount.root) :] if holding else ()
+    for mount, below in places or [(m, ()) for m in mounts]:
         for level in range(len(below) + 1):
             shown = "/".join([mount.point.rstrip("/"), *below[: len(below) - level]]) or "/"
             place = under(root, shown)
             if place.is_dir():
                 found.append(Group(mount.version, place, shown, level))
     return found
+
+
+def _by_member(mount: _Mount, path: tuple[str, ...], root: Path) -> tuple[str, ...] | None:
+    """The path below a mount that was made outside of this process's cgroup namespace (bubblewrap, `unshare -C`).
+
+    Its root is told as "/../..": the namespace begins two levels below it, in groups whose names are not told. The
+    one of them that has this process as a member is its own.
+    """
+    if not mount.root or set(mount.root) != {".."} or ".." in path:
+        return None
+    pid = re.search(r"^Pid:\s*(\d+)", read_text(Path(root, "proc/self/status")) or "", re.MULTILINE)
+    top = under(root, mount.point)
+    for place in top.glob("/".join(["*"] * len(mount.root))):
+        members = read_text(place.joinpath(*path, "cgroup.procs"))
+        if pid and members and pid[1] in members.split():
+            return (*place.relative_to(top).parts, *path)
+    return None

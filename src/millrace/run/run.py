@@ -207,8 +207,8 @@ class Run:
     @property
     def engine(self) -> Engine:
         if self._engine is None:
-            made = self._engine = self._make_engine(self._slots)
-            self.ledger.write("engine", engine=type(made).__name__, slots=made.slots)
+            self._engine = self._make_engine(self._slots)
+            self.ledger.write("engine", engine=type(self._engine).__name__, slots=self._engine.slots)
         return self._engine
 
     @property
@@ -246,6 +246,7 @@ class Run:
             now = monotonic_ns()
             if self._engine is not None:
                 self.ledger.spans(self._engine.spans())
+                self.ledger.write("engine", engine=type(self._engine).__name__, slots=self._engine.slots)
                 self._engine.close()
             self._between(now)
             self.store.flush()

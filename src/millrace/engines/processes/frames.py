@@ -1,13 +1,13 @@
 """What is on the pipe between the driver and a worker: frames of a length, a few numbers, and a pickle.
 
-To the worker: TASKS, then `(codes, runs, place)`. `codes`: functions it does not know yet, as (number, pickle).
-`runs`: consecutive tasks of one kind, see `Run`. `place`: working directory, module path and the opener of stores,
-when they are new to it.
+To the worker: TASKS, a pickle of `(codes, place)` when there is news, and one of the `Run`s. `codes`: functions that it
+does not know yet, as (number, pickle). `place`: working directory, module path and the opener of stores. They come in a
+pickle of their own, which holds plain data only: they count even when the tasks cannot be read or are not wanted.
 
-To the driver: RESULTS, the end of each attempt as 64-bit numbers, the processor time after each, then `(values,
-extras)`. Attempts of a frame follow each other without a gap, each starts where the one before it ended, so two numbers
-tell all times of a plain one; `extras` maps the place in the frame to `Extra` for the others. Results come in the order
-of the message.
+To the driver: RESULTS, the end of each attempt as 64-bit numbers, the processor time after each, then a pickle of
+`(values, extras)`. Attempts of a frame follow each other without a gap, each starts where the one before it ended, so
+two numbers tell all times of a plain one; `extras` maps the place in the frame to an `Extra` for the others. Results
+come in the order of the message.
 
 These pickles pass between processes of one user that made each other; nothing here is read from a file or a network.
 """
@@ -18,13 +18,18 @@ import struct
 from typing import Any, NamedTuple
 
 LENGTH = struct.Struct("<Q")
-TASKS = struct.Struct("<QQQQQ")
-"""Bytes that follow; number of the first task (which names the message); cpu_ns, wall_ns, private bytes allowed."""
-RESULTS = struct.Struct("<QQIIIIQQ")
-"""Bytes that follow; message; place of the first result in it; results; flags; 0; start of the first attempt; processor
-time then."""
+TASKS = struct.Struct("<QQQQQQ")
+"""Bytes after this field; bytes of the news; number of the first task, which names the message; then what is allowed:
+processor ns, wall ns, private bytes (0: no ceiling)."""
+RESULTS = struct.Struct("<QQIIIIQQQ")
+"""Bytes after this field; message; place of the first result in it; results; flags; 0; start of the first attempt;
+processor time then; ns of packing the values, which the last attempt includes."""
 LAST, UNREAD = 1, 2
-"""Flags: the message is over (what has no result is handed back); its pickle could not be read, `(failure,)` follows."""
+"""Flags: the message is over (what has no result is handed back); its tasks could not be read, the values are one
+failure (kind, message, traceback)."""
+CODES = 512
+"""Functions that a worker remembers; both sides count, and forget all of them when there are more. Whoever makes a new
+function for each task must not fill the memory of the workers with them."""
 
 
 class Run(NamedTuple):
@@ -36,14 +41,3 @@ class Run(NamedTuple):
     args: list[tuple[Any, ...]]
     groups: list[int] | tuple[()]
     keys: list[str] | tuple[()]
-
-
-class Extra(NamedTuple):
-    """What is not plain about an attempt: failure (kind, message, traceback) or None, parts of its time, peak."""
-
-    failure: tuple[str, str, str] | None = None
-    unpack_ns: int = 0
-    enter_ns: int = 0
-    read_ns: int = 0
-    write_ns: int = 0
-    peak_bytes: int = 0

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from millrace.analyses.explain.kernels.ensemble import Ensemble
 from millrace.run.errors import ModelTrouble, NotSupported
 
+MOST_OUTPUTS = 10_000
+"""A model without trees may not claim more: a damaged count must not ask for the memory of a billion outputs."""
+
 _MEMBER_BYTES = 1 << 30
 
 
@@ -53,10 +56,19 @@ def assemble(
 
     Raises `ModelTrouble` when they are not binary trees over columns 0 .. n_features - 1 with finite values.
     """
-    order, tree_start = _preorder(np.asarray(nodes.left, np.int64), np.asarray(nodes.right, np.int64), root)
-    place = np.full(len(nodes.left), -1, np.int64)
+    tree_output = np.asarray(tree_output, np.int64)
+    if (
+        tree_output.size
+        and not 0 <= tree_output.min() <= tree_output.max() <= len(output_names) - nodes.value.shape[1]
+    ):
+        raise ModelTrouble(
+            f"The model has trees for outputs outside 0 .. {len(output_names) - 1}; the model is damaged. Save it anew."
+        )
+    left, right = np.asarray(nodes.left, np.int64), np.asarray(nodes.right, np.int64)
+    order, tree_start = _preorder(left, right, root)
+    place = np.full(len(left), -1, np.int64)
     place[order] = np.arange(len(order))
-    leaf = np.asarray(nodes.left)[order] < 0
+    leaf = left[order] < 0
     feature = np.where(leaf, -1, np.asarray(nodes.feature)[order])
     value = np.where(leaf[:, None], np.asarray(nodes.value, np.float64)[order], 0.0)
     threshold = np.where(leaf, 0.0, np.asarray(nodes.threshold, np.float64)[order])
@@ -75,8 +87,8 @@ def assemble(
     return Ensemble(
         feature=feature.astype(np.int32),
         threshold=threshold,
-        left=np.where(leaf, -1, place[np.asarray(nodes.left)[order]]).astype(np.int32),
-        right=np.where(leaf, -1, place[np.asarray(nodes.right)[order]]).astype(np.int32),
+        left=np.where(leaf, -1, place[left[order]]).astype(np.int32),
+        right=np.where(leaf, -1, place[right[order]]).astype(np.int32),
         value=value,
         cover=cover,
         mode=np.where(leaf, 0, np.asarray(nodes.mode)[order]).astype(np.uint8),
@@ -84,7 +96,7 @@ def assemble(
         category_count=np.where(leaf, 0, np.asarray(nodes.category_count)[order]),
         category_member=nodes.category_member if nodes.category_member.size else np.zeros(1, np.uint8),
         tree_start=tree_start,
-        tree_output=np.asarray(tree_output, np.int32),
+        tree_output=tree_output,
         base=np.asarray(base, np.float64),
         n_features=n_features,
         n_outputs=len(output_names),
@@ -99,7 +111,8 @@ def _preorder(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(order, tree_start): order[new] is the old index. Three hundred trees of 31 leaves take a millisecond."""
     n_nodes = len(left)
-    level = np.asarray(root, np.int64)
+    root = np.asarray(root, np.int64)
+    level = root
     levels: list[NDArray[np.int64]] = []
     reached = 0
     while level.size:
@@ -116,7 +129,7 @@ def _preorder(
     for level in reversed(levels):
         inner = level[left[level] >= 0]
         size[inner] += size[left[inner]] + size[right[inner]]
-    tree_start = np.concatenate([[0], np.cumsum(size[np.asarray(root, np.int64)])]).astype(np.int64)
+    tree_start = np.concatenate([[0], np.cumsum(size[root])]).astype(np.int64)
     place = np.full(n_nodes, -1, np.int64)
     place[root] = tree_start[:-1]
     for level in levels:

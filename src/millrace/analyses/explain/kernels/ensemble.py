@@ -64,7 +64,7 @@ _DTYPES: dict[str, type[np.generic]] = {
 _OF_NODES = tuple(_DTYPES)[:9]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Ensemble:
     """Nodes of all trees in preorder with global indices: a node's left child follows it at once, its right
     child follows the whole left subtree. Arrays are C-contiguous and read-only (one compiled version of every
@@ -123,6 +123,12 @@ class Ensemble:
                 f"not an ensemble: {n_nodes} nodes, {n_trees} trees, values of shape {self.value.shape}, base of "
                 f"length {len(self.base)}, {self.n_outputs} outputs named {self.output_names}, link {self.link!r}"
             )
+
+    def __repr__(self) -> str:
+        return (
+            f"Ensemble({self.n_trees} trees, {self.n_nodes} nodes, {self.n_features} features, {self.n_outputs} "
+            f"outputs, width {self.width}, float32_inputs {self.float32_inputs}, link {self.link!r})"
+        )
 
     @property
     def n_nodes(self) -> int:

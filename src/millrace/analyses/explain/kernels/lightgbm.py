@@ -6,8 +6,9 @@ are parsed for all trees in one call. Needs numpy alone: a model file is read wi
 
 What LightGBM predicts and this matches (its `tree.h`): a NaN is 0 unless the split's missing type is NaN; missing
 type Zero sends abs(x) <= 1e-35 and NaN the default way; a category set sends members left and everything else
-right; random forests average; dart's weights are in the leaves already. Covers are row counts (`leaf_count`,
-`internal_count`), which is what its own `pred_contrib` uses, not the hessian sums in `leaf_weight`.
+right; dart's weights are in the leaves already. A random forest (boosting=rf) predicts from the mean of its trees,
+and so does the ensemble; LightGBM's `raw_score` and `pred_contrib` of a forest are the sum. Covers are row counts
+(`leaf_count`, `internal_count`), which is what `pred_contrib` uses, not the hessian sums in `leaf_weight`.
 
 Not here: `linear_tree` (refused by name), early stopping of predictions (`pred_early_stop`, which changes the output
 from row to row and so shows in the additivity check).
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from millrace.analyses.explain.kernels.assemble import Nodes, assemble
+from millrace.analyses.explain.kernels.assemble import MOST_OUTPUTS, Nodes, assemble
 from millrace.analyses.explain.kernels.ensemble import Ensemble
 from millrace.run.errors import ModelTrouble, NotSupported
 
@@ -62,12 +63,12 @@ def read_lightgbm(model: Any) -> Ensemble:
     text = model if isinstance(model, str) else model.model_to_string()
     head, lines, n_trees = _split(text)
     per_iteration = _whole(head, "num_tree_per_iteration")
-    n_iterations = n_trees // per_iteration
-    if n_trees != n_iterations * per_iteration:
+    if not 1 <= per_iteration <= max(n_trees, MOST_OUTPUTS) or n_trees % per_iteration:
         raise ModelTrouble(
             f"The LightGBM model has {n_trees} trees, which is not a multiple of {per_iteration} trees an "
             "iteration; the file is cut short. Save the model anew."
         )
+    n_iterations = n_trees // per_iteration
     if any(flag.strip() not in ("", "0") for flag in lines["is_linear"]):
         raise NotSupported(
             "LightGBM's linear_tree (a linear model in each leaf) is not supported: tree kernels need constant "

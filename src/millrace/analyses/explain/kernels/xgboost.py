@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from millrace.analyses.explain.kernels.assemble import Nodes, assemble, member_sets
+from millrace.analyses.explain.kernels.assemble import MOST_OUTPUTS, Nodes, assemble, member_sets
 from millrace.analyses.explain.kernels.ensemble import Ensemble
 from millrace.run.errors import ModelTrouble, NotSupported
 
@@ -98,9 +98,11 @@ def _read(learner: dict[str, Any], n_iterations: int | None) -> Ensemble:
             f"XGBoost's objective {objective!r} is not known here, so it is not known what its raw output means. "
             "Explain the model with method='kernel'."
         )
+    if not n_outputs <= max(len(forest["trees"]), MOST_OUTPUTS):
+        raise ModelTrouble(f"The XGBoost model has {n_outputs} outputs but fewer trees; the file is damaged.")
     kept = _kept(forest, n_iterations, n_outputs)
     trees = forest["trees"][:kept]
-    weights = np.asarray(booster["weight_drop"] if kind == "dart" else np.ones(kept), np.float64)[:kept]
+    weights = np.asarray(booster["weight_drop"][:kept] if kind == "dart" else np.ones(kept), np.float32)
     nodes, root = _nodes(trees, weights)
     return assemble(
         nodes,
@@ -149,7 +151,7 @@ def _base(text: str, objective: str, n_outputs: int) -> NDArray[np.float64]:
     return np.broadcast_to(score.astype(np.float64), (n_outputs,))
 
 
-def _nodes(trees: list[dict[str, Any]], weights: NDArray[np.float64]) -> tuple[Nodes, NDArray[np.int64]]:
+def _nodes(trees: list[dict[str, Any]], weights: NDArray[np.float32]) -> tuple[Nodes, NDArray[np.int64]]:
     """All trees' nodes one after the other, children swapped at category splits; and the roots."""
     if any(int(tree["tree_param"].get("size_leaf_vector", "1")) > 1 for tree in trees):
         raise NotSupported(
@@ -181,7 +183,7 @@ def _nodes(trees: list[dict[str, Any]], weights: NDArray[np.float64]) -> tuple[N
         left=left,
         right=right,
         value=(condition.astype(np.float64) * weights[owner])[:, None],
-        cover=part["sum_hessian"].astype(np.float64),
+        cover=part["sum_hessian"].astype(np.float32),
         mode=mode,
         category_start=start,
         category_count=count,

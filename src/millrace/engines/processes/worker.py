@@ -1,0 +1,280 @@
+"""The worker's loop: read a message of tasks, run them one by one, send back what came of them.
+
+An attempt is measured whole, from where the one before it ended, so that a worker's time has no gaps within a message.
+Every exception is recorded and sent; nothing but a kill, an exit or a crash ends a worker early. It knows nothing of
+the source, of other workers, or of what a task is for. See `frames` for what is on the pipe, `page` for what it tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import resource
+import signal
+import socket
+import sys
+import traceback
+from array import array
+from time import monotonic_ns, process_time_ns
+from typing import Any
+
+import cloudpickle
+
+from millrace.engines.attempt import Extra, Stores, Warm, carry_out, failure_of
+from millrace.engines.processes import kernel, page
+from millrace.engines.processes.frames import CODES, LAST, LENGTH, RESULTS, TASKS, UNREAD, Run
+from millrace.run.task import Ref
+
+FLUSH_NS = 20_000_000
+"""Results go back this often. Waking the driver costs 30-100 us on busy cores; after a kill this much is run again."""
+FLUSH_BYTES = 1 << 20
+"""And when about so much has come together."""
+DROPS = 1024
+"""How many dropped messages and groups are remembered; a pipe holds two messages."""
+PLAIN = Extra()
+
+
+def main(sock: int, pages: page.Page, slot: int, life: int, server: int, hand_back_ns: int) -> None:
+    """A freshly forked worker; never returns. Each is a process group, so that its own children can go with it."""
+    os.setpgid(0, 0)
+    kernel.prctl(kernel.SET_PDEATHSIG, signal.SIGKILL)  # it follows the thread that forked; the server has only one
+    if os.getppid() != server:
+        os._exit(1)
+    kernel.lifeline(life, -os.getpid())
+    os.close(life)
+    for default in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(default, signal.SIG_DFL)  # a task may start and stop processes of its own
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")  # of driver and worker the kernel should take the worker; where it may not be set, so be it
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()  # else all workers would draw the numbers of the server they come from
+    status = 1
+    try:
+        Worker(socket.socket(fileno=sock), pages, slot, hand_back_ns).loop()
+        status = 0
+    except (BrokenPipeError, ConnectionResetError):
+        status = 0  # the driver is gone
+    except BaseException:  # noqa: BLE001 - the death is told by its status; this tells why
+        traceback.print_exc()
+    os._exit(status)
+
+
+class Worker:
+    def __init__(self, sock: socket.socket, pages: page.Page, slot: int, hand_back_ns: int) -> None:
+        self.sock, self.cells, self.at, self.hand_back_ns = sock, pages.cells, page.base(slot), hand_back_ns
+        self.codes: dict[int, Any] = {}  # number -> pickle, and once used, the function
+        self.stores, self.warm = Stores(None), Warm()
+        self.dropped: dict[int, None] = {}  # messages and groups that are not wanted any more, oldest first
+        self.seen = self.cells[self.at + page.SEEN]
+        self.bytes_limit = 0
+        self.most = 64  # results that are worth a frame by their size
+        self.number = self.first = self.began_ns = self.began_cpu_ns = 0
+
+    def loop(self) -> None:
+        """Until the driver closes the pipe; then leave the warm resources."""
+        while head := _read(self.sock, TASKS.size):
+            start_ns = monotonic_ns()
+            length, news, number, *limits = TASKS.unpack(head)
+            if not self.message(start_ns, length - TASKS.size + LENGTH.size, news, number, limits):
+                break
+        self.warm.leave()
+        self.stores.close()
+
+    # -- a message ---------------------------------------------------------------------------------------------
+    def message(self, start_ns: int, size: int, news: int, number: int, limits: list[int]) -> bool:
+        body = _read(self.sock, size)
+        if body is None:
+            return False
+        cells, at = self.cells, self.at
+        self.number, self.first, self.began_ns, self.began_cpu_ns = number, 0, start_ns, process_time_ns()
+        if news:
+            self.learn(*pickle.loads(memoryview(body)[:news]))
+        self.read_drops()
+        if number in self.dropped:
+            self.send(LAST)
+            return True
+        cells[at + page.CPU_LIMIT_NS], cells[at + page.WALL_LIMIT_NS], cells[at + page.BYTES_LIMIT] = limits
+        self.first_line(limits[2])
+        cells[at + page.START_CPU_NS], cells[at + page.START_NS] = self.began_cpu_ns, monotonic_ns()
+        cells[at + page.PHASE] = page.UNPACKING
+        cells[at + page.SEQ] = number
+        try:
+            runs = pickle.loads(memoryview(body)[news:])
+        except BaseException as e:  # noqa: BLE001 - told to the driver, which finds out whose fault it is
+            cells[at + page.SEQ] = 0
+            self.send(LAST | UNREAD, [failure_of(e)])
+            return True
+        del body
+        cells[at + page.PHASE] = page.RUNNING
+        self.run(runs, monotonic_ns() - start_ns)
+        return True
+
+    def learn(self, codes: list[tuple[int, bytes]], place: tuple[str | None, list[str], bytes | None] | None) -> None:
+        if len(self.codes) > CODES:
+            self.codes.clear()
+        self.codes.update(codes)
+        if place is not None:
+            folder, sys.path[:], opener = place
+            if folder is not None:
+                with contextlib.suppress(OSError):  # gone since: a task that opens something there will say so
+                    os.chdir(folder)
+            if opener is not None:
+                self.stores = Stores(lambda url: pickle.loads(opener)(url))
+
+    def run(self, runs: list[Run], unpack_ns: int) -> None:
+        """All tasks of a message in order. Plain ones (known function, nothing but values) are called right here."""
+        cells, at, number = self.cells, self.at, self.number
+        at_seq, at_start, at_cpu, at_peak = at + page.SEQ, at + page.START_NS, at + page.START_CPU_NS, at + page.PEAK_SEQ
+        begun_ns = now = flushed = self.began_ns
+        cpu, seq, seen, dropped = self.began_cpu_ns, number, self.seen, self.dropped
+        values, ends, cpus, extras = _batch()
+        for run in runs:
+            plain = self.plain(run)
+            for i, args in enumerate(run.args):
+                if cells[0] != seen:
+                    seen = self.read_drops()
+                    if number in dropped:  # stolen while a long task ran
+                        self.send(LAST, values, ends, cpus, extras)
+                        return
+                value, extra = None, PLAIN
+                if not (run.groups and run.groups[i] in dropped):
+                    cells[at_cpu] = cpu
+                    cells[at_start] = now
+                    cells[at_seq] = seq  # last: now the ceilings hold
+                    if plain is not None and Ref not in map(type, args):
+                        try:
+                            value = plain(*args)
+                        except BaseException as e:  # noqa: BLE001 - recorded as a typed failure
+                            extra = Extra(failure_of(e))
+                    else:
+                        value, extra = self.special(run, args, run.keys[i] if run.keys else "")
+                        plain = self.plain(run)
+                    now, cpu = monotonic_ns(), process_time_ns()
+                    if cells[at_peak] == seq:
+                        extra = extra._replace(peak_bytes=cells[at + page.PEAK_BYTES])
+                    if unpack_ns:
+                        extra, unpack_ns = extra._replace(unpack_ns=extra.unpack_ns + unpack_ns), 0
+                    if extra is not PLAIN:
+                        extras[len(values)] = extra
+                values.append(value)
+                ends.append(now)
+                cpus.append(cpu)
+                seq += 1
+                if now - flushed >= FLUSH_NS or len(values) >= self.most:
+                    over = now - begun_ns > self.hand_back_ns  # slower than foretold: others may have the rest
+                    self.send(LAST if over else 0, values, ends, cpus, extras)
+                    if over:
+                        return
+                    values, ends, cpus, extras = _batch()
+                    now, cpu = self.began_ns, self.began_cpu_ns
+                    flushed = now
+        self.send(LAST, values, ends, cpus, extras)
+
+    def special(self, run: Run, args: tuple[Any, ...], key: str) -> tuple[Any, Extra]:
+        return carry_out(self.code, run.function, run.resources, args, run.keep, key, self.warm, self.stores)
+
+    def plain(self, run: Run) -> Any:
+        """The function, when a task of this kind needs nothing around its call; else None."""
+        code = self.codes[run.function]
+        return None if run.resources or run.keep is not None or type(code) is bytes else code
+
+    def code(self, number: int) -> Any:
+        """A function, loaded on first use: what its module raises is the failure of the task that needed it."""
+        code = self.codes[number]
+        if type(code) is bytes:
+            code = self.codes[number] = pickle.loads(code)
+        return code
+
+    # -- to the driver -----------------------------------------------------------------------------------------
+    def send(
+        self,
+        flags: int,
+        values: list[Any] | tuple[()] = (),
+        ends: array[int] | None = None,
+        cpus: array[int] | None = None,
+        extras: dict[int, Extra] | None = None,
+    ) -> None:
+        """Pack and send; afterwards `began_ns` is when the next attempt starts. Packing belongs to the last attempt."""
+        cells, at, count, pack_ns = self.cells, self.at, len(ends or ()), 0
+        cells[at + page.PHASE] = page.PACKING  # SEQ still tells the last task: its ceilings hold, and a crash has a cause
+        try:
+            data = pickle.dumps((values, extras), 5)
+        except BaseException:  # noqa: BLE001 - a class made here, a lambda, or what nothing can pickle: told one by one
+            data = _carefully(list(values), extras or {})
+        if ends and cpus:
+            now = monotonic_ns()
+            pack_ns = now - ends[-1]
+            ends[-1], cpus[-1] = now, process_time_ns()
+            self.most = max(1, FLUSH_BYTES * count // len(data))
+        cells[at + page.SEQ] = 0
+        cells[at + page.PHASE] = page.RUNNING
+        times = (ends.tobytes() + cpus.tobytes()) if ends and cpus else b""
+        length = RESULTS.size - LENGTH.size + len(times) + len(data)
+        head = RESULTS.pack(
+            length, self.number, self.first, count, flags, 0, self.began_ns, self.began_cpu_ns, pack_ns
+        )
+        if len(data) < 1 << 16:
+            self.sock.sendall(b"".join((head, times, data)))
+        else:
+            self.sock.sendall(head + times)
+            self.sock.sendall(data)
+        self.first += count
+        self.began_ns, self.began_cpu_ns = monotonic_ns(), process_time_ns()
+
+    def read_drops(self) -> int:
+        """Take over what the driver dropped since the last look; returns how much that is by now."""
+        cells, count = self.cells, self.cells[0]
+        for i in range(max(self.seen, count - page.RING_IDS), count):
+            self.dropped[cells[1 + i % page.RING_IDS]] = None
+        while len(self.dropped) > DROPS:
+            del self.dropped[next(iter(self.dropped))]
+        self.seen = cells[self.at + page.SEEN] = count
+        return count
+
+    def first_line(self, private_bytes: int) -> None:
+        """RLIMIT_DATA: a huge request raises MemoryError where it is made, instead of costing the worker.
+
+        It counts address space and no shared memory, so the fork server watches what is really held besides.
+        """
+        if private_bytes == self.bytes_limit:
+            return
+        self.bytes_limit = private_bytes
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        soft = hard
+        if private_bytes:
+            with open("/proc/self/status", "rb") as file:
+                fd = file.fileno()
+                soft = kernel.data_bytes(fd) + max(0, private_bytes - kernel.private_bytes(fd))
+            if hard != resource.RLIM_INFINITY:
+                soft = min(soft, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _batch() -> tuple[list[Any], array[int], array[int], dict[int, Extra]]:
+    return [], array("q"), array("q"), {}
+
+
+def _carefully(values: list[Any], extras: dict[int, Extra]) -> bytes:
+    """By value where by reference does not work, and without what no way works for."""
+    for i, value in enumerate(values):
+        try:
+            cloudpickle.dumps(value, 5)
+        except BaseException as e:  # noqa: BLE001 - recorded as a typed failure
+            kind, said, trace = failure_of(e)
+            values[i] = None
+            failure = kind, f"The task returned a {type(value).__name__}, which cannot be sent back: {said}", trace
+            extras[i] = extras.get(i, PLAIN)._replace(failure=failure)
+    return cloudpickle.dumps((values, extras), 5)
+
+
+def _read(sock: socket.socket, size: int) -> bytearray | None:
+    """Exactly `size` bytes; None when the driver has closed the pipe."""
+    buffer = bytearray(size)
+    view, got = memoryview(buffer), 0
+    while got < size:
+        count = sock.recv_into(view[got:])
+        if not count:
+            return None
+        got += count
+    return buffer

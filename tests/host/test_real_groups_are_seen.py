@@ -1,0 +1,78 @@
+"""A real control group of this kernel, made for the test: its limits are seen from inside, and what it costs too."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from millrace.host.cgroups import groups
+
+_LOOK = """
+import dataclasses, json, sys, time
+from millrace.host import cores, throttling
+until = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < until:
+    pass
+print(json.dumps([dataclasses.asdict(cores()), dataclasses.asdict(throttling())]))
+"""
+
+
+@pytest.fixture
+def half_a_core() -> Iterator[Path]:
+    """A group inside of a group with a quota of half a core, beneath this process's own one."""
+    own = next((g.path for g in groups("cpu") if g.level == 0 and g.version == 1), None)
+    if own is None or not os.access(own, os.W_OK) or not (own / "cpu.cfs_quota_us").exists():
+        pytest.skip("this user may not make a version 1 cpu group here")
+    outer = own / f"millrace-test-{os.getpid()}"
+    inner = outer / "inner"
+    try:
+        inner.mkdir(parents=True)
+    except OSError as refused:
+        pytest.skip(f"this user may not make a control group here: {refused}")
+    try:
+        (outer / "cpu.cfs_quota_us").write_text("50000")
+        yield inner
+    finally:
+        for group in (inner, outer):
+            for _ in range(100):  # a group lives on for a moment after its last member
+                try:
+                    group.rmdir()
+                    break
+                except OSError:
+                    time.sleep(0.02)
+
+
+def _look(group: Path, *before: str, busy_s: float = 0.0) -> list[dict[str, object]]:
+    command = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(group), *before]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", _LOOK, str(busy_s)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, object]] = json.loads(done.stdout)
+    return found
+
+
+def test_a_quota_above_the_own_group_is_seen_and_throttles(half_a_core: Path) -> None:
+    found, slow = _look(half_a_core, busy_s=0.5)
+    assert found["allowed"] == found["quota"] == 0.5
+    assert str(found["where"]).endswith(f"{half_a_core.parent.name}/cpu.cfs_quota_us")
+    assert slow["throttled_periods"] > 0  # type: ignore[operator]
+    assert slow["throttled_s"] > 0.05  # type: ignore[operator]
+
+
+def test_a_namespace_does_not_hide_it(half_a_core: Path) -> None:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "-C", "true"], capture_output=True).returncode
+    ):
+        pytest.skip("this user may not make a cgroup namespace here")
+    found, _ = _look(half_a_core, "unshare", "-C")
+    assert found["allowed"] == 0.5
