@@ -26,7 +26,7 @@ from millrace.run.budget import Budget, Plan
 from millrace.run.errors import NotSupported, WrongQuestion
 from millrace.run.ledger import SCHEMA, History, Ledger, replay
 from millrace.run.run import Progress, Run
-from millrace.run.units import parse_bytes, parse_duration
+from millrace.run.units import parse_duration
 
 if TYPE_CHECKING:
     from millrace.diagnose.accounting import Accounting
@@ -122,7 +122,6 @@ def open_run(
         home = tempfile.TemporaryDirectory(prefix="millrace-run-") if out is None else None
         ledger = Ledger(fresh(Path(home.name) if out is None else out) / "ledger.jsonl", home)
         owned.callback(ledger.close)
-        owned.enter_context(host.one_thread())
         deadline_s = parse_duration(machine.deadline) if machine.deadline is not None else 0.0
         begun = time.monotonic_ns()
         run = Run(
@@ -135,6 +134,7 @@ def open_run(
             deadline_s=deadline_s,
             show=machine.show,
             measure=host.private_bytes,
+            around=host.one_thread,
             owned=owned.pop_all(),
         )
     ledger.write(
@@ -163,8 +163,7 @@ def budget_of(settings: Settings) -> Budget:
 
     allowed = host.slots(host.cores())
     cores = min(settings.cores or allowed, 4 * allowed)
-    memory = parse_bytes(settings.memory) if settings.memory is not None else host.default_budget_bytes()
-    return Budget(cores, memory)
+    return Budget(cores, settings.memory if settings.memory is not None else host.default_budget_bytes())
 
 
 def _stores(asked: str | os.PathLike[str] | None, scratch: Path, owned: contextlib.ExitStack) -> tuple[Store, Store]:

@@ -33,8 +33,10 @@ N, P, LOOKS = 300, 5, 6  # rows are explained by brute force LOOKS at a time
 
 
 def table(missing: float = 0.1, categories: bool = False) -> Rows:
+    """float32 values without ties at a threshold: shap rounds rows and thresholds, and its values do not add up there
+    (its interventional values of a HistGradientBoosting model on rows of three decimals are wrong by 0.08)."""
     rng = np.random.default_rng(7)
-    rows = rng.standard_normal((N, P)).round(3)
+    rows = rng.standard_normal((N, P)).astype(np.float32).astype(np.float64)
     if categories:
         rows[:, 3], rows[:, 4] = rng.integers(0, 40, N), rng.integers(0, 5, N)
     rows[rng.random(rows.shape) < missing] = np.nan
@@ -182,7 +184,7 @@ USUAL = {
 LIGHTGBM: dict[str, dict[str, Any]] = {
     "missing values": {},
     "zero as missing": {"zero_as_missing": True},
-    "categories": {"categorical_feature": [3, 4]},
+    "categories": {"categories": True},
     "row weights": {"weight": True},
     "bagging": {"bagging_freq": 1, "bagging_fraction": 0.5},
     "goss": {"data_sample_strategy": "goss"},
@@ -204,9 +206,11 @@ def labelled(objective: str, rows: Rows) -> Rows:
 @pytest.mark.parametrize("case", LIGHTGBM)
 def test_brute_force_on_a_lightgbm_model_equals_its_own_contributions(case: str) -> None:
     parameters = dict(LIGHTGBM[case])
-    rows = table(categories="categorical_feature" in parameters)
+    categories = parameters.pop("categories", False)
+    rows = table(categories=categories)
     weight = np.random.default_rng(1).random(N) + 0.1 if parameters.pop("weight", False) else None
-    data = lightgbm.Dataset(rows, labelled(parameters.get("objective", ""), rows), weight=weight)
+    label = labelled(parameters.get("objective", ""), rows)
+    data = lightgbm.Dataset(rows, label, weight=weight, categorical_feature=[3, 4] if categories else [])
     booster = lightgbm.train(USUAL | parameters, data, 6)
     model = read(booster)
     theirs = contributions(booster.predict(rows[:LOOKS], pred_contrib=True), model.n_outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 from collections.abc import Callable
@@ -730,7 +731,7 @@ def test_a_damaged_text_is_trouble_or_a_sound_ensemble(at: int, cut: int, put: s
         model = read_lightgbm(TEXT[:at] + put + TEXT[at + cut :])
     except (ModelTrouble, NotSupported):
         return
-    if model.n_features == P:
+    with contextlib.suppress(WrongQuestion):  # other columns, or categories now
         predict(model, table())
 
 
@@ -744,7 +745,7 @@ def test_a_damaged_document_is_trouble_or_a_sound_ensemble(
         model = read_xgboost(content[:at] + put + content[at + cut :])
     except (ModelTrouble, NotSupported):
         return
-    if model.n_features == P:
+    with contextlib.suppress(WrongQuestion):  # other columns, or categories now
         predict(model, table())
 
 

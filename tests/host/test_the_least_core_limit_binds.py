@@ -113,7 +113,7 @@ def test_a_mount_from_outside_the_namespace_is_searched_for_the_own_group(tmp_pa
                 "sys/fs/cgroup/a/cpu.max": "300000 100000\n",
                 "sys/fs/cgroup/a/b/leaf/cgroup.procs": "1\n4242\n",
                 "sys/fs/cgroup/a/b/leaf/cpu.max": "max 100000\n",
-                "sys/fs/cgroup/a/c/leaf/cgroup.procs": "42\n",
+                "sys/fs/cgroup/a/c/leaf/cgroup.procs": "42421\n",
                 "sys/fs/cgroup/a/c/leaf/cpu.max": "100000 100000\n",
             },
         )

@@ -43,7 +43,7 @@ def test_where_nothing_counts_it_is_none_and_not_zero(tmp_path: Path) -> None:
     assert any("pressure" in sentence for sentence in absences(root, "linux"))
 
 
-def test_pressure_of_the_own_group_comes_before_that_of_the_machine(tmp_path: Path) -> None:
+def test_pressure_of_the_nearest_group_comes_first(tmp_path: Path) -> None:
     files = {
         "sys/fs/cgroup/a/b/cpu.pressure": _CPU,
         "sys/fs/cgroup/a/cpu.pressure": _OLD_CPU,

@@ -38,7 +38,7 @@ class Stall:
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """Pressure stall information of this process's own group, or of the whole machine where groups do not tell."""
+    """Pressure stall information of the nearest group that tells it, or else of the whole machine."""
 
     cpu: Stall | None
     memory: Stall | None
@@ -82,12 +82,8 @@ def stolen_share(root: Root = "/") -> float | None:
 
 
 def _stall(name: str, root: Root) -> Stall | None:
-    own = [
-        read(group, f"{name}.pressure")
-        for group in groups(name, root)
-        if group.level == 0 and group.version == 2
-    ]
-    for text in [*own, read_text(Path(root, "proc/pressure", name))]:
+    nearest = [read(group, f"{name}.pressure") for group in groups(name, root)]
+    for text in [*nearest, read_text(Path(root, "proc/pressure", name))]:
         lines = {}
         for line in (text or "").splitlines():
             kind, *fields = line.split()

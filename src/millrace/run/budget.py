@@ -74,7 +74,7 @@ def fit(plan: Plan, budget: Budget) -> Plan:
         raise DoesNotFit(
             f"{plan.analysis} does not fit into {format_bytes(budget.private_bytes)}: one task at a time needs "
             f"{format_bytes(needs)} ({format_bytes(plan.driver_bytes)} in the driver, {format_bytes(plan.worker_bytes)} "
-            f"in a worker). Give --memory {format_bytes(needs)} or more, or ask a smaller question.",
+            f"in a worker). Give --memory {format_bytes(needs, up=True)} or more, or ask a smaller question.",
             needs,
         )
     return replace(plan, slots=int(slots))

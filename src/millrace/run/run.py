@@ -16,7 +16,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Literal
@@ -69,15 +69,17 @@ class Run:
         deadline_s: float = 0.0,
         show: Callable[[Progress], None] | None = None,
         measure: Callable[[], int] | None = None,
+        around: Callable[[], AbstractContextManager[Any]] = nullcontext,
         owned: ExitStack | None = None,
     ) -> None:
         """`make_engine`: told how many slots; called when the first task comes, so that the plan has its say.
 
         `arena`: the store that workers reach for shared and large values (`store` itself when they reach it).
+        `around`: entered for every stream, in which this process may run tasks itself (one BLAS thread).
         `owned`: what ends with the run. `measure`: private bytes of this process now; `show`: told the progress at most ten times a second.
         """
         self.store, self.arena, self.ledger = store, arena, ledger
-        self._make_engine = make_engine
+        self._make_engine, self._around = make_engine, around
         self._engine: Engine | None = None
         self._owned: ExitStack | None = owned or ExitStack()
         self.budget, self.seed, self.keys = budget, seed, Keys(seed)
@@ -177,9 +179,10 @@ class Run:
         self._between(monotonic_ns())
         flow = Flow(self, iter(source))
         try:
-            yield from self._pass(flow, flow.inbound())
-            while flow.again:
-                yield from self._pass(flow, iter([flow.again.popleft()]))
+            with self._around():
+                yield from self._pass(flow, flow.inbound())
+                while flow.again:
+                    yield from self._pass(flow, iter([flow.again.popleft()]))
         finally:
             self._streaming = False
             self.store.flush()

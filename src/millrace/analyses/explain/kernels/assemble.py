@@ -155,7 +155,8 @@ def member_sets(
     start, count = np.zeros(n_nodes, np.int64), np.zeros(n_nodes, np.int64)
     members, length = np.asarray(members, np.int64), np.asarray(length, np.int64)
     owner = np.repeat(np.asarray(nodes, np.int64), length)
-    if len(owner) != len(members) or (members.size and members.min() < 0):
+    alone = len(np.unique(nodes)) == len(length)
+    if not alone or len(owner) != len(members) or (members.size and members.min() < 0):
         raise ModelTrouble(
             "The model's category sets are not lists of codes; the model is damaged. Save it anew."
         )

@@ -72,8 +72,8 @@ class Design:
     masks: (S, features), rows 2p and 2p + 1 are pair p, a set and its complement. solver: (features, S / 2) and
     full: (features,) give values = solver @ d + full * (prediction - base). The first `shared` pairs are known
     without sampling error; after these come the parts, cut at `part_starts`, each solved with the shared pairs.
-    `left_out`: float32, for each part (its pairs, shared + its pairs), flat: turns residuals into the change of a pair's
-    own residual when it is left out. `asked` and `seed` make the narrower designs, `narrower` holds those made already.
+    `left_out`: float32, for each part (its pairs, shared + its pairs), flat: turns residuals into what a pair's own
+    residual is when it is left out. `asked` and `seed` make narrower designs, `narrower` holds those made already.
     """
 
     features: int
@@ -146,9 +146,11 @@ def with_narrower(whole: Design, rows: NDArray[Any], background: NDArray[Any], p
     A feature that has the same value in a row and in the whole background is not played for that row. Never changes
     a result.
     """
-    needed = set(
-        np.unique(_levels(_varying(rows, background, _players(players, whole, rows)), whole.features)).tolist()
-    )
+    player = _players(players, whole, rows)
+    needed: set[int] = set()
+    for a in range(0, len(rows), BATCH_ROWS):
+        varies = _varying(rows[a : a + BATCH_ROWS], background, player, whole.features)
+        needed.update(_levels(varies, whole.features).tolist())
     inner = {count: whole.at(count) for count in sorted(needed - {whole.features})}
     return replace(whole, narrower=inner)
 
@@ -175,9 +177,8 @@ def _made(features: int, evaluations: int, seed: NDArray[np.uint32]) -> Design:
             f"{min(least, 2**features - 2)}, or leave it out ({default_evaluations(features)})."
         )
     rng = np.random.default_rng([*seed.tolist(), features])
-    strata = [
-        (size, count, _sets(features, size, count, rng)) for size, count in _allocation(features, evaluations // 2)
-    ]
+    counts = _allocation(features, evaluations // 2)
+    strata = [(size, count, _sets(features, size, count, rng)) for size, count in counts]
     shared, parts = _parts(features, strata)
     pairs = np.concatenate([shared, *(masks for masks, _ in parts)])
     solver, full = np.zeros((features, len(pairs))), np.zeros(features)
@@ -328,14 +329,14 @@ def _kriging(
     solver[:, :m] -= solver[:, :m].mean(axis=0)  # zero but for rounding: values add up to the last bits
     solver[:, m] += (1 - solver[:, m].sum()) / features
     own = slice(m - len(unseen), m)
-    left_out = inverse[own, :m] * (np.sqrt(unseen) / np.diagonal(inverse)[own])[:, None]
-    return solver[:, :m], solver[:, m], left_out.astype(np.float32)
+    inverse[own] *= (np.sqrt(unseen) / np.diagonal(inverse)[own])[:, None]
+    return solver[:, :m], solver[:, m], inverse[own, :m].astype(np.float32)
 
 
 def _prior(features: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Covariance of d at two sets by their distance (0 .. features), and of d with a feature's interaction part of its
     Shapley value, but for the feature's sign, by the minus signs among the other features."""
-    orders = [k for k in range(3, min(features, HIGHEST_ORDER) + 1, 2)]
+    orders = list(range(3, min(features, HIGHEST_ORDER) + 1, 2))
     shares = {k: ORDER_RATE**k / factorial(k) for k in orders}
     whole = sum(shares.values())
     all_of, others_of = _symmetric(features, max(orders)), _symmetric(features - 1, max(orders))
@@ -404,7 +405,7 @@ def explain_rows(
     shape = (n, design.features, outputs)
     values, errors, prediction = np.zeros(shape), np.zeros(shape), np.empty((n, outputs))
     exact = np.zeros(n, bool)
-    varies = _varying(rows, background, player)
+    varies = _varying(rows, background, player, design.features)
     levels = _levels(varies, design.features)
     for level in np.unique(levels).tolist():  # one narrower design in memory at a time
         inner = design.at(level)
@@ -522,8 +523,8 @@ def _ask(function: Function, rows: NDArray[Any], outputs: int | None) -> NDArray
         out = out[:, None]
     if out.ndim != 2 or len(out) != len(rows) or (outputs is not None and out.shape[1] != outputs):
         raise ModelTrouble(
-            f"The model gave an array of shape {out.shape} for {len(rows)} rows; (rows,) or (rows, outputs) is needed, with "
-            "the same outputs in every call."
+            f"The model gave an array of shape {out.shape} for {len(rows)} rows; (rows,) or (rows, outputs) is needed, "
+            "with the same outputs in every call."
         )
     return _frozen(out, np.float64)
 
@@ -540,12 +541,10 @@ def _shares(background: NDArray[Any], weights: NDArray[Any] | None) -> tuple[NDA
     if weights is None:
         return background, _frozen(np.full(len(background), 1 / len(background)), np.float64)
     weights = np.asarray(weights, dtype=np.float64)
-    if (
-        weights.shape != (len(background),)
-        or not np.isfinite(weights).all()
-        or (weights < 0).any()
-        or not weights.any()
-    ):
+    sound = (
+        weights.shape == (len(background),) and np.isfinite(weights).all() and (weights >= 0).all() and weights.any()
+    )
+    if not sound:
         raise WrongQuestion(
             f"Background weights must be {len(background)} numbers, none negative and not all 0: one for each row."
         )
@@ -562,24 +561,20 @@ def _players(players: Any, design: Design, rows: NDArray[Any]) -> NDArray[np.int
     player = np.asarray(players, dtype=np.int64)
     if player.shape != (rows.shape[1],) or not np.array_equal(np.unique(player), np.arange(design.features)):
         raise WrongQuestion(
-            f"{rows.shape[1]} columns do not make the {design.features} players of the design: each column needs the number of "
-            "its player, and each player a column."
+            f"{rows.shape[1]} columns do not make the {design.features} players of the design: each column needs the "
+            "number of its player, and each player a column."
         )
     return player
 
 
-def _varying(rows: NDArray[Any], background: NDArray[Any], player: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n, players): whether some column of the player differs from some background row. NaN equals NaN."""
-    background = np.asarray(background)
-    first = background[0]
-    with np.errstate(invalid="ignore"):
-        constant = ((background == first) | (np.isnan(background) & np.isnan(first))).all(axis=0)
-    same = rows == first
-    same |= np.isnan(rows) & np.isnan(first)
-    same &= constant
-    order = np.argsort(player, kind="stable")
-    starts = np.flatnonzero(np.diff(player[order], prepend=-1))
-    return np.logical_or.reduceat(~same[:, order], starts, axis=1) if len(starts) else np.zeros((len(rows), 0), bool)
+def _varying(
+    rows: NDArray[Any], background: NDArray[Any], player: NDArray[np.int64], features: int
+) -> NDArray[np.bool_]:
+    """(n, features): whether some column of the player differs from some background row. NaN equals NaN."""
+    kind = np.float32 if rows.dtype == background.dtype == np.float32 else np.float64
+    varies = np.zeros((len(rows), features), bool)
+    _compare(_frozen(rows, kind), _frozen(background, kind), player, varies)
+    return varies
 
 
 def _levels(varies: NDArray[np.bool_], features: int) -> NDArray[np.int64]:
@@ -623,11 +618,30 @@ def _read_only(kind: Any, dimensions: int, order: str = "C") -> Any:
 _F8, _F4, _B1, _I8 = types.float64, types.float32, types.boolean, types.int64
 
 
+_REAL = (_F4, _F8)
+
+
 @njit(
-    [
-        types.void(types.Array(k, 3, "C"), _read_only(k, 1), _read_only(k, 2), types.Array(_B1, 2, "C"))
-        for k in (_F4, _F8)
-    ],
+    [types.void(_read_only(k, 2), _read_only(k, 2), _read_only(_I8, 1), types.Array(_B1, 2, "C")) for k in _REAL],
+    cache=True,
+)  # type: ignore[untyped-decorator]
+def _compare(rows: Any, background: Any, player: Any, varies: Any) -> None:
+    for j in range(rows.shape[1]):
+        first = background[0, j]
+        constant = True
+        for b in range(background.shape[0]):
+            z = background[b, j]
+            if z != first and not (z != z and first != first):
+                constant = False
+                break
+        for i in range(rows.shape[0]):
+            z = rows[i, j]
+            if not constant or (z != first and not (z != z and first != first)):
+                varies[i, player[j]] = True
+
+
+@njit(
+    [types.void(types.Array(k, 3, "C"), _read_only(k, 1), _read_only(k, 2), types.Array(_B1, 2, "C")) for k in _REAL],
     cache=True,
 )  # type: ignore[untyped-decorator]
 def _fill(buffer: Any, row: Any, background: Any, take: Any) -> None:

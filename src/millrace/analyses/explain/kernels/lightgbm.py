@@ -222,11 +222,12 @@ def _sets(
     words = _numbers(lines, "cat_threshold", int(words_a_tree.sum()))
     first_word = np.cumsum(words_a_tree) - words_a_tree
     at = np.flatnonzero(is_category)
-    number, owner = threshold[at].astype(np.int64), tree[at]
-    if np.any((number < 0) | (number >= n_sets[owner])):
+    owner = tree[at]
+    if not ((threshold[at] >= 0) & (threshold[at] < n_sets[owner])).all():
         raise ModelTrouble(
             "The LightGBM model names a category set that it does not hold; the file is damaged."
         )
+    number = threshold[at].astype(np.int64)
     low, high = bounds[first_bound[owner] + number], bounds[first_bound[owner] + number + 1]
     start[at], count[at] = 32 * (first_word[owner] + low), 32 * (high - low)
     member = np.unpackbits(words.astype("<u4").view(np.uint8), bitorder="little")

@@ -68,9 +68,9 @@ def read_xgboost(model: Any, n_iterations: int | None = None) -> Ensemble:
     content = model if isinstance(model, bytes | bytearray | memoryview) else model.save_raw(raw_format="ubj")
     document = _document(bytes(content))
     try:
-        learner = document["learner"]
-        return _read(learner, n_iterations)
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by `assemble`
+            return _read(document["learner"], n_iterations)
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError) as error:
         if isinstance(error, NotSupported | ModelTrouble):
             raise
         raise ModelTrouble(
@@ -204,9 +204,10 @@ def _sets(
         if not len(tree.get("categories_nodes", ())):
             continue
         codes, nodes, begins, lengths = (np.asarray(tree[key], np.int64) for key in _OF_SETS)
+        inside = (nodes >= 0) & (nodes < len(tree["left_children"])) & (lengths >= 0) & (begins >= 0)
+        if not (inside & (begins <= len(codes)) & (lengths <= len(codes) - begins)).all():
+            raise ModelTrouble("The XGBoost model has category sets that are cut short; the file is damaged.")
         within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        if nodes.min() < 0 or nodes.max() >= len(tree["left_children"]):
-            raise ModelTrouble("The XGBoost model has category sets of nodes that are not there.")
         at.append(nodes + first)
         sizes.append(lengths)
         members.append(codes[np.repeat(begins, lengths) + within])

@@ -1,0 +1,98 @@
+"""The command `millrace`: the table of its commands, and the one place where an end becomes an exit code.
+
+    0 done    1 the analysis says no (only with --fail-on-no)    2 wrong question    3 does not fit    4 failed
+    130 interrupted
+
+Does not know what a command does; see the file that its entry names.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from millrace.analyses import catalogue
+from millrace.cli.table import Entry, Table
+
+ABOUT = """Heavy Python analyses at full flow: the same answer on every engine, inside the memory it was given.
+
+What was computed is kept: a run that was interrupted goes on where it stopped when the same command is given again.
+`millrace COMMAND --help` tells the options of a command."""
+
+COMMANDS = (
+    *(Entry(entry.name, entry.about, "millrace.cli.analyse:command") for entry in catalogue.ENTRIES),
+    Entry("run", "your own function, one call an item, on every core", "millrace.cli.run:command"),
+    Entry("plan", "what a question will take, without running it", "millrace.cli.plan:command"),
+    Entry("report", "where the time of a run went; writes its report.html again", "millrace.cli.report:command"),
+    Entry("runs", "the runs there are: when, what, state, time, digest", "millrace.cli.runs:command"),
+    Entry("doctor", "what machine this really is, and the settings that suit it", "millrace.cli.doctor:command"),
+    Entry("cache", "the store of finished work: its size, evict, export, import", "millrace.cli.cache:command"),
+    Entry("config", "the machine's settings, and where each came from", "millrace.cli.config:command"),
+    Entry("demo", "explains a model of real data and shows what comes out", "millrace.cli.demo:command"),
+)
+
+
+class Faults:
+    """Whether the user wants the traceback of an error; set while the command line is read."""
+
+    traceback = False
+
+
+def root(faults: Faults) -> Table:
+    """The whole command line."""
+
+    def version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if wanted and not ctx.resilient_parsing:
+            from millrace import __version__
+
+            click.echo(f"millrace {__version__}")
+            ctx.exit()
+
+    def completion(ctx: click.Context, _: click.Parameter, shell: str | None) -> None:
+        if shell and not ctx.resilient_parsing:
+            from click.shell_completion import get_completion_class
+
+            kind = get_completion_class(shell)
+            assert kind is not None  # one of the choices
+            click.echo(kind(ctx.command, {}, "millrace", "_MILLRACE_COMPLETE").source())
+            ctx.exit()
+
+    def traceback(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+        faults.traceback = wanted
+
+    eager = {"is_eager": True, "expose_value": False}
+    params = [
+        click.Option(["--version"], is_flag=True, callback=version, help="Print the version and stop.", **eager),
+        click.Option(
+            ["--show-completion"],
+            type=click.Choice(["bash", "zsh", "fish"]),
+            callback=completion,
+            help='Print what the shell reads for completion: eval "$(millrace --show-completion bash)".',
+            **eager,
+        ),
+        click.Option(
+            ["--traceback"],
+            is_flag=True,
+            envvar="MILLRACE_TRACEBACK",
+            show_envvar=True,
+            callback=traceback,
+            help="Show the traceback of an error, too.",
+            **eager,
+        ),
+    ]
+    return Table("millrace", COMMANDS, ABOUT, params)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    faults = Faults()
+    try:
+        code = root(faults).main(arguments, prog_name="millrace", standalone_mode=False)
+        sys.stdout.flush()
+    except BaseException as error:  # the edge of the process: everything becomes words and an exit code here
+        from millrace.cli.faults import told
+
+        return told(error, faults.traceback)
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,153 @@
+"""Options: those of a question, made from the fields of its pydantic model, and those of the machine.
+
+The same model makes the signature of the Python function, so that names, defaults and help never differ.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+import click
+
+from millrace.run.errors import WrongQuestion
+from millrace.run.units import parse_bytes, parse_duration
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+QUESTION, MACHINE, SAID = "The question", "The machine", "What is said"
+
+
+class Option(click.Option):
+    """An option with the section of the help in which it stands."""
+
+    def __init__(self, *args: Any, section: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+class Sectioned(click.Command):
+    """A command whose help lists its options by section."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(param, "section", SAID), []).append(record)
+        for name in sorted(sections, key=[QUESTION, MACHINE, SAID].index):
+            with formatter.section(name):
+                formatter.write_dl(sections[name])
+
+
+class Measure(click.ParamType):
+    """Text such as "4GiB" or "9h", kept as it was written once it is known to be readable."""
+
+    def __init__(self, name: str, parse: Callable[[str], float]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            self._parse(value)
+        except WrongQuestion as wrong:
+            self.fail(str(wrong), param, ctx)
+        return value
+
+
+SIZE = Measure("size", parse_bytes)
+DURATION = Measure("duration", parse_duration)
+
+
+def flag(name: str) -> str:
+    """`max_evaluations` is --max-evaluations."""
+    return f"--{name.replace('_', '-')}"
+
+
+def spec_options(spec: type[BaseModel]) -> list[Option]:
+    """One option a field: its name, default, bounds and description."""
+    return [_of_field(name, field) for name, field in spec.model_fields.items()]
+
+
+def machine_options(without: Iterable[str] = ()) -> list[Option]:
+    """Where and within what to run. Without a default here: what is not given is as the settings say."""
+    found = [
+        _machine("engine", "auto|inline|processes", str, "where tasks run (not given: as the settings say, auto)"),
+        _machine("cores", "N", click.IntRange(min=1), "tasks at once (not given: all cores that this process may use)"),
+        _machine("memory", "SIZE", SIZE, "for all processes together, such as 4GiB (not given: 3/4 of what is free)"),
+        _machine("seed", "N", int, "for everything random", default=0, show_default=True),
+        _machine("store", "DIR", click.Path(file_okay=False), "where finished work is kept and found again"),
+        _machine("out", "DIR", click.Path(file_okay=False), "where the answer goes (not given: millrace-runs/RUN)"),
+        _machine("deadline", "DURATION", DURATION, "stop after this long, such as 9h, and answer with what there is"),
+        _machine("nice", "N", click.IntRange(0, 19), "give way to other programs, 0 to 19"),
+    ]
+    return [option for option in found if option.name not in set(without)]
+
+
+def said_options(without: Iterable[str] = ()) -> list[Option]:
+    """What is said, and the exit code."""
+    found = [
+        _flag("json", "print result.json on stdout and nothing else there"),
+        _flag("quiet", "say nothing but errors"),
+        _flag("fail_on_no", "exit code 1 when the analysis says no"),
+    ]
+    return [option for option in found if option.name not in set(without)]
+
+
+def question_of(spec: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the question from all that was given."""
+    return {name: given[name] for name in spec.model_fields}
+
+
+def json_option() -> Option:
+    return _flag("json", "print JSON on stdout and nothing else there")
+
+
+def _machine(name: str, metavar: str, kind: Any, help: str, **more: Any) -> Option:
+    return Option([flag(name)], metavar=metavar, type=kind, help=help, section=MACHINE, **more)
+
+
+def _flag(name: str, help: str) -> Option:
+    return Option([flag(name)], is_flag=True, help=help, section=SAID)
+
+
+def _of_field(name: str, field: FieldInfo) -> Option:
+    kind, metavar = _kind(field)
+    needed = field.is_required()
+    more = {} if needed else {"default": field.default, "show_default": field.default is not None}
+    return Option(
+        [flag(name)], type=kind, metavar=metavar, required=needed, help=field.description, section=QUESTION, **more
+    )
+
+
+def _kind(field: FieldInfo) -> tuple[Any, str | None]:
+    """click's type of a field and how it stands in the help."""
+    inner = _without_none(field.annotation)
+    if inner is Any:
+        return click.Path(), "FILE"
+    if get_origin(inner) is Literal:
+        return click.Choice([str(value) for value in get_args(inner)]), None
+    if inner is bool:
+        return bool, None
+    if inner in (int, float):
+        return _bounded(inner, field.metadata), "N"
+    if inner is str:
+        return str, "NAME"
+    raise TypeError(f"a field of type {inner!r} has no option yet: say here how the command line writes it")
+
+
+def _bounded(kind: type, metadata: Sequence[Any]) -> Any:
+    low = next((m.ge for m in metadata if getattr(m, "ge", None) is not None), None)
+    high = next((m.le for m in metadata if getattr(m, "le", None) is not None), None)
+    ranged = click.IntRange if kind is int else click.FloatRange
+    return ranged(low, high) if low is not None or high is not None else kind
+
+
+def _without_none(annotation: Any) -> Any:
+    if get_origin(annotation) in (Union, types.UnionType):
+        kept = [a for a in get_args(annotation) if a is not type(None)]
+        return kept[0] if len(kept) == 1 else annotation
+    return annotation
