@@ -134,6 +134,7 @@ def open_run(
             deadline_s=deadline_s,
             show=machine.show,
             measure=host.private_bytes,
+            throttled_ns=_throttled_since_now(),
             around=host.one_thread,
             owned=owned.pop_all(),
         )
@@ -164,6 +165,19 @@ def budget_of(settings: Settings) -> Budget:
     allowed = host.slots(host.cores())
     cores = min(settings.cores or allowed, 4 * allowed)
     return Budget(cores, settings.memory if settings.memory is not None else host.default_budget_bytes())
+
+
+def _throttled_since_now() -> Callable[[], int | None]:
+    """How long the quota has held this group back since the call; None when the kernel does not tell."""
+    from millrace import host
+
+    before = host.throttling()
+
+    def since() -> int | None:
+        now = host.throttling()
+        return None if before is None or now is None else round((now.throttled_s - before.throttled_s) * 1e9)
+
+    return since
 
 
 def _stores(asked: str | os.PathLike[str] | None, scratch: Path, owned: contextlib.ExitStack) -> tuple[Store, Store]:

@@ -104,6 +104,7 @@ def lightgbm_model(
 Y = target(table())
 POSITIVE = np.exp(Y / 3)
 SHARE = 1 / (1 + np.exp(-Y))
+RULES = lightgbm_model(rounds=3).model_to_string()
 LIGHTGBM: dict[str, dict[str, Any]] = {
     "missing values": {},
     "zero as missing": {"zero_as_missing": True},
@@ -160,6 +161,26 @@ def test_a_lightgbm_model_is_read_to_its_own_output(case: str) -> None:
         close(predict(model, rows), booster.predict(rows, raw_score=True) / share)
         close(apply_link(model, predict(model, rows)), booster.predict(rows))
     assert len(category_columns(model)) == (2 if LIGHTGBM[case].get("categories") else 0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32 - 1))
+def test_every_rule_of_a_lightgbm_split_sends_every_value_as_lightgbm_does(seed: int) -> None:
+    """Training never writes some rules (a threshold of exactly 0, a missing type against its data): put them in."""
+    rng = np.random.default_rng(seed)
+    lines = RULES.split("\n")
+    for at, line in enumerate(lines):
+        key, _, numbers = line.partition("=")
+        count = len(numbers.split())
+        if key == "decision_type":
+            lines[at] = f"{key}={' '.join(str(k) for k in rng.choice([0, 2, 4, 6, 8, 10], count))}"
+        if key == "threshold":
+            values = rng.choice([0.0, -0.0, 1e-35, -1e-35, 1e-40, 0.5, -0.5, 1e300, -1e300], count)
+            lines[at] = f"{key}={' '.join(repr(float(value)) for value in values)}"
+    text = "\n".join(line for line in lines if not line.startswith("tree_sizes"))
+    model, booster = read_lightgbm(text), lightgbm.Booster(model_str=text)
+    rows = hostile(model)
+    close(predict(model, rows), booster.predict(rows))
 
 
 def test_lightgbm_ranking_and_an_objective_of_ones_own_are_read() -> None:
@@ -747,6 +768,29 @@ def test_a_damaged_document_is_trouble_or_a_sound_ensemble(
         return
     with contextlib.suppress(WrongQuestion):  # other columns, or categories now
         predict(model, table())
+
+
+def test_category_sets_that_are_cut_short_are_trouble() -> None:
+    for number in ("-9", "900", "99999999999999999999"):
+        for key in ("cat_boundaries=", "cat_threshold="):
+            with pytest.raises(ModelTrouble):
+                read_lightgbm(TEXT.replace(f"\n{key}", f"\n{key}{number} "))
+        with pytest.raises(ModelTrouble):
+            read_lightgbm(TEXT.replace("\ncat_boundaries=0 ", f"\ncat_boundaries={number} "))
+    document = json.loads(CONTENTS[1])
+    for tree in document["learner"]["gradient_booster"]["model"]["trees"]:
+        tree["categories_sizes"] = [10**12] * len(tree["categories_sizes"])
+    with pytest.raises(ModelTrouble, match="cut short"):
+        read_xgboost(json.dumps(document).encode())
+
+
+def test_inner_nodes_add_nothing() -> None:
+    forest = forests.RandomForestRegressor(2, random_state=0, n_jobs=1).fit(table(), Y)
+    for fitted in (lightgbm_model(), xgboost_model(), forest):
+        model = read_trees(fitted)
+        assert model is not None
+        assert not model.value[model.left >= 0].any()
+        assert model.value[model.left < 0].any()
 
 
 def test_leaves_that_are_not_finite_are_trouble() -> None:

@@ -39,8 +39,8 @@ def told(error: BaseException, with_traceback: bool) -> int:
     if paragraph is None:
         traceback.print_exception(error)
         paragraph, code = (
-            f"This is a bug in millrace ({type(error).__name__}: {str(error) or 'without a message'}). Finished tasks are "
-            "kept; please report it with the lines above.",
+            f"This is a bug in millrace ({type(error).__name__}: {str(error) or 'without a message'}). "
+            "Finished tasks are kept; please report it with the lines above.",
             MillraceError.exit_code,
         )
     elif with_traceback:
@@ -70,7 +70,10 @@ def explained(error: BaseException) -> tuple[str | None, int]:
         return f"{words} ({error})" if str(error) else words, 3
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{place}. Look at the path, its rights and the free space.", MillraceError.exit_code
+        return (
+            f"{error.strerror}{place}. Look at the path, its rights and the free space.",
+            MillraceError.exit_code,
+        )
     return None, MillraceError.exit_code
 
 
@@ -103,7 +106,12 @@ def resume_hint() -> str:
 
 
 def _of_click(error: click.ClickException) -> str:
-    text = error.format_message().strip()
+    if isinstance(error, click.NoSuchOption):
+        alike = [f"'{name}'" for name in error.possibilities or ()]
+        hint = f"; is {' or '.join(alike)} meant?" if alike else "."
+        text = f"There is no option {error.option_name!r}{hint}"
+    else:
+        text = error.format_message().strip()
     text = text if text.endswith((".", "?", "!")) else f"{text}."
     ctx = getattr(error, "ctx", None)
     return f"{text} `{ctx.command_path} --help` tells what there is." if ctx is not None else text

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = root(faults).main(arguments, prog_name="millrace", standalone_mode=False)
         sys.stdout.flush()
-    except BaseException as error:  # the edge of the process: everything becomes words and an exit code here
+    except BaseException as error:  # noqa: BLE001 - the edge of the process: all becomes words and an exit code
         from millrace.cli.faults import told
 
         return told(error, faults.traceback)

@@ -29,6 +29,19 @@ class Option(click.Option):
         self.section = section
 
 
+class Argument(click.Argument):
+    """An argument that the help tells about, which click leaves to the command's text."""
+
+    section = QUESTION
+
+    def __init__(self, declared: Sequence[str], metavar: str, about: str, **kwargs: Any) -> None:
+        super().__init__(declared, metavar=metavar, **kwargs)
+        self._record = (metavar, about)
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        return self._record
+
+
 class Sectioned(click.Command):
     """A command whose help lists its options by section."""
 
@@ -76,12 +89,27 @@ def machine_options(without: Iterable[str] = ()) -> list[Option]:
     """Where and within what to run. Without a default here: what is not given is as the settings say."""
     found = [
         _machine("engine", "auto|inline|processes", str, "where tasks run (not given: as the settings say, auto)"),
-        _machine("cores", "N", click.IntRange(min=1), "tasks at once (not given: all cores that this process may use)"),
-        _machine("memory", "SIZE", SIZE, "for all processes together, such as 4GiB (not given: 3/4 of what is free)"),
+        _machine(
+            "cores",
+            "N",
+            click.IntRange(min=1),
+            "tasks at once (not given: all cores that this process may use)",
+        ),
+        _machine(
+            "memory",
+            "SIZE",
+            SIZE,
+            "for all processes together, such as 4GiB (not given: 3/4 of what is free)",
+        ),
         _machine("seed", "N", int, "for everything random", default=0, show_default=True),
         _machine("store", "DIR", click.Path(file_okay=False), "where finished work is kept and found again"),
         _machine("out", "DIR", click.Path(file_okay=False), "where the answer goes (not given: millrace-runs/RUN)"),
-        _machine("deadline", "DURATION", DURATION, "stop after this long, such as 9h, and answer with what there is"),
+        _machine(
+            "deadline",
+            "DURATION",
+            DURATION,
+            "stop after this long, such as 9h, and answer with what there is",
+        ),
         _machine("nice", "N", click.IntRange(0, 19), "give way to other programs, 0 to 19"),
     ]
     return [option for option in found if option.name not in set(without)]
@@ -119,7 +147,13 @@ def _of_field(name: str, field: FieldInfo) -> Option:
     needed = field.is_required()
     more = {} if needed else {"default": field.default, "show_default": field.default is not None}
     return Option(
-        [flag(name)], type=kind, metavar=metavar, required=needed, help=field.description, section=QUESTION, **more
+        [flag(name)],
+        type=kind,
+        metavar=metavar,
+        required=needed,
+        help=field.description,
+        section=QUESTION,
+        **more,
     )
 
 

@@ -18,8 +18,6 @@ from millrace.run.units import format_bytes, format_duration
 if TYPE_CHECKING:
     from millrace.run.run import Progress
 
-    from millrace.run.run import Progress
-
 LINE_S = 3.0
 PACE_S = 15.0
 
@@ -46,7 +44,7 @@ class Pace:
 
 
 def described(progress: Progress, rate: float | None, budget_bytes: int) -> str:
-    """"1,200 of 4,000 (30 %), 85/s, 33s to go, 310MiB of 4GiB, 12 from the store"."""
+    """ "1,200 of 4,000 (30 %), 85/s, 33s to go, 310MiB of 4GiB, 12 from the store"."""
     total = progress.total
     parts = [f"{progress.finished:,}"]
     if total:
@@ -116,7 +114,12 @@ class Bar(AbstractContextManager["Bar"]):
             self._drawn.start()
             self._row = self._drawn.add_task(progress.stage, total=progress.total, told=told)
         self._drawn.update(
-            self._row, description=progress.stage, total=progress.total, completed=progress.finished, told=told, refresh=True
+            self._row,
+            description=progress.stage,
+            total=progress.total,
+            completed=progress.finished,
+            told=told,
+            refresh=True,
         )
 
     def __exit__(self, *_: object) -> None:
@@ -140,5 +143,3 @@ def watcher(wanted: Literal["auto", "on", "off"], quiet: bool) -> Lines | Bar | 
     if quiet or wanted == "off":
         return Nothing()
     return Bar() if sys.stderr.isatty() else Lines()
-
-

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from millrace.cli.carry import carry
-from millrace.cli.options import QUESTION, Option, Sectioned, machine_options, said_options
+from millrace.cli.options import QUESTION, Argument, Option, Sectioned, machine_options, said_options
 
 HELP = """Calls FUNCTION of MODULE (found here or installed) once for each item of a file, on every core.
 
@@ -30,7 +30,7 @@ def command(name: str) -> click.Command:
 def asked() -> list[click.Parameter]:
     """What is to be called on what."""
     return [
-        click.Argument(["function"], metavar="MODULE:FUNCTION"),
+        Argument(["function"], "MODULE:FUNCTION", "what is called: a module, and a function of it"),
         Option(
             ["--items"],
             type=click.Path(),
@@ -39,7 +39,13 @@ def asked() -> list[click.Parameter]:
             help="one item a line (JSON lines, .txt), or one a row as a mapping (CSV, Parquet, Arrow), or npy",
             section=QUESTION,
         ),
-        Option(["--limit"], type=click.IntRange(min=1), metavar="N", help="the first N items only", section=QUESTION),
+        Option(
+            ["--limit"],
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="the first N items only",
+            section=QUESTION,
+        ),
     ]
 
 

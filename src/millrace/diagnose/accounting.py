@@ -2,7 +2,7 @@
 
 `account(history)` splits slots x wall into the parts of `PARTS`, which add up exactly (integers, in ns), and beside
 them tells the driver's own time, the packing against an ideal one, and figures per kind of task. `summary` puts that
-into a few lines, `as_dict` into plain data for `result.json`.
+into a few lines.
 
 Does not read files, draw, or judge: see `timeline` (how time is labelled), `charts`, `report`.
 """
@@ -124,6 +124,41 @@ class Accounting:
         wall_s = self.wall_ns / 1e9
         minute = self.finished * 60 / wall_s if wall_s else 0.0
         return {"per_minute": minute, "per_slot_minute": minute / self.slots, "per_core_s": minute / 60 / self.slots}
+
+    def lines(self) -> list[str]:
+        """What a run prints at its end; see `summary`."""
+        return [f"{what:<12}{text}" for what, text in summary(self)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for `result.json`: seconds, bytes, shares."""
+        a = self
+        return {
+            "run_id": a.run_id,
+            "analysis": a.analysis,
+            "engine": a.engine,
+            "state": a.state,
+            "slots": a.slots,
+            "wall_s": a.wall_ns / 1e9,
+            "core_s": a.core_ns / 1e9,
+            "parts_s": {part: ns / 1e9 for part, ns in a.parts_ns.items()},
+            "shares": {part: a.share(part) for part in PARTS},
+            "throttled_known": a.throttled_known,
+            "driver_s": {part: ns / 1e9 for part, ns in a.driver_ns.items()},
+            "ideal_wall_s": a.ideal_ns / 1e9,
+            "efficiency": a.efficiency,
+            "outcomes": dict(a.outcomes),
+            "lost_attempts": a.lost_attempts,
+            "finished": a.finished,
+            "rates": a.rates(),
+            "tasks": [asdict(figures) for figures in a.tasks],
+            "memory": {
+                "driver_peak_bytes": a.driver_peak_bytes,
+                "task_peak_bytes": a.task_peak_bytes,
+                "at_most_bytes": a.memory_bytes,
+                "budget_bytes": a.budget_bytes,
+            },
+            "notes": list(a.notes),
+        }
 
 
 def account(history: History, timeline: Timeline | None = None) -> Accounting:
@@ -270,7 +305,8 @@ def summary(accounting: Accounting) -> list[tuple[str, str]]:
         )
     if a.memory_bytes:
         of = f" of {format_bytes(a.budget_bytes)}" if a.budget_bytes else ""
-        lines.append(("memory", f"at most {format_bytes(a.memory_bytes)}{of} ({format_bytes(a.driver_peak_bytes)} in the driver)"))
+        driver = f"{format_bytes(a.driver_peak_bytes)} in the driver" if a.whole else "the driver's own is not known"
+        lines.append(("memory", f"at most {format_bytes(a.memory_bytes)}{of} ({driver})"))
     return lines
 
 
@@ -285,38 +321,6 @@ def _task_line(a: Accounting) -> str:
         told.append(f"{a.lost_attempts:,} attempt{'s' * (a.lost_attempts != 1)} lost")
     rates = a.rates()
     return f"{', '.join(told)}; {rates['per_minute']:,.4g} a minute, {rates['per_core_s']:,.3g} per core-second"
-
-
-def as_dict(accounting: Accounting) -> dict[str, Any]:
-    """Plain data for `result.json`: seconds, bytes, shares."""
-    a = accounting
-    return {
-        "run_id": a.run_id,
-        "analysis": a.analysis,
-        "engine": a.engine,
-        "state": a.state,
-        "slots": a.slots,
-        "wall_s": a.wall_ns / 1e9,
-        "core_s": a.core_ns / 1e9,
-        "parts_s": {part: ns / 1e9 for part, ns in a.parts_ns.items()},
-        "shares": {part: a.share(part) for part in PARTS},
-        "throttled_known": a.throttled_known,
-        "driver_s": {part: ns / 1e9 for part, ns in a.driver_ns.items()},
-        "ideal_wall_s": a.ideal_ns / 1e9,
-        "efficiency": a.efficiency,
-        "outcomes": dict(a.outcomes),
-        "lost_attempts": a.lost_attempts,
-        "finished": a.finished,
-        "rates": a.rates(),
-        "tasks": [asdict(figures) for figures in a.tasks],
-        "memory": {
-            "driver_peak_bytes": a.driver_peak_bytes,
-            "task_peak_bytes": a.task_peak_bytes,
-            "at_most_bytes": a.memory_bytes,
-            "budget_bytes": a.budget_bytes,
-        },
-        "notes": list(a.notes),
-    }
 
 
 def percent(share: float) -> str:

@@ -53,85 +53,76 @@ NAMES = ("#1f6fb4", "#ee9b20", "#12907f", "#b7a3dc", "#aab2bd")
 
 
 def core_seconds(accounting: Accounting) -> Spec:
-    """One bar of all core-seconds, and beneath it each part at its place in it, largest first within its group."""
+    """One bar of all core-seconds, and beneath it each part at its place in it, the largest first."""
     a = accounting
     parts = [p for p in PARTS if p != "unexplained" and a.parts_ns[p] > 0]
     parts = [*sorted(parts, key=lambda p: (p not in ("on_cpu", "off_cpu"), -a.parts_ns[p])), "unexplained"]
     rows, at = [], 0.0
     for part in parts:
         share = a.share(part)
-        said = f"{percent(share)}   {format_duration(a.parts_ns[part] / 1e9)}"
-        rows.append({"part": part, "label": PARTS[part], "low": at, "high": at + share, "said": said})
+        told = {"part": part, "what": PARTS[part], "low": round(at, 5), "high": round(at + share, 5)}
+        rows.append({**told, "row": f"{PARTS[part]}  {percent(share)}", "time": format_duration(a.parts_ns[part] / 1e9)})
         at += share
-    labels = ["all together", *(row["label"] for row in rows)]
-    y = {"field": "label", "type": "nominal", "sort": None, "title": None, "scale": {"domain": labels, "paddingInner": 0.3}}
-    x = {"field": "low", "type": "quantitative", "title": None, "axis": None, "scale": {"domain": [0, 1]}}
-    colour = _colours("part", {p: p for p in parts}, legend=False)
-    tip = [{"field": "label", "title": "part"}, {"field": "said", "title": "share, core-time"}]
-    whole = {"transform": [{"calculate": "'all together'", "as": "label"}]}
-    bars = {"x": x, "x2": {"field": "high"}, "y": y, "color": colour, "tooltip": tip[:1]}
-    text = {"y": y, "text": {"field": "said"}}
-    analysis = a.share("on_cpu", "off_cpu")
+    labels = ["all together", *(row["row"] for row in rows)]
+    y = {"field": "row", "type": "nominal", "sort": None, "title": None, "scale": {"domain": labels, "paddingInner": 0.3}}
+    encoding = {
+        "x": {"field": "low", "type": "quantitative", "title": None, "scale": {"domain": [0, 1]},
+              "axis": {"format": "%", "tickCount": 4}},
+        "x2": {"field": "high"},
+        "y": y,
+        "color": _colours("part", {p: p for p in parts}, legend=False),
+        "tooltip": [{"field": "row", "title": "part"}, {"field": "time", "title": "core-time"}],
+    }  # fmt: skip
+    bar = {"type": "bar", "minBandSize": 1, "aria": False}
+    analysis = percent(a.share("on_cpu", "off_cpu"))
     return _spec(
-        f"{percent(analysis)} of the core-seconds went into the analysis",
+        f"{analysis} of the core-seconds went into the analysis",
         f"{a.slots} slots for {format_duration(a.wall_ns / 1e9)} are {a.core_ns / 1e9:,.1f} core-seconds. "
         "Each part stands where it lies in the whole.",
-        f"Bar of {a.core_ns / 1e9:.1f} core-seconds: " + ", ".join(f"{r['label']} {r['said']}" for r in rows),
+        f"Bar of {a.core_ns / 1e9:.1f} core-seconds: " + ", ".join(row["row"] for row in rows),
         height={"step": 24},
         data={"values": rows},
+        encoding=encoding,
         layer=[
-            {**whole, "mark": {"type": "bar", "height": 22}, "encoding": {**bars, "tooltip": tip}},
-            {"mark": {"type": "bar", "cornerRadius": 1, "minBandSize": 1}, "encoding": {**bars, "tooltip": tip}},
-            _label("datum.high < 0.62", "left", 6, text, "high"),
-            _label("datum.high >= 0.62", "right", -6, text, "low"),
+            {"transform": [{"calculate": "'all together'", "as": "row"}], "mark": bar},
+            {"mark": {**bar, "cornerRadius": 1}},
         ],
     )
 
 
-def _label(when: str, align: str, dx: int, encoding: Mapping[str, Any], at: str) -> Spec:
-    """Text beside a bar, on the side that has room."""
-    return {
-        "transform": [{"filter": when}],
-        "mark": {"type": "text", "align": align, "dx": dx},
-        "encoding": {**encoding, "x": {"field": at, "type": "quantitative"}},
-    }
-
-
 def lanes(timeline: Timeline, history: History) -> Spec:
     """What each slot did over time: every piece when they are few, else steps that show the mixture as heights."""
-    rows, labels = _pieces(timeline, history) if _few(timeline) else _steps(timeline)
+    few = _few(timeline)
+    rows, labels = _pieces(timeline, history) if few else _steps(timeline)
     scale, unit = _time_unit(timeline.wall_ns)
-    kinds = [k for k in KINDS if k in {row["kind"] for row in rows}]
     for row in rows:
-        row["from"], row["to"] = round(row["from"] * scale, 5), round(row["to"] * scale, 5)
-    busy = _busy(timeline)
-    tip = [
-        {"field": "label", "title": "what"},
-        {"field": "from", "title": f"from ({unit})", "format": ".4~g"},
-        {"field": "to", "title": f"to ({unit})", "format": ".4~g"},
-    ]
-    if rows and "name" in rows[0]:
-        tip += [{"field": "name", "title": "task"}]
+        row["label"] = KIND_LABELS[row.pop("kind")]
+        row["from"], row["to"] = _figure(row["from"] * scale), _figure(row["to"] * scale)
+    shown = {row["label"] for row in rows}
+    colours = {KIND_LABELS[k]: k for k in KINDS if KIND_LABELS[k] in shown}
+    tip = [{"field": "label", "title": "what"}, *([{"field": "name", "title": "task"}] if few else [])]
+    for end in ("from", "to"):
+        tip.append({"field": end, "title": f"{end} ({unit})", "format": ".4~g"})
     axis = {
         "values": [i + 0.5 for i in range(len(labels))], "labelExpr": f"{json.dumps(labels)}[floor(datum.value)]",
-        "grid": False, "ticks": False, "domain": False,
+        "grid": False, "labelOverlap": True,
     }  # fmt: skip
-    stroke = {"stroke": "white", "strokeWidth": 0.4} if len(rows) <= 400 else {}
+    thin = few and len(rows) <= 400
     return _spec(
-        f"The slots were in a task {percent(busy)} of the time",
-        "One lane per slot over time. " + ("" if _few(timeline) else "Heights show the mixture within each step of time."),
+        f"The slots were in a task {percent(_busy(timeline))} of the time",
+        "One lane per slot over time." if few else "Slots over time; heights show the mixture within each step of time.",
         f"Timeline of {len(timeline.lanes)} slots over {format_duration(timeline.wall_ns / 1e9)}: {_mixture(timeline)}",
-        height=max(60, min(420, 34 * len(labels))),
-        data={"values": [{**row, "label": KIND_LABELS[row["kind"]]} for row in rows]},
-        mark={"type": "rect", **stroke},
+        height=max(48, min(440, 34 * len(labels))),
+        data={"values": rows},
+        mark={"type": "rect", "aria": False, "strokeWidth": 0.5, **({"stroke": "white"} if thin else {})},
         encoding={
-            "x": {"field": "from", "type": "quantitative", "title": f"time since the start ({unit})", "scale": {"nice": False},
-                  "axis": {"grid": False}},
+            "x": _time_axis(unit),
             "x2": {"field": "to"},
             "y": {"field": "low", "type": "quantitative", "title": "slot", "axis": axis,
                   "scale": {"domain": [0, max(1, len(labels))], "reverse": True, "nice": False}},
             "y2": {"field": "high"},
-            "color": _colours("label", {KIND_LABELS[k]: k for k in kinds}),
+            "color": _colours("label", colours),
+            **({} if thin else {"stroke": _colours("label", colours, legend=False)}),
             "tooltip": tip,
         },
     )  # fmt: skip
@@ -164,33 +155,37 @@ def _name(history: History, row: int) -> str:
 
 
 def _steps(timeline: Timeline) -> tuple[list[dict[str, Any]], list[str]]:
-    """Stacked shares in steps; neighbouring steps that hold one kind alone are joined. Many slots share a lane."""
+    """Stacked shares in steps, as fine as MARKS allows. Many slots share a lane."""
     slots = len(timeline.lanes)
     together = -(-slots // LANES)
-    count = -(-slots // together)
-    bins = max(20, min(400, MARKS // (3 * max(1, count))))
-    mixed = shares(timeline, bins)
-    mixed = np.stack([mixed[i * together : (i + 1) * together].mean(axis=0) for i in range(count)])
-    mixed[mixed < 0.004] = 0.0
-    mixed /= np.maximum(mixed.sum(axis=1, keepdims=True), 1e-12)
-    tops = np.cumsum(mixed, axis=1)
-    step = timeline.wall_ns / bins
+    starts = range(0, slots, together)
+    bins = 400
+    while True:
+        each = shares(timeline, bins)
+        mixed = np.stack([each[first : first + together].mean(axis=0) for first in starts])
+        rows = [row for place, of_lane in enumerate(mixed) for row in _stacked(of_lane, place, timeline.wall_ns / bins)]
+        if len(rows) <= MARKS or bins <= 10:
+            break
+        bins = int(bins * max(0.5, min(0.9, MARKS / len(rows))))
+    return rows, [str(f) if together == 1 else f"{f}–{min(slots, f + together) - 1}" for f in starts]
+
+
+def _stacked(mixed: NDArray[Any], place: int, step: float) -> list[dict[str, Any]]:
+    """Pieces of one lane from its shares (KINDS, steps); neighbours that look the same are joined."""
+    mixed = np.where(mixed < 0.01, 0.0, mixed)
+    tops = np.cumsum(mixed / np.maximum(mixed.sum(axis=0), 1e-12), axis=0)
+    levels = np.round(place + 0.92 - 0.84 * np.concatenate((np.zeros((1, mixed.shape[1])), tops)), 3)
     rows: list[dict[str, Any]] = []
-    for place in range(count):
-        open_at: dict[int, dict[str, Any]] = {}
-        for b in range(bins):
-            for code in np.flatnonzero(mixed[place, :, b]).tolist():
-                high, low = (place + 0.08 + 0.84 * (1 - v) for v in (tops[place, code, b], tops[place, code, b] - mixed[place, code, b]))
-                last = open_at.get(code)
-                if last and last["to"] == b * step and abs(last["low"] - high) < 0.01 and abs(last["high"] - low) < 0.01:
-                    last["to"] = (b + 1) * step
-                    continue
-                open_at[code] = {"kind": KINDS[code], "from": b * step, "to": (b + 1) * step, "low": round(high, 3), "high": round(low, 3)}
-                rows.append(open_at[code])
-    labels = [
-        str(first) if together == 1 else f"{first}–{min(slots, first + together) - 1}" for first in range(0, slots, together)
-    ]
-    return rows, labels
+    for code in np.flatnonzero(mixed.any(axis=1)).tolist():
+        last: dict[str, Any] = {}
+        for b in np.flatnonzero(mixed[code]).tolist():
+            height = {"low": float(levels[code + 1, b]), "high": float(levels[code, b])}
+            if last and last["to"] == b * step and all(abs(last[e] - height[e]) < 0.02 for e in height):
+                last["to"] = (b + 1) * step
+            else:
+                last = {"kind": KINDS[code], **height, "from": b * step, "to": (b + 1) * step}
+                rows.append(last)
+    return rows
 
 
 def utilisation(timeline: Timeline) -> Spec:
@@ -198,37 +193,43 @@ def utilisation(timeline: Timeline) -> Spec:
     scale, unit = _time_unit(timeline.wall_ns)
     bins = 120
     mixed = shares(timeline, bins).mean(axis=0)
+    tops = np.cumsum(mixed, axis=0)
     step = timeline.wall_ns / bins * scale
     kinds = [k for code, k in enumerate(KINDS) if mixed[code].max(initial=0.0) > 0.002]
     rows = [
-        {"kind": KIND_LABELS[k], "order": KINDS.index(k), "from": round(b * step, 5), "to": round((b + 1) * step, 5),
-         "share": round(float(mixed[KINDS.index(k), b]), 4)}
-        for k in kinds
-        for b in range(bins)
-        if mixed[KINDS.index(k), b] > 0.0005
+        {"label": KIND_LABELS[KINDS[code]], "from": _figure(b * step), "to": _figure((b + 1) * step),
+         "share": _figure(mixed[code, b]), "low": _figure(tops[code, b] - mixed[code, b]), "high": _figure(tops[code, b])}
+        for code, kind in enumerate(KINDS) if kind in kinds
+        for b in np.flatnonzero(mixed[code] > 0.0005).tolist()
     ]  # fmt: skip
-    lows = [b for b in range(bins) if mixed[KINDS.index("task"), b] < 0.5]
-    share_low = len(lows) / bins
-    said = f"less than half of them in {percent(share_low)} of the time" if lows else "never less than half of them"
+    lows = float((mixed[KINDS.index("task")] < 0.5).mean())
+    said = f"less than half of them in {percent(lows)} of the time" if lows else "never less than half of them"
     return _spec(
-        f"{percent(_busy(timeline))} of the slots computed on average, {said}",
+        f"{percent(_busy(timeline))} of the slots were in a task on average, {said}",
         "What part of the slots was doing what, over time.",
         f"Stacked areas over time: {_mixture(timeline)}",
         height=180,
         data={"values": rows},
-        mark={"type": "bar", "binSpacing": 0},
+        mark={"type": "rect", "aria": False, "strokeWidth": 0.5},
         encoding={
-            "x": {"field": "from", "type": "quantitative", "title": f"time since the start ({unit})", "scale": {"nice": False},
-                  "axis": {"grid": False}},
+            "x": _time_axis(unit),
             "x2": {"field": "to"},
-            "y": {"field": "share", "type": "quantitative", "title": "share of slots", "stack": "zero",
-                  "axis": {"format": "%", "tickCount": 5}, "scale": {"domain": [0, 1]}},
-            "order": {"field": "order"},
-            "color": _colours("kind", {KIND_LABELS[k]: k for k in kinds}),
-            "tooltip": [{"field": "kind", "title": "what"}, {"field": "share", "format": ".1%"},
+            "y": {"field": "low", "type": "quantitative", "title": "share of slots", "scale": {"domain": [0, 1]},
+                  "axis": {"format": "%", "tickCount": 5}},
+            "y2": {"field": "high"},
+            "color": _colours("label", {KIND_LABELS[k]: k for k in kinds}),
+            "stroke": _colours("label", {KIND_LABELS[k]: k for k in kinds}, legend=False),
+            "tooltip": [{"field": "label", "title": "what"}, {"field": "share", "format": ".1%"},
                         {"field": "from", "title": f"from ({unit})", "format": ".4~g"}],
         },
     )  # fmt: skip
+
+
+def _time_axis(unit: str) -> Spec:
+    return {
+        "field": "from", "type": "quantitative", "title": f"time since the start ({unit})", "scale": {"nice": False},
+        "axis": {"grid": False},
+    }  # fmt: skip
 
 
 def durations(history: History, accounting: Accounting) -> Spec:
@@ -244,11 +245,13 @@ def durations(history: History, accounting: Accounting) -> Spec:
     top = [f.name for f in accounting.tasks[:4] if f.total_s]
     groups = [(name, names == history.names.index(name)) for name in top]
     rest = ~np.isin(names, [history.names.index(name) for name in top])
-    rows = []
+    rows, below = [], np.zeros(len(edges) - 1, dtype=int)
     for name, mask in [*groups, *([("other", rest)] if rest.any() else [])]:
         counts = np.histogram(took[mask], edges)[0]
         for i in np.flatnonzero(counts).tolist():
-            rows.append({"task": name, "from": _figure(edges[i]), "to": _figure(edges[i + 1]), "count": int(counts[i])})
+            rows.append({"task": name, "from": _figure(edges[i]), "to": _figure(edges[i + 1]), "count": int(counts[i]),
+                         "low": int(below[i]), "high": int(below[i] + counts[i])})  # fmt: skip
+        below += counts
     shown = list(dict.fromkeys(row["task"] for row in rows))
     head = accounting.tasks[0] if accounting.tasks and accounting.tasks[0].total_s else None
     said = (
@@ -264,15 +267,15 @@ def durations(history: History, accounting: Accounting) -> Spec:
         f"Histogram of the durations of {len(took)} attempts. {said}.",
         height=180,
         data={"values": rows},
-        mark={"type": "bar", "binSpacing": 1},
+        mark={"type": "rect", "aria": False},
         encoding={
             "x": {"field": "from", "type": "quantitative", "title": "duration of an attempt",
                   "scale": {"type": "log", "domain": [_figure(edges[0]), _figure(edges[-1])], "nice": False},
                   "axis": {"grid": False, "labelExpr": "format(datum.value, '~s') + 's'", "labelOverlap": "greedy",
                            "values": _log_ticks(edges[0], edges[-1])}},
             "x2": {"field": "to"},
-            "y": {"field": "count", "type": "quantitative", "title": "attempts", "stack": "zero",
-                  "axis": {"tickMinStep": 1, "tickCount": 5}},
+            "y": {"field": "low", "type": "quantitative", "title": "attempts", "axis": {"tickMinStep": 1, "tickCount": 5}},
+            "y2": {"field": "high"},
             "color": colour,
             "tooltip": [{"field": "task"}, {"field": "count"}, {"field": "from", "title": "from (s)", "format": ".3~g"},
                         {"field": "to", "title": "to (s)", "format": ".3~g"}],
@@ -314,7 +317,7 @@ def _colours(field: str, kinds: Mapping[str, str], legend: bool = True) -> Spec:
 
 
 def _legend() -> Spec:
-    return {"orient": "top", "title": None, "columns": {"expr": "width < 420 ? 2 : width < 620 ? 4 : 6"}}
+    return {"orient": "top", "title": None, "offset": 14, "columns": {"expr": "width < 360 ? 2 : width < 560 ? 4 : 6"}}
 
 
 def _figure(value: float) -> float:
@@ -341,7 +344,7 @@ def theme(dark: bool = False) -> Spec:
         "background": None,
         "view": {"stroke": None},
         "title": {
-            "anchor": "start", "frame": "group", "color": ink, "fontSize": 15, "fontWeight": 600, "offset": 12,
+            "anchor": "start", "frame": "bounds", "color": ink, "fontSize": 15, "fontWeight": 600, "offset": 12,
             "subtitleColor": quiet, "subtitleFontSize": 12, "subtitlePadding": 5, "subtitleLineHeight": 16,
         },
         "axis": {
@@ -369,6 +372,7 @@ def save_chart(spec: Mapping[str, Any], path: str | Path, width_px: int = WIDTH_
     png, svg = base.with_name(base.name + ".png"), base.with_name(base.name + ".svg")
     sized = {**spec, "width": width_px} if spec.get("width") == "container" else dict(spec)
     sized |= {"background": "white", "padding": 16, "config": {**theme(), **spec.get("config", {})}}
-    png.write_bytes(vl_convert.vegalite_to_png(sized, scale=2))
-    svg.write_text(vl_convert.vegalite_to_svg(sized), encoding="utf-8")
+    drawn = vl_convert.vegalite_to_svg(sized)
+    svg.write_text(drawn, encoding="utf-8")
+    png.write_bytes(vl_convert.svg_to_png(drawn, scale=2))
     return png, svg

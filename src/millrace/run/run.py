@@ -69,6 +69,7 @@ class Run:
         deadline_s: float = 0.0,
         show: Callable[[Progress], None] | None = None,
         measure: Callable[[], int] | None = None,
+        throttled_ns: Callable[[], int | None] = lambda: None,
         around: Callable[[], AbstractContextManager[Any]] = nullcontext,
         owned: ExitStack | None = None,
     ) -> None:
@@ -76,7 +77,8 @@ class Run:
 
         `arena`: the store that workers reach for shared and large values (`store` itself when they reach it).
         `around`: entered for every stream, in which this process may run tasks itself (one BLAS thread).
-        `owned`: what ends with the run. `measure`: private bytes of this process now; `show`: told the progress at most ten times a second.
+        `owned`: what ends with the run. `measure`: private bytes of this process now; `throttled_ns`: how long the
+        quota held the run back so far, None when nobody can tell; `show`: told the progress at most ten times a second.
         """
         self.store, self.arena, self.ledger = store, arena, ledger
         self._make_engine, self._around = make_engine, around
@@ -86,7 +88,7 @@ class Run:
         self.parts = dict.fromkeys(("keys_ns", "lookup_ns", "put_ns", "ledger_ns", "source_ns", "consume_ns"), 0)
         self.computed = self.cached = self.failed = 0
         self.peak_bytes = 0
-        self._show, self._measure = show, measure
+        self._show, self._measure, self._throttled_ns = show, measure, throttled_ns
         self._base_bytes = measure() if measure else 0
         self._ending: Ending | None = None
         self._deadline = time.monotonic() + deadline_s if deadline_s else 0.0
@@ -239,7 +241,7 @@ class Run:
         state = "done" if kind is None else "paused" if issubclass(kind, Paused | KeyboardInterrupt) else "failed"
         self.close(state, "" if error is None else str(error).partition("\n")[0])
 
-    def close(self, state: str = "done", error: str = "", **said: Any) -> None:
+    def close(self, state: str = "done", error: str = "") -> None:
         """Write the end of the ledger, then let the engine and all that the run owns go. Idempotent."""
         if self._owned is None:
             return

@@ -56,7 +56,7 @@ class Accounts:
         self._idle.clear()
 
     # -- workers -----------------------------------------------------------------------------------------------
-    def up(self, slot: int, at_ns: int, now_ns: int, busy: bool) -> None:
+    def up(self, slot: int, at_ns: int, busy: bool) -> None:
         """A worker was made; `busy`: a message was waiting for it already, so its first attempt ends the start."""
         if not busy and self._starting[slot]:
             self._starting[slot] = False

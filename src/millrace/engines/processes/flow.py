@@ -64,6 +64,7 @@ class Flow:
                 if group is None:
                     group = self._groups[asked.group] = Group(self._number())
                 entry = Entry(asked, self._packer.kind(asked), group)
+                entry.kind.grouped = True
                 group.members[entry] = None
                 return entry
             if asked is None:

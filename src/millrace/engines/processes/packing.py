@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import functools
 import pickle
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
 
-from millrace.engines.processes.frames import CODES, LENGTH, TASKS, Run
+from millrace.engines.processes.frames import CODES, LENGTH, TASKS
 from millrace.run.task import Keep, Limits, Task
 
 MESSAGE_BYTES = 1 << 20
@@ -56,6 +56,8 @@ class Kind:
     function: int = 0
     resource_numbers: tuple[int, ...] = ()
     codes: dict[int, bytes] = field(default_factory=dict)
+    grouped: bool = False
+    """Some task of it has a group."""
 
 
 @dataclass(slots=True, eq=False)
@@ -98,6 +100,8 @@ class Message:
 
     number: int
     entries: list[Entry]
+    uniform: bool
+    """All of one kind."""
     sent_ns: int = 0
     task_bytes: int = 0
     taken: int = 0
@@ -155,15 +159,13 @@ class Packer:
         by_bytes = int(MESSAGE_BYTES / max(cost.in_bytes, 1.0))
         return max(1, min(by_time, by_bytes, 2 * cost.sent, self.max_tasks))
 
-    def batch(self, next_entry: Callable[[], Entry | None], put_back: Callable[[Entry], None], most: int) -> list[Entry]:
-        """The next tasks that go together; empty when there is none. Never more than `most`."""
-        first = next_entry()
-        if first is None:
-            return []
-        batch = [first]
-        limits = first.task.limits
+    def batch(
+        self, first: Entry, next_entry: Callable[[], Entry | None], put_back: Callable[[Entry], None], most: int
+    ) -> tuple[list[Entry], bool]:
+        """The tasks that go together with `first`, at most `most`, and whether all are of one kind."""
+        batch, uniform, limits = [first], True, first.task.limits
         if first.past is not None or (limits is not None and limits.alone):
-            return batch
+            return batch, uniform
         kind, room = first.kind, min(most, self.room(first.kind))
         while len(batch) < room:
             entry = next_entry()
@@ -174,24 +176,24 @@ class Packer:
                 put_back(entry)
                 break
             if entry.kind is not kind:
-                kind = entry.kind
+                kind, uniform = entry.kind, False
                 room = min(room, len(batch) + self.room(kind))
             batch.append(entry)
         for entry in (first, batch[-1]):
             entry.kind.cost.sent = max(entry.kind.cost.sent, len(batch))
-        return batch
+        return batch, uniform
 
     # -- as which bytes ----------------------------------------------------------------------------------------
     def encode(self, message: Message, known: set[int], place: Any) -> bytes:
         """The frame. `known`: functions that the worker has, brought up to date. Raises whatever pickling raises."""
         entries = message.entries
-        kinds = {e.kind: None for e in entries}
+        kinds = [entries[0].kind] if message.uniform else list({e.kind: None for e in entries})
         for kind in kinds:
             if not kind.function:
                 self._name(kind)
-        data = _dumps(list(_runs(entries)))
+        data = _dumps([_run(kinds[0], entries)] if message.uniform else _runs(entries))
         message.task_bytes = len(data) // len(entries)
-        cost = entries[0].kind.cost
+        cost = kinds[0].cost
         cost.in_bytes += (message.task_bytes - cost.in_bytes) * (LEARN if cost.in_bytes else 1.0)
         if len(known) > CODES:
             known.clear()
@@ -220,18 +222,23 @@ class Packer:
         return number
 
 
-def _runs(entries: list[Entry]) -> Iterator[Run]:
+def _runs(entries: list[Entry]) -> list[tuple[Any, ...]]:
     """Consecutive entries of one kind together."""
-    at, count = 0, len(entries)
+    runs, at, count = [], 0, len(entries)
     while at < count:
         kind, end = entries[at].kind, at + 1
         while end < count and entries[end].kind is kind:
             end += 1
-        part = entries[at:end]
-        groups = [e.group.number if e.group else 0 for e in part] if any(e.group for e in part) else ()
-        keys = [e.task.key for e in part] if kind.keep is not None else ()
-        yield Run(kind.function, kind.resource_numbers, kind.keep, [e.task.args for e in part], groups, keys)
+        runs.append(_run(kind, entries[at:end]))
         at = end
+    return runs
+
+
+def _run(kind: Kind, entries: list[Entry]) -> tuple[Any, ...]:
+    """The fields of a `frames.Run`."""
+    groups = [e.group.number if e.group else 0 for e in entries] if kind.grouped else ()
+    keys = [e.task.key for e in entries] if kind.keep is not None else ()
+    return kind.function, kind.resource_numbers, kind.keep, [e.task.args for e in entries], groups, keys
 
 
 def _dumps(value: Any) -> bytes:

@@ -30,6 +30,8 @@ FLUSH_NS = 20_000_000
 """Results go back this often. Waking the driver costs 30-100 us on busy cores; after a kill this much is run again."""
 FLUSH_BYTES = 1 << 20
 """And when about so much has come together."""
+MEASURED_NS = 100_000
+"""Packing that took longer than this is worth another look at the processor clock, which is a system call."""
 DROPS = 1024
 """How many dropped messages and groups are remembered; a pipe holds two messages."""
 PLAIN = Extra()
@@ -69,7 +71,8 @@ class Worker:
         self.seen = self.cells[self.at + page.SEEN]
         self.bytes_limit = 0
         self.most = 64  # results that are worth a frame by their size
-        self.number = self.first = self.began_ns = self.began_cpu_ns = 0
+        self.number = self.first = self.began_ns = self.unpack_ns = 0
+        self.began_cpu_ns = process_time_ns()
 
     def loop(self) -> None:
         """Until the driver closes the pipe; then leave the warm resources."""
@@ -87,7 +90,7 @@ class Worker:
         if body is None:
             return False
         cells, at = self.cells, self.at
-        self.number, self.first, self.began_ns, self.began_cpu_ns = number, 0, start_ns, process_time_ns()
+        self.number, self.first, self.began_ns, self.unpack_ns = number, 0, start_ns, 0
         if news:
             self.learn(*pickle.loads(memoryview(body)[:news]))
         self.read_drops()
@@ -107,7 +110,8 @@ class Worker:
             return True
         del body
         cells[at + page.PHASE] = page.RUNNING
-        self.run(runs, monotonic_ns() - start_ns)
+        self.unpack_ns = monotonic_ns() - start_ns
+        self.run(runs)
         return True
 
     def learn(self, codes: list[tuple[int, bytes]], place: tuple[str | None, list[str], bytes | None] | None) -> None:
@@ -122,14 +126,14 @@ class Worker:
             if opener is not None:
                 self.stores = Stores(lambda url: pickle.loads(opener)(url))
 
-    def run(self, runs: list[Run], unpack_ns: int) -> None:
+    def run(self, runs: list[tuple[Any, ...]]) -> None:
         """All tasks of a message in order. Plain ones (known function, nothing but values) are called right here."""
         cells, at, number = self.cells, self.at, self.number
         at_seq, at_start, at_cpu, at_peak = at + page.SEQ, at + page.START_NS, at + page.START_CPU_NS, at + page.PEAK_SEQ
         begun_ns = now = flushed = self.began_ns
         cpu, seq, seen, dropped = self.began_cpu_ns, number, self.seen, self.dropped
         values, ends, cpus, extras = _batch()
-        for run in runs:
+        for run in map(Run._make, runs):
             plain = self.plain(run)
             for i, args in enumerate(run.args):
                 if cells[0] != seen:
@@ -153,8 +157,6 @@ class Worker:
                     now, cpu = monotonic_ns(), process_time_ns()
                     if cells[at_peak] == seq:
                         extra = extra._replace(peak_bytes=cells[at + page.PEAK_BYTES])
-                    if unpack_ns:
-                        extra, unpack_ns = extra._replace(unpack_ns=extra.unpack_ns + unpack_ns), 0
                     if extra is not PLAIN:
                         extras[len(values)] = extra
                 values.append(value)
@@ -199,27 +201,31 @@ class Worker:
         cells, at, count, pack_ns = self.cells, self.at, len(ends or ()), 0
         cells[at + page.PHASE] = page.PACKING  # SEQ still tells the last task: its ceilings hold, and a crash has a cause
         try:
-            data = pickle.dumps((values, extras), 5)
+            data = pickle.dumps((values, {i: tuple(extra) for i, extra in extras.items()} if extras else None), 5)
         except BaseException:  # noqa: BLE001 - a class made here, a lambda, or what nothing can pickle: told one by one
             data = _carefully(list(values), extras or {})
         if ends and cpus:
             now = monotonic_ns()
             pack_ns = now - ends[-1]
-            ends[-1], cpus[-1] = now, process_time_ns()
+            ends[-1] = now
+            if pack_ns > MEASURED_NS:
+                cpus[-1] = process_time_ns()
             self.most = max(1, FLUSH_BYTES * count // len(data))
         cells[at + page.SEQ] = 0
         cells[at + page.PHASE] = page.RUNNING
         times = (ends.tobytes() + cpus.tobytes()) if ends and cpus else b""
         length = RESULTS.size - LENGTH.size + len(times) + len(data)
         head = RESULTS.pack(
-            length, self.number, self.first, count, flags, 0, self.began_ns, self.began_cpu_ns, pack_ns
-        )
+            length, self.number, self.first, count, flags, 0, self.began_ns, self.began_cpu_ns,
+            self.unpack_ns, pack_ns,
+        )  # fmt: skip
         if len(data) < 1 << 16:
             self.sock.sendall(b"".join((head, times, data)))
         else:
             self.sock.sendall(head + times)
             self.sock.sendall(data)
         self.first += count
+        self.unpack_ns = 0
         self.began_ns, self.began_cpu_ns = monotonic_ns(), process_time_ns()
 
     def read_drops(self) -> int:
@@ -265,7 +271,7 @@ def _carefully(values: list[Any], extras: dict[int, Extra]) -> bytes:
             values[i] = None
             failure = kind, f"The task returned a {type(value).__name__}, which cannot be sent back: {said}", trace
             extras[i] = extras.get(i, PLAIN)._replace(failure=failure)
-    return cloudpickle.dumps((values, extras), 5)
+    return cloudpickle.dumps((values, {i: tuple(extra) for i, extra in extras.items()}), 5)
 
 
 def _read(sock: socket.socket, size: int) -> bytearray | None:

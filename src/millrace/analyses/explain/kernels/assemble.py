@@ -82,6 +82,14 @@ def assemble(
             "The model has leaves or node weights that are not finite (or weights below 0), so its output has no "
             "meaning. Look at its training: an exploding objective, infinite labels or negative sample weights."
         )
+    start, count = (
+        np.asarray(part, np.int64)[order] for part in (nodes.category_start, nodes.category_count)
+    )
+    length = len(nodes.category_member)
+    if not ((start >= 0) & (count >= 0) & (start <= length) & (count <= length - start)).all():
+        raise ModelTrouble(
+            "The model has category sets that are cut short; the model is damaged. Save it anew."
+        )
     if np.isnan(threshold).any():
         raise ModelTrouble("The model has a split at NaN; the model is damaged. Save it anew.")
     return Ensemble(
@@ -92,8 +100,8 @@ def assemble(
         value=value,
         cover=cover,
         mode=np.where(leaf, 0, np.asarray(nodes.mode)[order]).astype(np.uint8),
-        category_start=np.where(leaf, 0, np.asarray(nodes.category_start)[order]),
-        category_count=np.where(leaf, 0, np.asarray(nodes.category_count)[order]),
+        category_start=np.where(leaf, 0, start),
+        category_count=np.where(leaf, 0, count),
         category_member=nodes.category_member if nodes.category_member.size else np.zeros(1, np.uint8),
         tree_start=tree_start,
         tree_output=tree_output,

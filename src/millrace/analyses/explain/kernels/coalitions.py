@@ -157,18 +157,28 @@ def with_narrower(whole: Design, rows: NDArray[Any], background: NDArray[Any], p
 
 def design_bytes(features: int, evaluations: int | None = None) -> tuple[int, int]:
     """(bytes of a design's arrays, bytes at the peak of making it). For plans: takes no time."""
-    pairs = len_pairs = (default_evaluations(features) if evaluations is None else evaluations) // 2
-    if features <= 40:
-        pairs = min(pairs, max(0, 2 ** (features - 1) - 1))
+    asked = default_evaluations(features) if evaluations is None else evaluations
+    pairs = _pairs(features, asked)
+    masks_and_solver = 10 * pairs * features
+    if _is_complete(features, asked):
+        return masks_and_solver, 3 * masks_and_solver + (1 << 14)
     part = min(pairs, features + PART_PAIRS)
-    complete = pairs < len_pairs or features <= EXACT_FEATURES
-    kept = 2 * pairs * features + 8 * pairs * features + (0 if complete else 4 * pairs * part)
-    return kept, kept + (8 * pairs * features if complete else 14 * part * part + 32 * part * features)
+    kept = masks_and_solver + 4 * pairs * part
+    return kept, kept + part * (13 * part + 50 * features) + 3 * pairs * features + (1 << 19)
+
+
+def _pairs(features: int, evaluations: int) -> int:
+    return max(0, 2 ** (features - 1) - 1) if _is_complete(features, evaluations) else evaluations // 2
+
+
+def _is_complete(features: int, evaluations: int) -> bool:
+    if features <= EXACT_FEATURES:
+        return evaluations >= min(2**features - 2, 2 * EXACT_FEATURES + 2048)
+    return evaluations >= 2**features - 2
 
 
 def _made(features: int, evaluations: int, seed: NDArray[np.uint32]) -> Design:
-    enough = 2 * EXACT_FEATURES + 2048 if features <= EXACT_FEATURES else 2**features - 2
-    if evaluations >= min(2**features - 2, enough):
+    if _is_complete(features, evaluations):
         return _complete(features, evaluations, seed)
     least = 2 * (features + _SPARE_PAIRS)
     if evaluations < least:
@@ -182,19 +192,20 @@ def _made(features: int, evaluations: int, seed: NDArray[np.uint32]) -> Design:
     shared, parts = _parts(features, strata)
     pairs = np.concatenate([shared, *(masks for masks, _ in parts)])
     solver, full = np.zeros((features, len(pairs))), np.zeros(features)
-    left_out = []
-    start = len(shared)
-    for masks, unseen in parts:
+    sizes = [(len(masks), len(shared) + len(masks)) for masks, _ in parts]
+    left_out = np.empty(sum(own * whole for own, whole in sizes), np.float32)
+    start, at = len(shared), 0
+    for (masks, unseen), (own, whole) in zip(parts, sizes, strict=True):
         one, one_full, left = _kriging(np.concatenate([shared, masks]), unseen)
         solver[:, : len(shared)] += one[:, : len(shared)] / len(parts)
-        solver[:, start : start + len(masks)] = one[:, len(shared) :] / len(parts)
+        solver[:, start : start + own] = one[:, len(shared) :] / len(parts)
         full += one_full / len(parts)
-        left_out.append(left.ravel())
-        start += len(masks)
-    return Design(
-        features, evaluations, seed, False, _with_complements(pairs), solver, full, len(shared),
-        np.cumsum([len(shared), *(len(masks) for masks, _ in parts)]), np.concatenate(left_out),
-    )  # fmt: skip
+        left_out[at : at + own * whole] = left.ravel()
+        start, at = start + own, at + own * whole
+        del one, left  # the next part's system is about to be made
+    starts = np.cumsum([len(shared), *(own for own, _ in sizes)])
+    masks = _with_complements(pairs)
+    return Design(features, evaluations, seed, False, masks, solver, full, len(shared), starts, left_out)
 
 
 def _complete(features: int, evaluations: int, seed: NDArray[np.uint32]) -> Design:
@@ -427,13 +438,17 @@ def scratch_bytes(
     At most 16 MiB for a model of a few outputs. `columns`: of the data, where they are not the features.
     """
     columns = columns or features
-    asked = default_evaluations(features) if evaluations is None else evaluations
-    pairs = asked // 2 if features > 40 else min(asked // 2, max(0, 2 ** (features - 1) - 1))
+    pairs = _pairs(features, default_evaluations(features) if evaluations is None else evaluations)
     sets, stand_ins = layout(2 * pairs + 1, background, columns, outputs, itemsize)
-    batch = sets * stand_ins
-    call = batch * columns * itemsize + batch * outputs * 8 + 2 * sets * columns
-    solving = (2 * pairs + 1) * outputs * 8 + pairs * outputs * (8 + 4 + 4 + 8) + features * outputs * 24
-    return call + solving + (2 * pairs + 1) * (columns if columns != features else 0) + 64_000
+    worth = (2 * pairs + 1) * outputs * 8
+    call = sets * stand_ins * (columns * itemsize + outputs * 8) + sets * columns * itemsize
+    rows = _base_rows(background, columns, itemsize)
+    solve = pairs * outputs * 8
+    if not _is_complete(features, 2 * pairs):
+        part = min(pairs, features + PART_PAIRS)
+        solve += pairs * outputs * 4 + part * (12 + min(features, _ROWS_AT_ONCE) * 8) + features * outputs * 16
+    answer_and_shares = features * outputs * 16 + background * 16 + 32_768
+    return max(worth + call, worth + solve, rows * (columns * itemsize + outputs * 8)) * 21 // 20 + answer_and_shares
 
 
 def layout(sets: int, background: int, columns: int, outputs: int, itemsize: int) -> tuple[int, int]:
@@ -443,7 +458,8 @@ def layout(sets: int, background: int, columns: int, outputs: int, itemsize: int
     """
     most = max(1, min(BATCH_ROWS, BATCH_BYTES // (columns * itemsize), OUTPUT_BYTES // (outputs * 8)))
     if background <= most:
-        calls = -(-sets // (most // background))
+        chosen = BATCH_BYTES // ((background + 1) * columns * itemsize)  # which columns a coalition takes: one more row
+        calls = -(-sets // max(1, min(most // background, chosen)))
         return -(-sets // calls), background
     return 1, -(-background // -(-background // most))
 
@@ -457,14 +473,17 @@ def _solve(
     variance = np.zeros_like(values)
     if design.exact:
         return values, variance
-    residual = np.empty(difference.shape, np.float32)
+    residual = np.empty(difference.shape[::-1], np.float32)
     _residuals(design.masks, values, difference, residual)
     start = 0
     for a, b in zip(design.part_starts[:-1].tolist(), design.part_starts[1:].tolist(), strict=True):
         size = (b - a, design.shared + b - a)
         left_out = design.left_out[start : start + size[0] * size[1]].reshape(size)
-        change = left_out[:, : design.shared] @ residual[: design.shared] + left_out[:, design.shared :] @ residual[a:b]
-        _spread(design.solver, change, a, variance)
+        for k, own in enumerate(residual):  # a product by a vector each: the matrix is read at the memory's speed
+            change = left_out[:, : design.shared] @ own[: design.shared] + left_out[:, design.shared :] @ own[a:b]
+            square = np.square(change, dtype=np.float64)
+            for j in range(0, len(values), _ROWS_AT_ONCE):
+                variance[j : j + _ROWS_AT_ONCE, k] += np.square(design.solver[j : j + _ROWS_AT_ONCE, a:b]) @ square
         start += size[0] * size[1]
     return values, np.sqrt(variance)
 
@@ -484,25 +503,26 @@ def _worth(
     worth = np.zeros((count, outputs))
     sets, stand_ins = layout(count, len(background), len(row), outputs, row.itemsize)
     buffer = np.empty((sets, stand_ins, len(row)), row.dtype)
-    take = np.empty((sets, len(row)), bool)
+    bits = np.dtype(f"i{row.itemsize}")
+    take = np.empty((sets, len(row)), bits)
     for a in range(0, count, sets):
         real = min(sets, count - a)
         _choose(design.masks, column_of, a, take)
         for b in range(0, len(background), stand_ins):
             part = background[b : b + stand_ins]
-            _fill(buffer, row, part, take)
+            _fill(buffer.view(bits), row.view(bits), part.view(bits), take)
             out = _ask(function, buffer.reshape(-1, len(row)), outputs).reshape(sets, stand_ins, outputs)
             if a == 0 and b == 0:
                 whole = out[0, 0].copy()
             _average(out[:real, : len(part)], shares[b : b + stand_ins], worth[a : a + real])
+            del out  # or two calls' outputs would be in memory at once
     worth[0] = whole  # the row itself, not its rounded mean over as many copies as there is background
     return worth
 
 
 def _base(function: Function, background: NDArray[Any], shares: NDArray[np.float64]) -> NDArray[np.float64]:
     """The function's weighted mean over the background, in calls of one shape."""
-    most = max(1, min(BATCH_ROWS, BATCH_BYTES // (background.shape[1] * background.itemsize)))
-    size = -(-len(background) // -(-len(background) // most))
+    size = _base_rows(len(background), background.shape[1], background.itemsize)
     buffer = np.empty((size, background.shape[1]), background.dtype)
     base: NDArray[np.float64] | None = None
     for a in range(0, len(background), size):
@@ -515,6 +535,11 @@ def _base(function: Function, background: NDArray[Any], shares: NDArray[np.float
         _average(out[None, : len(part)], shares[a : a + size], base[None, :])
     assert base is not None
     return base
+
+
+def _base_rows(background: int, columns: int, itemsize: int) -> int:
+    most = max(1, min(BATCH_ROWS, BATCH_BYTES // (columns * itemsize)))
+    return -(-background // -(-background // most))
 
 
 def _ask(function: Function, rows: NDArray[Any], outputs: int | None) -> NDArray[np.float64]:
@@ -641,25 +666,34 @@ def _compare(rows: Any, background: Any, player: Any, varies: Any) -> None:
 
 
 @njit(
-    [types.void(types.Array(k, 3, "C"), _read_only(k, 1), _read_only(k, 2), types.Array(_B1, 2, "C")) for k in _REAL],
+    [
+        types.void(types.Array(k, 3, "C"), _read_only(k, 1), _read_only(k, 2), types.Array(k, 2, "C"))
+        for k in (types.int32, _I8)
+    ],
     cache=True,
 )  # type: ignore[untyped-decorator]
 def _fill(buffer: Any, row: Any, background: Any, take: Any) -> None:
-    """buffer[s, b] = row where take[s], background[b] elsewhere; what is over at the end repeats the last."""
+    """buffer[s, b] = row where take[s] is -1, background[b] where it is 0; what is over at the end repeats the last.
+
+    On the bits of the numbers: twice as fast as choosing between floats, and NaN keeps its payload.
+    """
     for s in range(buffer.shape[0]):
         for b in range(buffer.shape[1]):
             c = min(b, background.shape[0] - 1)
             for j in range(buffer.shape[2]):
-                buffer[s, b, j] = row[j] if take[s, j] else background[c, j]
+                buffer[s, b, j] = (row[j] & take[s, j]) | (background[c, j] & ~take[s, j])
 
 
-@njit(types.void(_read_only(_B1, 2), _read_only(_I8, 1), _I8, types.Array(_B1, 2, "C")), cache=True)  # type: ignore[untyped-decorator]
+@njit(
+    [types.void(_read_only(_B1, 2), _read_only(_I8, 1), _I8, types.Array(k, 2, "C")) for k in (types.int32, _I8)],
+    cache=True,
+)  # type: ignore[untyped-decorator]
 def _choose(masks: Any, column_of: Any, start: int, take: Any) -> None:
     """take[s] of coalition start + s, where 0 is everything and s > 0 is masks[s - 1]; the last one repeats."""
     for s in range(take.shape[0]):
         at = min(start + s, masks.shape[0]) - 1
         for j in range(take.shape[1]):
-            take[s, j] = at < 0 or column_of[j] < 0 or masks[at, column_of[j]]
+            take[s, j] = -1 if at < 0 or column_of[j] < 0 or masks[at, column_of[j]] else 0
 
 
 @njit(types.void(_read_only(_F8, 3, "A"), _read_only(_F8, 1), types.Array(_F8, 2, "C")), cache=True)  # type: ignore[untyped-decorator]
@@ -684,14 +718,4 @@ def _residuals(masks: Any, values: Any, difference: Any, residual: Any) -> None:
             fitted = 0.0
             for j in range(values.shape[0]):
                 fitted += values[j, k] if masks[2 * p, j] else -values[j, k]
-            residual[p, k] = difference[p, k] - fitted
-
-
-@njit(types.void(_read_only(_F8, 2), types.Array(_F4, 2, "C"), _I8, types.Array(_F8, 2, "C")), cache=True)  # type: ignore[untyped-decorator]
-def _spread(solver: Any, change: Any, start: int, variance: Any) -> None:
-    """variance[j, k] += sum over pairs p of (solver[j, start + p] change[p, k])^2."""
-    for j in range(solver.shape[0]):
-        for p in range(change.shape[0]):
-            for k in range(variance.shape[1]):
-                step = solver[j, start + p] * change[p, k]
-                variance[j, k] += step * step
+            residual[k, p] = difference[p, k] - fitted

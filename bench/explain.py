@@ -1,0 +1,212 @@
+"""explain beside shap, the libraries' own contributions and woodelf: one core, everything counted.
+
+`python -m bench.explain [--quick]`. Peers that would take hours get fewer rows, and their time is scaled; the line
+says so. Peers are given what makes them right: shap's background is not cut to 100 rows.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[name] = "1"
+
+import threading
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import lightgbm
+import numpy as np
+import shap
+import xgboost
+from sklearn.ensemble import RandomForestRegressor
+
+import millrace as mr
+from bench.harness import Bench, timed
+from millrace.host import private_bytes
+
+ROWS, FEATURES = 10_000, 500
+
+
+def data(rows: int = ROWS, features: int = FEATURES) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((rows, features)).astype(np.float32)
+    y = x[:, :20] @ rng.standard_normal(20) + x[:, 20] * x[:, 21] + np.sin(3 * x[:, 22]) + rng.standard_normal(rows)
+    return x, y
+
+
+def ours(model: Any, x: np.ndarray, background: np.ndarray | None = None) -> mr.Explanation:
+    """As a user calls it, on one core in this process."""
+    return mr.explain(model, x, background=background, precision="float32", engine="inline", cores=1)
+
+
+def shap_path(model: Any, x: np.ndarray) -> object:
+    return shap.TreeExplainer(model, feature_perturbation="tree_path_dependent").shap_values(x, check_additivity=False)
+
+
+def shap_background(model: Any, x: np.ndarray, background: np.ndarray) -> object:
+    masker = shap.maskers.Independent(background, max_samples=len(background))
+    return shap.TreeExplainer(model, masker, feature_perturbation="interventional").shap_values(x, check_additivity=False)
+
+
+def woodelf_values(model: Any, x: Any, background: Any = None) -> object:
+    """woodelf wants frames; without the GPU."""
+    from woodelf import WoodelfExplainer
+
+    kind = "tree_path_dependent" if background is None else "interventional"
+    return WoodelfExplainer(model, background, feature_perturbation=kind).shap_values(x, verbose=False)
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Growth of private memory while `work` runs, sampled every 2 ms."""
+    start, peak, over = private_bytes(), [0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.002):
+            peak[0] = max(peak[0], private_bytes() - start)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        work()
+    finally:
+        over.set()
+        thread.join()
+    return peak[0]
+
+
+def boosted(bench: Bench, turns: int) -> tuple[Any, np.ndarray]:
+    x, y = data()
+    frame = _frame(x)
+    light = lightgbm.LGBMRegressor(n_estimators=300, num_leaves=31, n_jobs=1, verbose=-1).fit(x, y)
+    extreme = xgboost.XGBRegressor(n_estimators=300, max_depth=6, n_jobs=1).fit(x, y)
+    booster, matrix = extreme.get_booster(), xgboost.DMatrix(x[:1000], nthread=1)
+    bench.against(
+        "LightGBM 300 x 31, path-dependent",
+        lambda: ours(light, x),
+        {
+            "LightGBM's own": (lambda: light.booster_.predict(x[:1000], pred_contrib=True, num_threads=1), 10, 25),
+            "shap": (lambda: shap_path(light, x[:1000]), 10, 20),
+            "woodelf": (lambda: woodelf_values(light, frame), 1, 5),
+        },
+        turns,
+        "own and shap on 1,000 rows, scaled",
+    )
+    bench.against(
+        "XGBoost 300 x depth 6, path-dependent",
+        lambda: ours(extreme, x),
+        {
+            "XGBoost's own": (lambda: booster.predict(matrix, pred_contribs=True), 10, 60),
+            "shap": (lambda: shap_path(extreme, x[:1000]), 10, 40),
+            "woodelf": (lambda: woodelf_values(extreme, frame), 1, 12),
+        },
+        turns,
+        "own and shap on 1,000 rows, scaled",
+    )
+    for name, model, hold in (("LightGBM", light, None), ("XGBoost", extreme, 10)):
+        backgrounds(bench, name, model, x, frame, hold, turns)
+    return light, x
+
+
+def backgrounds(bench: Bench, name: str, model: Any, x: np.ndarray, frame: Any, hold: float | None, turns: int) -> None:
+    few = 50
+    peers: dict[str, Any] = {"shap": (lambda: shap_background(model, x[:few], x[:100]), ROWS / few, 200)}
+    peers["woodelf"] = (lambda: woodelf_values(model, frame, frame[:100]), 1, hold)
+    how = f"shap on {few} rows, scaled"
+    first = bench.against(f"{name}, interventional, background 100", lambda: ours(model, x, x[:100]), peers, turns, how)
+    few = 10
+    bench.against(
+        f"{name}, interventional, background 1,000",
+        lambda: ours(model, x, x[:1000]),
+        {"shap": (lambda: shap_background(model, x[:few], x[:1000]), ROWS / few, 1000)},
+        turns,
+        f"shap on {few} rows, scaled",
+    )
+    last = min(timed(lambda: ours(model, x, x)) for _ in range(turns))
+    bench.figure(f"{name}: time at background 10,000 over that at 100", last / first, "x", 4)
+
+
+def forests(bench: Bench, turns: int) -> None:
+    x, y = data()
+    forest = RandomForestRegressor(100, max_depth=10, max_features=0.33, n_jobs=1, random_state=0).fit(x, y)
+    few = 100
+    bench.against(
+        "random forest 100 x depth 10, path-dependent",
+        lambda: ours(forest, x),
+        {"shap": (lambda: shap_path(forest, x[:few]), ROWS / few, 20)},
+        max(1, turns - 1),
+        f"shap on {few} rows, scaled",
+    )
+    bench.figure("random forest 100 x depth 10: peak private memory", peak_bytes(lambda: ours(forest, x)) / 2**20, "MiB", 400)
+    deep = RandomForestRegressor(20, max_features=0.1, n_jobs=1, random_state=0).fit(x, y)
+    part = x[:64]
+    bench.against(
+        "random forest 20 x unlimited depth, path-dependent",
+        lambda: ours(deep, part),
+        {"shap": (lambda: shap_path(deep, part[:8]), 8, 30)},
+        max(1, turns - 1),
+        "64 rows; shap on 8 rows, scaled",
+    )
+    bench.against(
+        "random forest 20 x unlimited depth, background 100",
+        lambda: ours(deep, part, x[:100]),
+        {"shap": (lambda: shap_background(deep, part[:8], x[:100]), 8, 1)},
+        max(1, turns - 1),
+        "64 rows; shap on 8 rows, scaled",
+    )
+
+
+def one_row(bench: Bench, model: Any, x: np.ndarray) -> None:
+    """Warm: the forest laid out and its tables built."""
+    from millrace.analyses.explain.kernels import trees
+    from millrace.analyses.explain.kernels.structure import structure
+    from millrace.analyses.explain.kernels.tree_models import read_trees
+
+    forest = read_trees(model)
+    assert forest is not None
+    shape = structure(forest)
+    cut = trees.layout(forest, shape, ROWS, False, np.dtype(np.float32))
+    tables = [trees.build(forest, shape, cut, b, None, None) for b in range(cut.batches)]
+    row = np.ascontiguousarray(x[:1])
+    call = partial(trees.explain_rows, forest, shape, cut, tables, row, np.dtype(np.float32), None, None)
+    peers = {
+        "LightGBM's own": (lambda: [model.booster_.predict(row, pred_contrib=True, num_threads=1) for _ in range(50)], 1, None),
+        "shap": (partial(_repeat, shap.TreeExplainer(model).shap_values, row), 1, None),
+    }
+    took = bench.against("one row, LightGBM 300 trees, warm (50 times)", lambda: [call() for _ in range(50)], peers, 5)
+    bench.figure("one row, LightGBM 300 trees, warm", took / 50 * 1e3, "ms", 1)
+
+
+def _repeat(call: Callable[[np.ndarray], object], row: np.ndarray) -> None:
+    for _ in range(50):
+        call(row)
+
+
+def _frame(x: np.ndarray) -> Any:
+    import pandas
+
+    return pandas.DataFrame(x, columns=[f"Column_{j}" for j in range(x.shape[1])])
+
+
+def memory(bench: Bench, model: Any, x: np.ndarray) -> None:
+    answer = x.size * 4
+    peak = peak_bytes(lambda: ours(model, x)) - answer
+    bench.figure("LightGBM 300 x 31: peak private memory beyond the answer", peak / 2**20, "MiB", 64 + 51)
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    turns = 1 if "--quick" in sys.argv else 3
+    bench = Bench("explain")
+    model, x = boosted(bench, turns)
+    memory(bench, model, x)
+    one_row(bench, model, x)
+    forests(bench, turns)
+    bench.write()
+
+
+if __name__ == "__main__":
+    main()

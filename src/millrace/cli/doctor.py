@@ -1,0 +1,31 @@
+"""`millrace doctor`: what machine this really is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from millrace.cli.console import say, say_json
+from millrace.cli.options import Sectioned, json_option
+
+HELP = """What machine this really is - cores, memory, threads, scratch, what is installed - and the settings that
+suit it.
+
+Measures for a second or two; changes nothing."""
+
+
+def command(name: str) -> click.Command:
+    return Sectioned(name, params=[json_option()], callback=doctor, help=HELP)
+
+
+def doctor(**given: Any) -> int:
+    from millrace.host.doctor import doctor as examine
+    from millrace.settings import load
+
+    found = examine(load().scratch)
+    if given["json"]:
+        say_json(found.as_dict())
+    else:
+        say(found.lines())
+    return 0

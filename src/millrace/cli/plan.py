@@ -1,0 +1,148 @@
+"""`millrace plan ...`: what a question will take on this machine, without running it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from millrace.analyses import catalogue
+from millrace.cli.carry import machine_of
+from millrace.cli.console import columns, say, say_json
+from millrace.cli.options import Sectioned, json_option, machine_options, question_of, spec_options
+from millrace.cli.table import Entry, Table
+from millrace.run.units import format_bytes, format_duration
+
+if TYPE_CHECKING:
+    from millrace.run.budget import Plan
+
+NOT_PLANNED = ("out", "deadline", "nice")
+
+
+def command(name: str) -> click.Command:
+    entries = [Entry(entry.name, entry.about, f"{__name__}:analysis") for entry in catalogue.ENTRIES]
+    entries.append(Entry("run", "your own function, one call an item", f"{__name__}:function"))
+    about = """What a question will take on this machine: tasks, core-seconds, time, memory. Nothing is run, and
+    only the heads of files are read where that is enough."""
+    return Table(name, entries, about)
+
+
+def analysis(name: str) -> click.Command:
+    """`millrace plan NAME`, with the options of NAME."""
+    entry = catalogue.find(name)
+    spec = entry.load("spec")
+
+    def ask(**given: Any) -> int:
+        from millrace.compose import load_settings, plan
+
+        settings = load_settings({n: given[n] for n in ("engine", "cores", "memory")})
+        made = plan(name, question_of(spec, given), machine_of(given, store=settings.store))
+        if given["json"]:
+            say_json(dict(made.as_dict()))
+        else:
+            say(lines(made))
+        return 0
+
+    params = [*spec_options(spec), *machine_options(NOT_PLANNED), json_option()]
+    return Sectioned(name, params=params, callback=ask, help=f"What `millrace {name}` will take. It is not run.")
+
+
+def lines(made: Plan) -> list[str]:
+    """A plan as a table and its reasons."""
+    shared = [("shared, mapped", f"{format_bytes(made.shared_bytes)} on disk, once")] if made.shared_bytes else []
+    rows = [
+        ("analysis", f"{made.analysis}, {made.method}"),
+        ("tasks", f"{made.tasks:,} of up to {made.block:,} items"),
+        ("at once", f"{made.slots}"),
+        ("core-seconds", f"about {made.core_s:,.3g}"),
+        ("wall time", f"about {format_duration(made.wall_s)}"),
+        ("memory, worker", format_bytes(made.worker_bytes)),
+        ("memory, driver", format_bytes(made.driver_bytes)),
+        (
+            "memory, all",
+            f"{format_bytes(made.peak_bytes)} (one task at a time: {format_bytes(made.smallest_bytes)})",
+        ),
+        *shared,
+        ("answer", f"{format_bytes(made.answer_bytes)} on disk"),
+    ]
+    return [*columns(rows), *(f"Because {reason}" for reason in made.why)]
+
+
+def function(name: str) -> click.Command:
+    """`millrace plan run MODULE:FUNCTION --items FILE`."""
+    from millrace.cli.run import asked
+
+    def ask(**given: Any) -> int:
+        told = of_function(given)
+        if given["json"]:
+            say_json(told)
+        else:
+            say(function_lines(told))
+        return 0
+
+    params = [*asked(), *machine_options(NOT_PLANNED), json_option()]
+    about = """What `millrace run` will take, as far as anybody can know before the function has run: how many items,
+    how many of them are in the store already. It is not run."""
+    return Sectioned(name, params=params, callback=ask, help=about)
+
+
+def of_function(given: dict[str, Any]) -> dict[str, Any]:
+    """Counts; what only a run can tell is None."""
+    from millrace.cli.run import items_of
+    from millrace.compose import budget_of, load_settings
+    from millrace.run.function import find_function
+
+    settings = load_settings({n: given[n] for n in ("engine", "cores", "memory")})
+    function = find_function(given["function"])
+    items = items_of(given)
+    budget = budget_of(settings)
+    return {
+        "analysis": "run",
+        "function": given["function"],
+        "tasks": len(items),
+        "in_store": known(function, items, given["seed"], given["store"] or str(settings.store)),
+        "slots": min(budget.cores, max(1, len(items))),
+        "budget_bytes": budget.private_bytes,
+        "core_s": None,
+        "wall_s": None,
+        "worker_bytes": None,
+    }
+
+
+def known(function: Any, items: list[Any], seed: int, place: str) -> int | None:
+    """How many of these calls have their value in the store; None when the function has no identity."""
+    import os
+
+    from millrace.compose import open_store
+    from millrace.run.canonical import Unkeyable
+    from millrace.run.keys import Keys
+
+    if not os.path.isdir(place):
+        return 0
+    keys = Keys(seed)
+    try:
+        wanted = {keys.of(function, (item,)) for item in items}
+    except Unkeyable:
+        return None
+    store = open_store(place)
+    try:
+        return len(wanted.intersection(store.keys()))
+    finally:
+        store.close()
+
+
+def function_lines(told: dict[str, Any]) -> list[str]:
+    kept = told["in_store"]
+    rows = [
+        ("function", told["function"]),
+        ("tasks", f"{told['tasks']:,}, one an item"),
+        (
+            "in the store",
+            f"{kept:,}" if kept is not None else "none: the function has no identity that a key can be made of",
+        ),
+        ("at once", f"up to {told['slots']}"),
+        ("core-seconds", "unknown before it has run"),
+        ("wall time", "unknown before it has run"),
+        ("memory", f"unknown; {format_bytes(told['budget_bytes'])} for all tasks together"),
+    ]
+    return columns(rows)

@@ -1,0 +1,238 @@
+"""Make a directory store smaller: what was not used for longest goes first, what is pinned stays.
+
+Units are large files and whole segments of small values (pinned values of such a segment move to a new one). Segments
+that are mostly dead are written anew. Runs under the store's lock. The order of the steps keeps the store right when
+the process is killed between any two: an index entry whose segment or file is gone is a miss, a file that no entry
+names is taken away by the next eviction. Space is freed before anything new is written, so it works on a full disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from millrace.stores import index as tables
+from millrace.stores import segments
+from millrace.stores.codecs import Damaged
+from millrace.stores.index import Index, Place, tag_of
+from millrace.stores.layout import FileNote, Home
+
+Word = int
+"""A packed `Place`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Large:
+    """A large value: its record at `word`, its file."""
+
+    raw_key: bytes
+    word: Word
+    record_bytes: int
+    path: str
+    size_bytes: int
+    last_use_ns: int
+
+
+@dataclass(slots=True)
+class Segment:
+    path: Path
+    size_bytes: int
+    last_use_ns: int
+    live_bytes: int = 0
+    live_count: int = 0
+    pinned: list[Place] = field(default_factory=list)
+    """Places of pinned values (segments of values only)."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """What there is."""
+
+    segments: dict[int, Segment]
+    larges: list[Large]
+    orphans: list[str]
+    count: int
+
+    def total_bytes(self) -> int:
+        return sum(s.size_bytes for s in self.segments.values()) + sum(x.size_bytes for x in self.larges)
+
+
+def size_bytes(home: Home, index: Index | None) -> int:
+    """Bytes of segments and large files, and of the index beyond that of an empty store."""
+    total = sum(entry.stat().st_size for entry in os.scandir(home.segments))
+    for path in home.object_paths():
+        with contextlib.suppress(FileNotFoundError):
+            total += os.stat(path).st_size
+    return total + (index.extra_bytes() if index is not None else 0)
+
+
+def evict(home: Home, index: Index, pinned: set[bytes], limit_bytes: int) -> None:
+    """Bring the store to at most `limit_bytes`, if what is pinned allows it."""
+    survey = _survey(home, index, pinned)
+    for path in survey.orphans:
+        _unlink(path)
+    if survey.total_bytes() + index.extra_bytes() <= limit_bytes:
+        return
+    gone, larges = _chosen(survey, pinned, limit_bytes)
+    for large in larges:
+        _unlink(large.path)
+    dead = {large.word for large in larges}
+    rewritten = set()
+    for number, segment in survey.segments.items():
+        if number in gone and not segment.pinned:
+            _unlink(segment.path)
+        elif number in gone or _is_wasteful(number, segment):
+            rewritten.add(number)
+    places = _rewrite(home, index, survey, gone, rewritten, dead)
+    lost = gone | rewritten
+
+    def slots() -> Iterator[tuple[bytes, Word]]:
+        for tag, word in index.slots():
+            if word >> 40 in survey.segments and word >> 40 not in lost and word not in dead:
+                yield tag, word
+        yield from places
+
+    tables.write_table(home.index, slots)
+    for number in rewritten:
+        _unlink(survey.segments[number].path)
+
+
+def _survey(home: Home, index: Index, pinned: set[bytes]) -> Survey:
+    found: dict[int, Segment] = {}
+    for entry in os.scandir(home.segments):
+        number = segments.number_of(entry.name)
+        if number is not None:
+            status = entry.stat()
+            found[number] = Segment(Path(entry.path), status.st_size, segments.last_use_ns(status))
+    words: set[Word] = set()
+    count = 0
+    for _, word in index.slots():
+        segment = found.get(word >> 40)
+        if segment is None:
+            continue
+        count += 1
+        segment.live_bytes += tables.unpacked(word).length
+        segment.live_count += 1
+        if word >> 40 & 1:
+            words.add(word)
+    for raw in pinned:
+        for _, place in index.find(raw):
+            if not place.segment & 1 and place.segment in found:
+                found[place.segment].pinned.append(place)
+    larges = [x for number in found if number & 1 for x in _larges(home, number, found[number], words)]
+    named = {x.path for x in larges}
+    return Survey(found, larges, [p for p in home.object_paths() if p not in named], count)
+
+
+def _larges(home: Home, number: int, segment: Segment, words: set[Word]) -> Iterator[Large]:
+    """The large values whose live records are in this segment; records without a file are counted out."""
+    for offset, length, record in segments.scan(segment.path):
+        word = Place(number, offset, length).packed()
+        if word not in words:
+            continue
+        try:
+            note = FileNote.of(record)
+            path = home.object_path(record.raw_key, note)
+            status = os.stat(path)
+        except (Damaged, FileNotFoundError):
+            segment.live_bytes -= length
+            continue
+        yield Large(record.raw_key, word, length, path, status.st_size, segments.last_use_ns(status))
+
+
+def _is_wasteful(number: int, segment: Segment) -> bool:
+    """More dead than alive. Records of large values are few and small: those segments are always written anew."""
+    return bool(number & 1) or segment.live_bytes * 2 < segment.size_bytes
+
+
+def _chosen(survey: Survey, pinned: set[bytes], limit_bytes: int) -> tuple[set[int], list[Large]]:
+    """Segments of values and large files to go, least recently used first, until the rest is small enough."""
+    total, count = 0, survey.count
+    units: list[tuple[int, int, int, int | Large]] = []
+    for number, segment in survey.segments.items():
+        stays = segment.live_bytes if _is_wasteful(number, segment) else segment.size_bytes
+        total += stays
+        if not number & 1:
+            kept = sum(place.length for place in segment.pinned)
+            if stays > kept:
+                units.append((segment.last_use_ns, stays - kept, segment.live_count - len(segment.pinned), number))
+    for large in survey.larges:
+        total += large.size_bytes
+        if large.raw_key not in pinned:
+            units.append((large.last_use_ns, large.size_bytes + large.record_bytes, 1, large))
+    units.sort(key=lambda unit: unit[0])
+    gone: set[int] = set()
+    larges: list[Large] = []
+    for _, frees, fewer, unit in units:
+        if total + tables.extra_bytes(count) <= limit_bytes:
+            break
+        total -= frees
+        count -= fewer
+        if isinstance(unit, Large):
+            larges.append(unit)
+        else:
+            gone.add(unit)
+    return gone, larges
+
+
+def _rewrite(
+    home: Home, index: Index, survey: Survey, gone: set[int], rewritten: set[int], dead: set[Word]
+) -> list[tuple[bytes, Word]]:
+    """Copy what survives of `rewritten` into new segments; the new slots of these records."""
+    live: dict[int, set[Word]] = defaultdict(set)
+    for _, word in index.slots():
+        if word >> 40 in rewritten and word not in dead:
+            live[word >> 40].add(word)
+    named = {large.word for large in survey.larges}
+    for number in rewritten:
+        if number in gone:
+            live[number] &= {place.packed() for place in survey.segments[number].pinned}
+        elif number & 1:
+            live[number] &= named
+    places: list[tuple[bytes, Word]] = []
+    for kind in (segments.VALUE, segments.FILE):
+        old = [n for n in rewritten if (n & 1) == (kind == segments.FILE)]
+        places += _copy(home, kind, sorted(old, key=lambda n: survey.segments[n].last_use_ns), survey, live)
+    return places
+
+
+def _copy(
+    home: Home, kind: int, old: Iterable[int], survey: Survey, live: dict[int, set[Word]]
+) -> Iterator[tuple[bytes, Word]]:
+    batch: list[tuple[bytes, bytes]] = []
+    size = last_use = 0
+    for number in old:
+        segment = survey.segments[number]
+        for offset, length, record in segments.scan(segment.path):
+            if Place(number, offset, length).packed() not in live[number]:
+                continue
+            if size >= segments.SEGMENT_BYTES:
+                yield from _write(home, kind, batch, last_use)
+                batch, size, last_use = [], 0, 0
+            data = segments.sealed(record.kind, record.raw_key, record.payload)
+            batch.append((record.raw_key, data))
+            size += len(data)
+            last_use = max(last_use, segment.last_use_ns)
+    if batch:
+        yield from _write(home, kind, batch, last_use)
+
+
+def _write(home: Home, kind: int, batch: list[tuple[bytes, bytes]], last_use_ns: int) -> Iterator[tuple[bytes, Word]]:
+    number = segments.fresh_number(kind)
+    path = home.segments / segments.path_name(number)
+    with open(path, "xb") as file:
+        file.write(b"".join(data for _, data in batch))
+    os.utime(path, ns=(last_use_ns, last_use_ns))
+    at = 0
+    for raw, data in batch:
+        yield tag_of(raw), Place(number, at, len(data)).packed()
+        at += len(data)
+
+
+def _unlink(path: str | Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
