@@ -198,7 +198,7 @@ def _stores(asked: str | os.PathLike[str] | None, scratch: Path, owned: contextl
 def _engine(kind: str, slots: int, arena: Store, preload: tuple[str, ...]) -> Engine:
     from millrace.engines.inline import InlineEngine
 
-    if kind == "inline":
+    if kind == "inline" or (kind == "auto" and sys.platform != "linux"):  # worker processes need Linux
         return InlineEngine(opener=lambda url: arena if url == arena.url else open_store(url))
     from millrace.engines.processes import ProcessEngine
 

@@ -26,7 +26,7 @@ class Ended:
 def environment(home: Path, **more: str) -> dict[str, str]:
     """Nothing of the machine's own settings, store and runs."""
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("MILLRACE_", "XDG_", "COV_"))}
-    return {**kept, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PYTHONWARNINGS": "default", **more}
+    return {**kept, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), **more}
 
 
 def millrace(*arguments: object, at: Path, timeout_s: float = 60, **environ: str) -> Ended:

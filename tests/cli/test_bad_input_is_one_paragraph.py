@@ -34,7 +34,10 @@ WRONG = {
     "no such module": (("run", "gone:f", "--items", "items.jsonl"), ("gone",)),
     "no such function": (("run", "simulate:cube", "--items", "items.jsonl"), ("simulate", "cube")),
     "not a function": (("run", "simulate:THREE", "--items", "items.jsonl"), ("THREE", "int")),
-    "a module that needs another": (("run", "unimportable:f", "--items", "items.jsonl"), ("a_package_that_nobody_has",)),
+    "a module that needs another": (
+        ("run", "unimportable:f", "--items", "items.jsonl"),
+        ("a_package_that_nobody_has",),
+    ),
     "a module with a slip": (("run", "wrong:f", "--items", "items.jsonl"), ("wrong", "SyntaxError")),
     "no such items": (("run", "simulate:square", "--items", "gone.jsonl"), ("gone.jsonl",)),
     "torn items": (("run", "simulate:square", "--items", "torn.jsonl"), ("torn.jsonl", "2")),
@@ -109,7 +112,11 @@ def test_a_reader_that_left_is_no_bug(desk: Path) -> None:
 
     command = " ".join([*COMMAND, "config", "show", "--json"])
     done = subprocess.run(
-        ["bash", "-c", f"{command} | true; echo ${{PIPESTATUS[0]}}"], cwd=desk, env=environment(desk), capture_output=True, text=True
+        ["bash", "-c", f"{command} | true; echo ${{PIPESTATUS[0]}}"],
+        cwd=desk,
+        env=environment(desk),
+        capture_output=True,
+        text=True,
     )
     assert done.stdout.strip() in ("0", "141")
     assert done.stderr == ""

@@ -73,10 +73,25 @@ def test_lines_are_seconds_apart(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_terminal_gets_a_bar_on_stderr_and_a_pipe_does_not(desk: Path) -> None:
-    question = ("run", "simulate:slow", "--items", "items.jsonl", "--engine", "inline", "--limit", "4", "--store", "bar")
+    question = (
+        "run",
+        "simulate:slow",
+        "--items",
+        "items.jsonl",
+        "--engine",
+        "inline",
+        "--limit",
+        "4",
+        "--store",
+        "bar",
+    )
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        [*COMMAND, *question], cwd=desk, env=environment(desk, TERM="xterm", COLUMNS="100"), stdout=subprocess.PIPE, stderr=slave
+        [*COMMAND, *question],
+        cwd=desk,
+        env=environment(desk, TERM="xterm", COLUMNS="100"),
+        stdout=subprocess.PIPE,
+        stderr=slave,
     )
     os.close(slave)
     drawn = b""

@@ -109,7 +109,7 @@ def random_rows(
     """rows[n, n_features] around the thresholds of the trees, on them, and far away."""
     rows = rng.standard_normal((n, ensemble.n_features)) * 2
     categories = category_columns(ensemble)
-    far = np.array([np.inf, -np.inf, 1e300, -1e300, 3e38, 0.0, -0.0, 1e-36, -1e-36, ZERO, 1e-30])
+    far = np.array([np.inf, -np.inf, 1e300, -1e300, 3e38, 0.0, -0.0, 1e-36, -1e-36, ZERO, -ZERO, 1e-30])
     for column in range(ensemble.n_features):
         if column in categories:
             rows[:, column] = rng.integers(-2, CATEGORIES + 3, n)

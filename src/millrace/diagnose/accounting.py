@@ -123,7 +123,11 @@ class Accounting:
         """Finished tasks per minute, per slot and minute, and per core-second."""
         wall_s = self.wall_ns / 1e9
         minute = self.finished * 60 / wall_s if wall_s else 0.0
-        return {"per_minute": minute, "per_slot_minute": minute / self.slots, "per_core_s": minute / 60 / self.slots}
+        return {
+            "per_minute": minute,
+            "per_slot_minute": minute / self.slots,
+            "per_core_s": minute / 60 / self.slots,
+        }
 
     def lines(self) -> list[str]:
         """What a run prints at its end; see `summary`."""
@@ -201,12 +205,27 @@ def _parts(timeline: Timeline, columns: Mapping[str, NDArray[np.int64]], throttl
     """
     parts = dict.fromkeys(PARTS, 0)
     for lane in timeline.lanes:
-        for name in ("start", "transfer", "engine", "driver", "starved", "tail", "stopped", "lost", "cut", "unexplained"):
+        for name in (
+            "start",
+            "transfer",
+            "engine",
+            "driver",
+            "starved",
+            "tail",
+            "stopped",
+            "lost",
+            "cut",
+            "unexplained",
+        ):
             parts[name] += lane.total_ns(name)
         ran = _ran(columns["state"][lane.attempts])
         rows, left = lane.attempts[ran], (lane.ends - lane.begins)[ran]
         inside = {}
-        for name, measures in (("load", ("unpack_ns", "enter_ns")), ("read", ("read_ns",)), ("write", ("write_ns",))):
+        for name, measures in (
+            ("load", ("unpack_ns", "enter_ns")),
+            ("read", ("read_ns",)),
+            ("write", ("write_ns",)),
+        ):
             said = sum(np.maximum(columns[m][rows], 0) for m in measures)
             inside[name] = np.minimum(said, left)
             left = left - inside[name]
@@ -231,8 +250,12 @@ def _ideal(timeline: Timeline, states: NDArray[np.int64]) -> int:
     running at its real start), so the result is never above the real wall time.
     """
     ran = [_ran(states[lane.attempts]) for lane in timeline.lanes]
-    begins = np.concatenate([np.zeros(0, np.int64), *(lane.begins[r] for lane, r in zip(timeline.lanes, ran, strict=True))])
-    ends = np.concatenate([np.zeros(0, np.int64), *(lane.ends[r] for lane, r in zip(timeline.lanes, ran, strict=True))])
+    begins = np.concatenate(
+        [np.zeros(0, np.int64), *(lane.begins[r] for lane, r in zip(timeline.lanes, ran, strict=True))]
+    )
+    ends = np.concatenate(
+        [np.zeros(0, np.int64), *(lane.ends[r] for lane, r in zip(timeline.lanes, ran, strict=True))]
+    )
     durations = (ends - begins)[np.argsort(begins, kind="stable")]
     if len(timeline.lanes) == 1:
         return int(durations.sum())
@@ -288,24 +311,43 @@ def summary(accounting: Accounting) -> list[tuple[str, str]]:
     """Five to nine (what, text) lines in plain words, for the end of every run."""
     a = accounting
     slots = f"{a.slots} slot{'s' * (a.slots != 1)}"
-    lines = [("time", f"{format_duration(a.wall_ns / 1e9)} on {slots} ({a.engine}), {a.core_ns / 1e9:,.1f} core-seconds")]
+    lines = [
+        (
+            "time",
+            f"{format_duration(a.wall_ns / 1e9)} on {slots} ({a.engine}), {a.core_ns / 1e9:,.1f} core-seconds",
+        )
+    ]
     if not a.whole:
         lines.append(("ended", "the driver was killed; all of this is up to its last record"))
     waiting = f", {percent(a.share('off_cpu'))} waiting" if a.share("off_cpu") >= 0.001 else ""
     lines.append(("analysis", f"{percent(a.share('on_cpu', 'off_cpu'))} of the core-seconds{waiting}"))
-    others = sorted((p for p in PARTS if p not in ("on_cpu", "off_cpu", "unexplained")), key=lambda p: -a.parts_ns[p])
+    others = sorted(
+        (p for p in PARTS if p not in ("on_cpu", "off_cpu", "unexplained")), key=lambda p: -a.parts_ns[p]
+    )
     told = [f"{PARTS[p]} {percent(a.share(p))}" for p in others[:4] if a.share(p) >= 0.001]
     lines.append(("besides", ", ".join([*told, f"unexplained {percent(a.share('unexplained'))}"])))
-    lines.append(("packing", f"{percent(a.efficiency)} of the speed that the same tasks reach when packed without a gap"))
+    lines.append(
+        (
+            "packing",
+            f"{percent(a.efficiency)} of the speed that the same tasks reach when packed without a gap",
+        )
+    )
     lines.append(("tasks", _task_line(a)))
     if a.tasks and a.tasks[0].total_s:
         top = a.tasks[0]
         lines.append(
-            ("longest", f"{top.name}: median {format_duration(top.median_s)}, 95 % within {format_duration(top.p95_s)}")
+            (
+                "longest",
+                f"{top.name}: median {format_duration(top.median_s)}, 95 % within {format_duration(top.p95_s)}",
+            )
         )
     if a.memory_bytes:
         of = f" of {format_bytes(a.budget_bytes)}" if a.budget_bytes else ""
-        driver = f"{format_bytes(a.driver_peak_bytes)} in the driver" if a.whole else "the driver's own is not known"
+        driver = (
+            f"{format_bytes(a.driver_peak_bytes)} in the driver"
+            if a.whole
+            else "the driver's own is not known"
+        )
         lines.append(("memory", f"at most {format_bytes(a.memory_bytes)}{of} ({driver})"))
     return lines
 
@@ -320,11 +362,13 @@ def _task_line(a: Accounting) -> str:
     if a.lost_attempts:
         told.append(f"{a.lost_attempts:,} attempt{'s' * (a.lost_attempts != 1)} lost")
     rates = a.rates()
-    return f"{', '.join(told)}; {rates['per_minute']:,.4g} a minute, {rates['per_core_s']:,.3g} per core-second"
+    return (
+        f"{', '.join(told)}; {rates['per_minute']:,.4g} a minute, {rates['per_core_s']:,.3g} per core-second"
+    )
 
 
 def percent(share: float) -> str:
-    """"93.1 %"; what is small but there is never shown as nothing."""
+    """ "93.1 %"; what is small but there is never shown as nothing."""
     if 0 < share < 0.0005:
         return "< 0.1 %"
     return f"{100 * share:.1f} %"

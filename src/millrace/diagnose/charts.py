@@ -61,10 +61,22 @@ def core_seconds(accounting: Accounting) -> Spec:
     for part in parts:
         share = a.share(part)
         told = {"part": part, "what": PARTS[part], "low": round(at, 5), "high": round(at + share, 5)}
-        rows.append({**told, "row": f"{PARTS[part]}  {percent(share)}", "time": format_duration(a.parts_ns[part] / 1e9)})
+        rows.append(
+            {
+                **told,
+                "row": f"{PARTS[part]}  {percent(share)}",
+                "time": format_duration(a.parts_ns[part] / 1e9),
+            }
+        )
         at += share
     labels = ["all together", *(row["row"] for row in rows)]
-    y = {"field": "row", "type": "nominal", "sort": None, "title": None, "scale": {"domain": labels, "paddingInner": 0.3}}
+    y = {
+        "field": "row",
+        "type": "nominal",
+        "sort": None,
+        "title": None,
+        "scale": {"domain": labels, "paddingInner": 0.3},
+    }
     encoding = {
         "x": {"field": "low", "type": "quantitative", "title": None, "scale": {"domain": [0, 1]},
               "axis": {"format": "%", "tickCount": 4}},
@@ -137,7 +149,12 @@ def _pieces(timeline: Timeline, history: History) -> tuple[list[dict[str, Any]],
     for place, lane in enumerate(timeline.lanes):
         attempt = np.searchsorted(lane.begins, lane.edges[:-1], side="right") - 1
         for i, code in enumerate(lane.labels.tolist()):
-            row = {"kind": KINDS[code], "low": place + 0.08, "high": place + 0.92, **_span(timeline, lane.edges, i)}
+            row = {
+                "kind": KINDS[code],
+                "low": place + 0.08,
+                "high": place + 0.92,
+                **_span(timeline, lane.edges, i),
+            }
             row["name"] = _name(history, int(lane.attempts[attempt[i]])) if KINDS[code] == "task" else ""
             rows.append(row)
     return rows, [str(lane.slot) for lane in timeline.lanes]
@@ -163,7 +180,11 @@ def _steps(timeline: Timeline) -> tuple[list[dict[str, Any]], list[str]]:
     while True:
         each = shares(timeline, bins)
         mixed = np.stack([each[first : first + together].mean(axis=0) for first in starts])
-        rows = [row for place, of_lane in enumerate(mixed) for row in _stacked(of_lane, place, timeline.wall_ns / bins)]
+        rows = [
+            row
+            for place, of_lane in enumerate(mixed)
+            for row in _stacked(of_lane, place, timeline.wall_ns / bins)
+        ]
         if len(rows) <= MARKS or bins <= 10:
             break
         bins = int(bins * max(0.5, min(0.9, MARKS / len(rows))))
@@ -203,7 +224,9 @@ def utilisation(timeline: Timeline) -> Spec:
         for b in np.flatnonzero(mixed[code] > 0.0005).tolist()
     ]  # fmt: skip
     lows = float((mixed[KINDS.index("task")] < 0.5).mean())
-    said = f"less than half of them in {percent(lows)} of the time" if lows else "never less than half of them"
+    said = (
+        f"less than half of them in {percent(lows)} of the time" if lows else "never less than half of them"
+    )
     return _spec(
         f"{percent(_busy(timeline))} of the slots were in a task on average, {said}",
         "What part of the slots was doing what, over time.",
@@ -297,7 +320,9 @@ def _busy(timeline: Timeline) -> float:
 def _mixture(timeline: Timeline) -> str:
     total = max(1, timeline.wall_ns * len(timeline.lanes))
     told = {k: sum(lane.total_ns(k) for lane in timeline.lanes) / total for k in KINDS}
-    return ", ".join(f"{KIND_LABELS[k]} {percent(s)}" for k, s in sorted(told.items(), key=lambda t: -t[1]) if s)
+    return ", ".join(
+        f"{KIND_LABELS[k]} {percent(s)}" for k, s in sorted(told.items(), key=lambda t: -t[1]) if s
+    )
 
 
 def _time_unit(wall_ns: int) -> tuple[float, str]:
@@ -317,7 +342,12 @@ def _colours(field: str, kinds: Mapping[str, str], legend: bool = True) -> Spec:
 
 
 def _legend() -> Spec:
-    return {"orient": "top", "title": None, "offset": 14, "columns": {"expr": "width < 360 ? 2 : width < 560 ? 4 : 6"}}
+    return {
+        "orient": "top",
+        "title": None,
+        "offset": 14,
+        "columns": {"expr": "width < 360 ? 2 : width < 560 ? 4 : 6"},
+    }
 
 
 def _figure(value: float) -> float:

@@ -91,14 +91,30 @@ def run_sections(history: History) -> list[Section]:
 
 
 def _parts_table(a: Accounting) -> list[list[Any]]:
-    rows = [[PARTS[p], percent(a.share(p)), _seconds(a.parts_ns[p])] for p in PARTS if a.parts_ns[p] or p == "unexplained"]
+    rows = [
+        [PARTS[p], percent(a.share(p)), _seconds(a.parts_ns[p])]
+        for p in PARTS
+        if a.parts_ns[p] or p == "unexplained"
+    ]
     if not a.throttled_known:
         rows.append([PARTS["throttled"], "not known", "not known"])
     return [["part", "share", "core-time"], *rows, ["all", "100 %", _seconds(a.core_ns)]]
 
 
 def _tasks_table(a: Accounting) -> list[list[Any]]:
-    head = ["task", "done", "from store", "failed", "together", "on CPU", "median", "95 %", "in", "out", "peak memory"]
+    head = [
+        "task",
+        "done",
+        "from store",
+        "failed",
+        "together",
+        "on CPU",
+        "median",
+        "95 %",
+        "in",
+        "out",
+        "peak memory",
+    ]
     return [
         head,
         *(
@@ -119,7 +135,10 @@ def _if_ran(total_s: float, *seconds: float) -> list[str]:
 
 def _driver_table(a: Accounting) -> list[list[Any]]:
     rows = sorted(a.driver_ns.items(), key=lambda part: -part[1])
-    return [["part", "share", "time"], *([n, percent(ns / max(1, a.wall_ns)), _seconds(ns)] for n, ns in rows)]
+    return [
+        ["part", "share", "time"],
+        *([n, percent(ns / max(1, a.wall_ns)), _seconds(ns)] for n, ns in rows),
+    ]
 
 
 def _plan_table(plan: Mapping[str, Any], a: Accounting) -> list[list[Any]]:
@@ -198,13 +217,18 @@ def _joined(text: Any) -> str:
     return " ".join(map(str, text)) if isinstance(text, Sequence) and not isinstance(text, str) else str(text)
 
 
-_NUMBER = re.compile(r"[<≤]?\s?[-−+]?[\d.,]+(e[-+]?\d+)?\s?\S{0,4}|–|not known|not measured|[\d.]+[a-z]+[\d.]+[a-z]+")
+_NUMBER = re.compile(
+    r"[<≤]?\s?[-−+]?[\d.,]+(e[-+]?\d+)?\s?\S{0,4}|–|not known|not measured|[\d.]+[a-z]+[\d.]+[a-z]+"
+)
 
 
 def _table(rows: Sequence[Sequence[Any]], title: str) -> str:
     """The first column heads its row; columns of figures stand right."""
     head, *body = [[_cell(cell) for cell in row] for row in rows]
-    right = [bool(body) and all(_NUMBER.fullmatch(row[j]) for row in body if j < len(row)) for j in range(len(head))]
+    right = [
+        bool(body) and all(_NUMBER.fullmatch(row[j]) for row in body if j < len(row))
+        for j in range(len(head))
+    ]
     css = [' class="n"' if r else "" for r in right]
     top = "".join(f'<th scope="col"{c}>{_text(cell)}</th>' for cell, c in zip(head, css, strict=True))
     lines = []
@@ -289,9 +313,7 @@ footer { margin-top: 3rem; color: var(--quiet); font-size: .8rem; }
 @media print { nav { display: none; } section { break-inside: avoid; } }
 """
 
-_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
-)
+_POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 """Nothing may be loaded. 'unsafe-eval': Vega compiles the expressions of a spec."""
 
 _PAGE = f"""<!doctype html>

@@ -94,7 +94,15 @@ def lay_out(history: History) -> Timeline:
     quiet = _quiet(columns, measured, spans, begin, end)
     rows = [np.flatnonzero(measured & (columns["worker"] == slot)) for slot in range(slots)]
     lanes = tuple(
-        _lane(slot, rows[slot], columns, spans[slot], spans[-1], quiet, (begin, end, end if whole else last, whole))
+        _lane(
+            slot,
+            rows[slot],
+            columns,
+            spans[slot],
+            spans[-1],
+            quiet,
+            (begin, end, end if whole else last, whole),
+        )
         for slot in range(slots)
     )
     return Timeline(begin, end, whole, lanes)

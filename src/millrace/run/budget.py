@@ -59,8 +59,8 @@ class Plan:
 
     def as_dict(self) -> Mapping[str, Any]:
         names = (
-            "analysis", "method", "tasks", "block", "slots", "worker_bytes", "driver_bytes", "shared_bytes", "answer_bytes",
-            "core_s", "peak_bytes", "wall_s", "smallest_bytes", "why",
+            "analysis", "method", "tasks", "block", "slots", "worker_bytes", "driver_bytes", "shared_bytes",
+            "answer_bytes", "core_s", "peak_bytes", "wall_s", "smallest_bytes", "why",
         )  # fmt: skip
         return {n: getattr(self, n) for n in names}
 
@@ -73,8 +73,9 @@ def fit(plan: Plan, budget: Budget) -> Plan:
         needs = plan.smallest_bytes
         raise DoesNotFit(
             f"{plan.analysis} does not fit into {format_bytes(budget.private_bytes)}: one task at a time needs "
-            f"{format_bytes(needs)} ({format_bytes(plan.driver_bytes)} in the driver, {format_bytes(plan.worker_bytes)} "
-            f"in a worker). Give --memory {format_bytes(needs, up=True)} or more, or ask a smaller question.",
+            f"{format_bytes(needs, up=True)} ({format_bytes(plan.driver_bytes)} in the driver, "
+            f"{format_bytes(plan.worker_bytes)} in a worker). Give --memory {format_bytes(needs, up=True)} or more, or "
+            "ask a smaller question.",
             needs,
         )
     return replace(plan, slots=int(slots))

@@ -100,7 +100,8 @@ class History:
     """What a ledger says, replayed.
 
     `header`: the `run` record (run_id, analysis, started_at, from_ns, budget, host, versions, spec, seed), and the
-    engine with its slots once there is one. `columns`: one `array('q')` per name in COLUMNS, in the order in which attempts ended; `keys` beside them.
+    engine with its slots once there is one. `columns`: one `array('q')` per name in COLUMNS, in the order in which
+    attempts ended; `keys` beside them.
     `end`: the `end` record (state, to_ns, parts of the driver's time in ns, throttled_ns or None, peak_bytes), empty
     when the driver was killed.
     """
@@ -142,7 +143,7 @@ def replay(path: Path) -> History:
                 _fold(history, record)
             except (msgspec.DecodeError, KeyError, IndexError, ValueError, TypeError) as e:
                 raise WrongQuestion(
-                    f"Line {number} of the ledger {path} is damaged ({e}): the file was changed after the run wrote it. "
+                    f"Line {number} of the ledger {path} is damaged ({e}): it was changed after the run wrote it. "
                     "The run's results are in the store; run the same command again to get a new ledger."
                 ) from e
     if not history.header:

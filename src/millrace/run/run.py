@@ -255,16 +255,17 @@ class Run:
                 self._engine.close()
             self._between(now)
             self.store.flush()
-            counts = {"computed": self.computed, "cached": self.cached, "failed": self.failed}
             self.ledger.write(
                 "end",
                 state=state,
                 error=error,
                 to_ns=now,
                 parts=self.parts,
+                throttled_ns=self._throttled_ns(),
                 peak_bytes=self.peak_bytes,
-                **counts,
-                **said,
+                computed=self.computed,
+                cached=self.cached,
+                failed=self.failed,
             )
             self.ledger.close()
 

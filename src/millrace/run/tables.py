@@ -158,7 +158,8 @@ def _as_arrow(source: Any, what: str) -> pyarrow.Table:
         return pyarrow.table(source.collect())
     kind = f"{type(source).__module__}.{type(source).__qualname__}"
     raise WrongQuestion(
-        f"The {what} is a {kind}. Give an array, a pandas, polars or Arrow table, or the path of a file ({', '.join(FORMS)})."
+        f"The {what} is a {kind}. Give an array, a pandas, polars or Arrow table, or the path of a file "
+        f"({', '.join(FORMS)})."
     )
 
 
@@ -217,8 +218,8 @@ def align(rows: Rows, names: tuple[str, ...], what: str) -> tuple[Rows, str | No
     if not rows.named:
         if len(rows.names) != len(names):
             raise WrongQuestion(
-                f"The {what} has {len(rows.names)} columns and the model takes {len(names)}. They have no names, so that "
-                "none can be matched: give the model's columns in the order of its training."
+                f"The {what} has {len(rows.names)} columns and the model takes {len(names)}. They have no names, so "
+                "that none can be matched: give the model's columns in the order of its training."
             )
         return replace(rows, names=names), None
     missing = [n for n in names if n not in rows.names]
@@ -226,7 +227,8 @@ def align(rows: Rows, names: tuple[str, ...], what: str) -> tuple[Rows, str | No
     if missing or extra:
         said = [f"lacks {_some(missing)}"] * bool(missing) + [f"has {_some(extra)} beyond them"] * bool(extra)
         raise WrongQuestion(
-            f"The columns of the {what} are not the model's: it {' and '.join(said)}. The model takes {_some(list(names))}."
+            f"The columns of the {what} are not the model's: it {' and '.join(said)}. The model takes "
+            f"{_some(list(names))}."
         )
     if rows.names == names:
         return rows, None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from millrace.analyses.explain import question as questions
 from millrace.analyses.explain.answer import Explanation
-from millrace.analyses.explain.facts import asked_type, plain_facts, tree_facts
+from millrace.analyses.explain.facts import asked_type, kernel_facts, linear_facts, tree_facts
 from millrace.analyses.explain.plan import Facts, block_rows, plan, tolerance
 from millrace.analyses.explain.spec import Spec
 from millrace.run.canonical import Unkeyable
@@ -69,7 +69,7 @@ def _linear_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
     line = asked.line
     assert line is not None
     assert asked.background is not None
-    facts = plain_facts(spec, asked, "linear")
+    facts = linear_facts(spec, asked)
     run.follow(plan(facts, run.budget))
     mean = asked.weights @ asked.background
     model = {**line.arrays(), "mean": mean, "expected": line.raw(mean[None, :])[0]}
@@ -82,13 +82,14 @@ def _kernel_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
     from millrace.analyses.explain import blocks
     from millrace.analyses.explain.kernels import coalitions
 
-    features = len(asked.rows.names)
-    evaluations = spec.max_evaluations or 2 * features + 2048
-    design = coalitions.design(features, evaluations, run.rng(1))
-    facts = plain_facts(spec, asked, "kernel", evaluations=len(design.masks), exact=design.exact)
+    assert asked.background is not None
+    rows = asked.rows.values
+    whole = coalitions.design(rows.shape[1], spec.max_evaluations, run.rng(1))
+    design = coalitions.with_narrower(whole, rows, asked.background)
+    facts = kernel_facts(spec, asked, len(whole.masks), whole.exact)
     run.follow(plan(facts, run.budget))
     run.progress("explaining", facts.blocks)
-    shared = (run.share(asked.rows.values), _background(asked, run), run.share(design.arrays()), asked.output, spec.precision)
+    shared = (run.share(rows), _background(asked, run), run.share(design.arrays()), spec.precision)
     # The model goes along once per worker, with the function; its identity is its content.
     task = partial(blocks.kernel_rows, function=asked.function)
     return facts, run.map(task, _cut(facts), shared=shared, name="explain rows")
@@ -113,6 +114,7 @@ def _gather(spec: Spec, asked: Question, facts: Facts, blocks: Any, run: Run) ->
     shape = (facts.rows, facts.features, asked.outputs)
     values = _room(shape, spec.precision, run)
     errors = _room(shape, spec.precision, run) if facts.family == "kernel" and not facts.exact else None
+    exact = True
     predictions = numpy.empty((facts.rows, asked.outputs))
     gaps = numpy.empty(facts.rows)
     expected = None
@@ -125,6 +127,7 @@ def _gather(spec: Spec, asked: Question, facts: Facts, blocks: Any, run: Run) ->
         expected = block["expected"]
         if errors is not None:
             errors[at:end] = block["errors"]
+            exact = exact and block["exact"]
         at = end
     _check_additivity(spec, asked, facts, gaps, predictions)
     for array in (values, predictions, errors):
@@ -139,7 +142,7 @@ def _gather(spec: Spec, asked: Question, facts: Facts, blocks: Any, run: Run) ->
         output_names=asked.output_names,
         unit=asked.unit,
         method=asked.method,
-        exact=facts.exact,
+        exact=exact,
         additivity_error=float(gaps.max()),
         additivity_p99=float(numpy.quantile(gaps, 0.99)),
         data=asked.rows.values,

@@ -37,7 +37,13 @@ def tree_tables(batch: int, forest: Arrays, background: Any) -> Arrays:
 
 
 def tree_rows(
-    block: Block, rows: numpy.ndarray[Any, Any], forest: Arrays, background: Any, output: int, precision: str, *tables: Arrays
+    block: Block,
+    rows: numpy.ndarray[Any, Any],
+    forest: Arrays,
+    background: Any,
+    output: int,
+    precision: str,
+    *tables: Arrays,
 ) -> Arrays:
     """Values of rows[block] by the tree method that `forest` was laid out for. `output`: one of them, or -1: all."""
     model, shape, cut = unpack(forest)
@@ -60,20 +66,16 @@ def kernel_rows(
     rows: numpy.ndarray[Any, Any],
     background: Arrays,
     design: Arrays,
-    output: int,
     precision: str,
     function: Function,
 ) -> Arrays:
     """Estimates with standard errors (exact where the design holds every coalition)."""
-    found = coalitions.explain_rows(
-        function.call,
-        numpy.ascontiguousarray(rows[slice(*block)]),
-        background["rows"],
-        background["weights"],
-        coalitions.Design.from_arrays(design),
-    )
-    answer = dict(_answer(found.values.astype(precision, copy=False), found.prediction, found.base, output))
-    answer["errors"] = _pick(found.standard_errors.astype(precision, copy=False), output)
+    part = numpy.ascontiguousarray(rows[slice(*block)])
+    plan = coalitions.Design.from_arrays(design)
+    found = coalitions.explain_rows(function.call, part, background["rows"], background["weights"], plan)
+    answer = dict(_answer(found.values.astype(precision, copy=False), found.prediction, found.base, -1))
+    answer["errors"] = found.standard_errors.astype(precision, copy=False)
+    answer["exact"] = bool(found.exact.all())
     return answer
 
 

@@ -143,7 +143,7 @@ def _check_players(count: int, what: str) -> None:
 def _expected(ensemble: Ensemble, node: int, x: NDArray[Any], known: frozenset[int]) -> NDArray[np.float64]:
     """Expected leaf value below a node when the columns in `known` are those of x."""
     if ensemble.left[node] < 0:
-        return ensemble.value[node]
+        return np.asarray(ensemble.value[node])
     column, left, right = int(ensemble.feature[node]), int(ensemble.left[node]), int(ensemble.right[node])
     if column in known:
         return _expected(ensemble, left if _left(ensemble, node, x[column]) else right, x, known)
@@ -153,7 +153,7 @@ def _expected(ensemble: Ensemble, node: int, x: NDArray[Any], known: frozenset[i
         (ensemble.cover[left] / total, ensemble.cover[right] / total) if total > 0 else (0.5, 0.5)
     )
     below_left, below_right = _expected(ensemble, left, x, known), _expected(ensemble, right, x, known)
-    return to_left * below_left + to_right * below_right
+    return np.asarray(to_left * below_left + to_right * below_right)
 
 
 def _left(ensemble: Ensemble, node: int, z: float) -> bool:

@@ -57,7 +57,8 @@ def read(spec: Spec, note: Callable[[str], None], rng: Callable[..., numpy.rando
     background = None
     if spec.background is not None and not _is_auto(spec.background):
         background = _in_model_columns(model, read_rows(spec.background, "background"), "background", note)
-        background, _ = align(replace(background, named=True), rows.names, "background")
+        if background.names != rows.names or background.categories != rows.categories:
+            background = _like(background, rows)
     asked = spec.method
     if asked in ("auto", *TREE_METHODS):
         question = _trees(spec, model, rows, background, note)
@@ -82,8 +83,8 @@ def _is_auto(background: Any) -> bool:
 
 # -- columns -----------------------------------------------------------------------------------------------------
 def _in_model_columns(model: Any, rows: Rows, what: str, note: Callable[[str], None]) -> Rows:
-    """Rows in the model's columns, in its order, categories in its codes."""
-    from millrace.analyses.explain.kernels.tree_models import category_labels, column_names, n_columns
+    """Rows in the model's columns, in its order."""
+    from millrace.analyses.explain.kernels.libraries import column_names, n_columns
 
     names = column_names(model)
     if names is not None:
@@ -96,14 +97,18 @@ def _in_model_columns(model: Any, rows: Rows, what: str, note: Callable[[str], N
             raise WrongQuestion(
                 f"The {what} has {len(rows.names)} columns and the model takes {count}: give the columns of its training."
             )
-    labels = category_labels(model, tuple(rows.categories))
-    return _recode(rows, labels, what) if rows.categories else rows
+    return rows
 
 
-def _recode(rows: Rows, labels: dict[int, tuple[Any, ...]] | None, what: str) -> Rows:
+def _recode(model: Any, rows: Rows, what: str) -> Rows:
     """Codes of the data's own labels become the model's codes; a label that the model does not know is missing."""
     import numpy
 
+    from millrace.analyses.explain.kernels.libraries import category_labels
+
+    if not rows.categories:
+        return rows
+    labels = category_labels(model, tuple(rows.categories))
     if labels is None:
         names = ", ".join(repr(rows.names[j]) for j in rows.categories)
         raise WrongQuestion(
@@ -119,10 +124,33 @@ def _recode(rows: Rows, labels: dict[int, tuple[Any, ...]] | None, what: str) ->
     return replace(rows, values=values, categories={j: labels[j] for j in rows.categories})
 
 
+def _like(background: Rows, rows: Rows) -> Rows:
+    """The background in the data's columns and codes, so that a code means one label in both."""
+    import numpy
+
+    background, _ = align(background, rows.names, "background")
+    values = background.values
+    for j, own in background.categories.items():
+        labels = rows.categories.get(j, ())
+        values = values.copy()
+        code_of = {label: code for code, label in enumerate(labels)}
+        unknown = [label for label in own if label not in code_of]
+        if unknown:
+            raise WrongQuestion(
+                f"The background has {unknown[0]!r} in column {rows.names[j]!r}, which the data does not have: give data and "
+                "background as tables with the same categories."
+            )
+        codes = values[:, j]
+        table = numpy.array([code_of[label] for label in own] + [numpy.nan])
+        values[:, j] = table[numpy.where(numpy.isnan(codes), len(own), codes).astype(numpy.int64)]
+    return replace(background, values=values, categories=rows.categories)
+
+
 # -- methods -----------------------------------------------------------------------------------------------------
 def _trees(spec: Spec, model: Any, rows: Rows, background: Rows | None, note: Callable[[str], None]) -> Question | None:
     from millrace.analyses.explain.kernels.ensemble import check_rows
-    from millrace.analyses.explain.kernels.tree_models import own_output, read_trees
+    from millrace.analyses.explain.kernels.libraries import check_own_output
+    from millrace.analyses.explain.kernels.tree_models import read_trees
 
     try:
         forest = read_trees(model)
@@ -147,10 +175,12 @@ def _trees(spec: Spec, model: Any, rows: Rows, background: Rows | None, note: Ca
         )
     if forest.n_features != len(rows.names):
         raise WrongQuestion(f"The data has {len(rows.names)} columns and the model takes {forest.n_features}.")
+    rows = _recode(model, rows, "data")
     check_rows(forest, rows.values)
     if background is not None:
+        background = _recode(model, background, "background")
         check_rows(forest, background.values)
-    own_output(model, forest, rows.values)
+    check_own_output(model, forest, rows.values)
     output, names = _output(spec.output, forest.output_names)
     why = f"{method}: the model is {len(forest.tree_output):,} trees, whose values are exact"
     return Question(
@@ -169,6 +199,8 @@ def _linear(spec: Spec, model: Any, rows: Rows, background: Rows | None) -> Ques
         return None
     if line.coefficients.shape[1] != len(rows.names):
         raise WrongQuestion(f"The data has {len(rows.names)} columns and the model takes {line.coefficients.shape[1]}.")
+    if rows.categories:
+        return None  # only the model itself can turn labels into numbers
     _finite(rows, "data")
     why = ["linear: the model's output is a linear function of its columns, so the closed form is exact"]
     if background is None:
@@ -185,7 +217,7 @@ def _linear(spec: Spec, model: Any, rows: Rows, background: Rows | None) -> Ques
 def _kernel(
     spec: Spec, model: Any, rows: Rows, background: Rows | None, rng: Callable[..., numpy.random.Generator]
 ) -> Question:
-    from millrace.analyses.explain.kernels.blackbox import as_function
+    from millrace.analyses.explain.kernels.blackbox import as_function, check_rows
 
     why = []
     if background is None:
@@ -195,7 +227,9 @@ def _kernel(
         background = replace(rows, values=rows.values[chosen])
         why.append(f"no background was given: {count} rows of the data, drawn by the seed, stand for 'feature unknown'")
     names = rows.names if rows.named else None
-    function = as_function(model, spec.output, names, rows.values[: min(64, len(rows.values))])
+    function = as_function(model, spec.output, names, rows.values[:64], rows.categories or None)
+    check_rows(function, rows.values)
+    check_rows(function, background.values, "background")
     why.insert(0, f"kernel: {function.why}")
     return Question(
         "kernel", rows, background.values, _equal(background), -1, function.output_names, function.unit, tuple(why), model,

@@ -90,7 +90,18 @@ class Design:
 
     def arrays(self) -> dict[str, Any]:
         """Plain values by name, narrower designs as mappings of the same form: what a store keeps."""
-        names = ("features", "asked", "seed", "exact", "masks", "solver", "full", "shared", "part_starts", "left_out")
+        names = (
+            "features",
+            "asked",
+            "seed",
+            "exact",
+            "masks",
+            "solver",
+            "full",
+            "shared",
+            "part_starts",
+            "left_out",
+        )
         narrower = {str(count): inner.arrays() for count, inner in self.narrower.items()}
         return {name: getattr(self, name) for name in names} | {"narrower": narrower}
 
@@ -183,8 +194,8 @@ def _made(features: int, evaluations: int, seed: NDArray[np.uint32]) -> Design:
     least = 2 * (features + _SPARE_PAIRS)
     if evaluations < least:
         raise WrongQuestion(
-            f"{evaluations} evaluations a row cannot tell {features} features apart: give max_evaluations of at least "
-            f"{min(least, 2**features - 2)}, or leave it out ({default_evaluations(features)})."
+            f"{evaluations} evaluations a row cannot tell {features} features apart: give max_evaluations "
+            f"of at least {min(least, 2**features - 2)}, or leave it out ({default_evaluations(features)})."
         )
     rng = np.random.default_rng([*seed.tolist(), features])
     counts = _allocation(features, evaluations // 2)
@@ -220,7 +231,16 @@ def _complete(features: int, evaluations: int, seed: NDArray[np.uint32]) -> Desi
     full = np.full(features, 1 / max(1, features))
     masks, none = _with_complements(pairs), np.zeros(0, np.float32)
     return Design(
-        features, evaluations, seed, True, masks, np.ascontiguousarray(solver), full, count, np.array([count]), none
+        features,
+        evaluations,
+        seed,
+        True,
+        masks,
+        np.ascontiguousarray(solver),
+        full,
+        count,
+        np.array([count]),
+        none,
     )
 
 
@@ -431,7 +451,12 @@ def explain_rows(
 
 
 def scratch_bytes(
-    features: int, background: int, outputs: int, itemsize: int = 8, evaluations: int | None = None, columns: int = 0
+    features: int,
+    background: int,
+    outputs: int,
+    itemsize: int = 8,
+    evaluations: int | None = None,
+    columns: int = 0,
 ) -> int:
     """Bytes that `explain_rows` takes besides its arguments, its answer and what the model itself takes inside a call.
 
@@ -548,8 +573,8 @@ def _ask(function: Function, rows: NDArray[Any], outputs: int | None) -> NDArray
         out = out[:, None]
     if out.ndim != 2 or len(out) != len(rows) or (outputs is not None and out.shape[1] != outputs):
         raise ModelTrouble(
-            f"The model gave an array of shape {out.shape} for {len(rows)} rows; (rows,) or (rows, outputs) is needed, "
-            "with the same outputs in every call."
+            f"The model gave an array of shape {out.shape} for {len(rows)} rows; (rows,) or (rows, outputs) "
+            "is needed, with the same outputs in every call."
         )
     return _frozen(out, np.float64)
 
@@ -586,8 +611,8 @@ def _players(players: Any, design: Design, rows: NDArray[Any]) -> NDArray[np.int
     player = np.asarray(players, dtype=np.int64)
     if player.shape != (rows.shape[1],) or not np.array_equal(np.unique(player), np.arange(design.features)):
         raise WrongQuestion(
-            f"{rows.shape[1]} columns do not make the {design.features} players of the design: each column needs the "
-            "number of its player, and each player a column."
+            f"{rows.shape[1]} columns do not make the {design.features} players of the design: each column "
+            "needs the number of its player, and each player a column."
         )
     return player
 
@@ -649,7 +674,7 @@ _REAL = (_F4, _F8)
 @njit(
     [types.void(_read_only(k, 2), _read_only(k, 2), _read_only(_I8, 1), types.Array(_B1, 2, "C")) for k in _REAL],
     cache=True,
-)  # type: ignore[untyped-decorator]
+)
 def _compare(rows: Any, background: Any, player: Any, varies: Any) -> None:
     for j in range(rows.shape[1]):
         first = background[0, j]
@@ -671,7 +696,7 @@ def _compare(rows: Any, background: Any, player: Any, varies: Any) -> None:
         for k in (types.int32, _I8)
     ],
     cache=True,
-)  # type: ignore[untyped-decorator]
+)
 def _fill(buffer: Any, row: Any, background: Any, take: Any) -> None:
     """buffer[s, b] = row where take[s] is -1, background[b] where it is 0; what is over at the end repeats the last.
 
@@ -687,7 +712,7 @@ def _fill(buffer: Any, row: Any, background: Any, take: Any) -> None:
 @njit(
     [types.void(_read_only(_B1, 2), _read_only(_I8, 1), _I8, types.Array(k, 2, "C")) for k in (types.int32, _I8)],
     cache=True,
-)  # type: ignore[untyped-decorator]
+)
 def _choose(masks: Any, column_of: Any, start: int, take: Any) -> None:
     """take[s] of coalition start + s, where 0 is everything and s > 0 is masks[s - 1]; the last one repeats."""
     for s in range(take.shape[0]):
@@ -696,7 +721,7 @@ def _choose(masks: Any, column_of: Any, start: int, take: Any) -> None:
             take[s, j] = -1 if at < 0 or column_of[j] < 0 or masks[at, column_of[j]] else 0
 
 
-@njit(types.void(_read_only(_F8, 3, "A"), _read_only(_F8, 1), types.Array(_F8, 2, "C")), cache=True)  # type: ignore[untyped-decorator]
+@njit(types.void(_read_only(_F8, 3, "A"), _read_only(_F8, 1), types.Array(_F8, 2, "C")), cache=True)
 def _average(out: Any, shares: Any, worth: Any) -> None:
     """worth[s, k] += sum over b of shares[b] out[s, b, k], in the order of b."""
     for s in range(out.shape[0]):
@@ -710,7 +735,7 @@ def _average(out: Any, shares: Any, worth: Any) -> None:
 @njit(
     types.void(_read_only(_B1, 2), types.Array(_F8, 2, "C"), types.Array(_F8, 2, "C"), types.Array(_F4, 2, "C")),
     cache=True,
-)  # type: ignore[untyped-decorator]
+)
 def _residuals(masks: Any, values: Any, difference: Any, residual: Any) -> None:
     """difference - sum of (value in the set, - value outside), rounded after the subtraction, not before."""
     for k in range(values.shape[1]):

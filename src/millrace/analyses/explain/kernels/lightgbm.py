@@ -4,11 +4,12 @@ Reads the text that `Booster.model_to_string()` and `save_model` write, not the 
 write that dump and Python to read it than everything else in an explanation of a thousand rows. Numbers of one kind
 are parsed for all trees in one call. Needs numpy alone: a model file is read without the package `lightgbm`.
 
-What LightGBM predicts and this matches (its `tree.h`): a NaN is 0 unless the split's missing type is NaN; missing
-type Zero sends abs(x) <= 1e-35 and NaN the default way; a category set sends members left and everything else
-right; dart's weights are in the leaves already. A random forest (boosting=rf) predicts from the mean of its trees,
-and so does the ensemble; LightGBM's `raw_score` and `pred_contrib` of a forest are the sum. Covers are row counts
-(`leaf_count`, `internal_count`), which is what `pred_contrib` uses, not the hessian sums in `leaf_weight`.
+What LightGBM predicts and this matches (its `c_api.cpp` and `tree.h`): abs(x) <= 1e-35 is read as 0; a NaN is 0
+unless the split's missing type is NaN; missing type Zero sends 0 and NaN the default way; a category set sends
+members left and everything else right; dart's weights are in the leaves already. A random forest (boosting=rf)
+predicts from the mean of its trees, and so does the ensemble; LightGBM's `raw_score` and `pred_contrib` of a forest
+are the sum. Covers are row counts (`leaf_count`, `internal_count`), which is what `pred_contrib` uses, not the
+hessian sums in `leaf_weight`.
 
 Not here: `linear_tree` (refused by name), early stopping of predictions (`pred_early_stop`, which changes the output
 from row to row and so shows in the additivity check).
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millrace.analyses.explain.kernels.assemble import MOST_OUTPUTS, Nodes, assemble
-from millrace.analyses.explain.kernels.ensemble import Ensemble
+from millrace.analyses.explain.kernels.ensemble import ZERO, Ensemble
 from millrace.run.errors import ModelTrouble, NotSupported
 
 _LINKS = {
@@ -178,7 +179,7 @@ def _nodes(lines: dict[str, list[str]]) -> tuple[Nodes, NDArray[np.int64]]:
 
     nodes = Nodes(
         feature=padded(split["split_feature"], -1),
-        threshold=padded(split["threshold"], 0.0),
+        threshold=padded(_off_zero(split["threshold"]), 0.0),
         left=padded(child("left_child"), -1),
         right=padded(child("right_child"), -1),
         value=np.concatenate([np.zeros(inners), leaf["leaf_value"]])[:, None],
@@ -190,6 +191,12 @@ def _nodes(lines: dict[str, list[str]]) -> tuple[Nodes, NDArray[np.int64]]:
     )
     root = np.where(n_inner > 0, np.cumsum(n_inner) - n_inner, inners + np.cumsum(n_leaves) - n_leaves)
     return nodes, root
+
+
+def _off_zero(threshold: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Thresholds that send -ZERO .. ZERO as one: LightGBM puts 0 for all of it before it looks at a tree."""
+    beside = np.where(threshold >= 0, ZERO, np.nextafter(-ZERO, -np.inf))
+    return np.where(np.abs(threshold) <= ZERO, beside, threshold)
 
 
 def _modes(rule: NDArray[np.int64], threshold: NDArray[np.float64]) -> NDArray[np.int64]:

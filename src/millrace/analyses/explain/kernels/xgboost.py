@@ -300,7 +300,7 @@ def _array(content: bytes, at: int) -> tuple[Any, int]:
     if kind in _NUMBERS and count is not None:
         dtype, size = _NUMBERS[kind]
         return np.frombuffer(content, dtype, count, at), at + count * size
-    members = []
+    members: list[Any] = []
     while len(members) != count:
         marker = kind or content[at : at + 1]
         at += 0 if kind else 1

@@ -1,0 +1,112 @@
+"""A good question: a short text on stdout, progress on stderr, everything in a folder; --json is JSON and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import ITEMS
+from terminal import Ended, millrace
+
+EXPLAIN = ("explain", "--model", "model.txt", "--data", "rows.csv")
+WRITTEN = ("report.html", "result.json", "ledger.jsonl", "values.parquet", "importance.parquet")
+
+
+@pytest.fixture(scope="module")
+def told(desk: Path) -> Ended:
+    return millrace(*EXPLAIN, "--out", "answer", "--engine", "inline", at=desk)
+
+
+def test_an_explanation_is_told_in_sentences_and_says_where_it_lies(told: Ended, desk: Path) -> None:
+    assert told.code == 0, told.err
+    assert "600 rows x 4 features" in told.out
+    assert "age" in told.out
+    assert "Written to answer: report.html, result.json" in told.out
+    for name in WRITTEN:
+        assert (desk / "answer" / name).stat().st_size > 0
+    assert {p.suffix for p in (desk / "answer").iterdir()} >= {".png", ".svg", ".html", ".parquet"}
+
+
+def test_json_is_the_result_and_nothing_else_and_equal_on_every_engine(told: Ended, desk: Path) -> None:
+    done = millrace(*EXPLAIN, "--json", "--engine", "processes", "--cores", "2", at=desk)
+    assert done.code == 0, done.err
+    said = json.loads(done.out)
+    written = json.loads((desk / "answer" / "result.json").read_text())
+    assert said["digest"] == written["digest"]
+    assert said["answer"] == written["answer"]
+    assert said["schema"] == 1
+    assert said["spec"]["model"] == "model.txt"
+    folder = desk / "millrace-runs" / said["run_id"]
+    assert json.loads((folder / "result.json").read_text()) == said
+
+
+def test_an_option_of_the_question_reaches_the_analysis(desk: Path) -> None:
+    done = millrace(
+        *EXPLAIN, "--json", "--limit", "7", "--method", "interventional", "--background", "rows.parquet", at=desk
+    )
+    assert done.code == 0, done.err
+    said = json.loads(done.out)
+    assert said["answer"]["rows"] == 7
+    assert said["answer"]["method"] == "interventional"
+    assert said["spec"]["limit"] == 7
+
+
+def test_fail_on_no_is_0_when_the_analysis_does_not_say_no(desk: Path) -> None:
+    assert millrace(*EXPLAIN, "--fail-on-no", "--quiet", "--limit", "9", at=desk).code == 0
+
+
+def test_a_function_is_called_once_an_item_and_its_values_are_in_order(desk: Path) -> None:
+    done = millrace("run", "simulate:square", "--items", "items.jsonl", "--out", "squares", at=desk)
+    assert done.code == 0, done.err
+    assert f"{ITEMS}" in done.out
+    assert [int(x) for x in (desk / "squares" / "results.jsonl").read_text().split()] == [i * i for i in range(ITEMS)]
+
+
+def test_flat_values_become_a_table_and_limit_takes_the_first_items(desk: Path) -> None:
+    from pyarrow import parquet
+
+    done = millrace("run", "simulate:flat", "--items", "items.jsonl", "--limit", "3", "--out", "flat", at=desk)
+    assert done.code == 0, done.err
+    assert parquet.read_table(desk / "flat" / "results.parquet").to_pylist() == [
+        {"item": i, "half": i / 2} for i in range(3)
+    ]
+
+
+def test_lines_of_a_text_file_and_rows_of_a_table_are_items(desk: Path) -> None:
+    done = millrace("run", "simulate:words", "--items", "items.txt", "--out", "words", "--engine", "inline", at=desk)
+    assert done.code == 0, done.err
+    assert (desk / "words" / "results.jsonl").read_text().split() == ["2", "1"]
+    done = millrace(
+        "run", "builtins:len", "--items", "rows.csv", "--limit", "2", "--out", "rows", "--engine", "inline", at=desk
+    )
+    assert done.code == 0, done.err
+    assert (desk / "rows" / "results.jsonl").read_text().split() == ["4", "4"]
+
+
+def test_no_items_is_an_answer_of_nothing(desk: Path) -> None:
+    done = millrace(
+        "run", "simulate:square", "--items", "none.jsonl", "--out", "nothing", "--engine", "inline", at=desk
+    )
+    assert done.code == 0, done.err
+    assert (desk / "nothing" / "results.jsonl").read_text() == ""
+
+
+def test_a_plan_tells_tasks_time_and_memory_and_runs_nothing(desk: Path) -> None:
+    done = millrace("plan", *EXPLAIN, at=desk)
+    assert done.code == 0, done.err
+    for word in ("tasks", "at once", "core-seconds", "wall time", "memory, worker", "memory, all"):
+        assert word in done.out
+    said = json.loads(millrace("plan", *EXPLAIN, "--json", "--cores", "1", at=desk).out)
+    assert said["slots"] == 1
+    assert said["peak_bytes"] == said["driver_bytes"] + said["worker_bytes"]
+
+
+def test_the_plan_of_a_function_knows_what_is_in_the_store_and_makes_nothing_up(desk: Path) -> None:
+    question = ("run", "simulate:flat", "--items", "items.jsonl", "--store", "planned")
+    before = json.loads(millrace("plan", *question, "--json", at=desk).out)
+    assert (before["tasks"], before["in_store"], before["core_s"]) == (ITEMS, 0, None)
+    assert millrace(*question, "--limit", "5", "--quiet", at=desk).code == 0
+    done = millrace("plan", *question, at=desk)
+    assert "in the store  5" in done.out
+    assert "unknown" in done.out
