@@ -1,4 +1,4 @@
-"""A good question: a short text on stdout, progress on stderr, everything in a folder; --json is JSON and nothing else."""
+"""A good question: a short text on stdout, progress on stderr, all in a folder; --json is JSON and nothing else."""
 
 from __future__ import annotations
 

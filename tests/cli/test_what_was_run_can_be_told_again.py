@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from terminal import millrace
+from terminal import is_one_paragraph, millrace
 
 from millrace.cli.places import folder_of, runs_in
 from millrace.run.errors import WrongQuestion
@@ -99,19 +99,26 @@ def test_the_cache_is_measured_exported_imported_and_made_smaller(ran: Path, tmp
     assert here["size_bytes"] > 0
     assert str(here["entries"]) in millrace("cache", "size", at=ran).out
 
-    exported = tmp_path / "exported"
+    exported, other = tmp_path / "exported.millrace", tmp_path / "other"
     assert f"Copied {here['entries']} entries" in millrace("cache", "export", exported, at=ran).out
-    imported = tmp_path / "other"
-    told = json.loads(millrace("cache", "import", exported, "--store", imported, "--json", at=ran).out)
-    assert told["copied"] == here["entries"]
-    again = json.loads(millrace("cache", "import", exported, "--store", imported, "--json", at=ran).out)
-    assert (again["copied"], again["there_already"]) == (0, here["entries"])
-    used = millrace(*RUN, "--store", imported, "--json", at=ran)
+    assert [path.name for path in tmp_path.iterdir()] == [exported.name]
+    told = json.loads(millrace("cache", "import", exported, "--store", other, "--json", at=ran).out)
+    assert told["entries"] == here["entries"]
+    millrace("cache", "import", exported, "--store", other, "--json", at=ran)
+    assert json.loads(millrace("cache", "size", "--store", other, "--json", at=ran).out)["entries"] == here["entries"]
+    used = millrace(*RUN, "--store", other, "--json", at=ran)
     assert json.loads(used.out)["report"]["outcomes"] == {"cached": 24}
 
-    freed = json.loads(millrace("cache", "evict", "--to", "0B", "--store", imported, "--json", at=ran).out)
+    freed = json.loads(millrace("cache", "evict", "--to", "0B", "--store", other, "--json", at=ran).out)
     assert freed["size_bytes"] == 0
     assert freed["freed_bytes"] > 0
+
+
+def test_what_is_no_export_is_not_taken_in(tmp_path: Path) -> None:
+    (tmp_path / "bytes").write_bytes(b"millrace or not, this is no export\x00\xff")
+    done = millrace("cache", "import", "bytes", at=tmp_path)
+    assert done.code == 2
+    assert is_one_paragraph(done.err)
 
 
 def test_a_cache_that_is_not_there_is_empty_and_is_not_made(tmp_path: Path) -> None:

@@ -10,17 +10,11 @@ import xgboost
 from numpy.typing import NDArray
 from random_trees import random_rows
 
-from millrace.analyses.explain.kernels.ensemble import (
-    Ensemble,
-)
+from millrace.analyses.explain.kernels.ensemble import Ensemble
 
 Rows = NDArray[Any]
-N, P, CATEGORY, FEW = (
-    300,
-    6,
-    4,
-    5,
-)  # columns 4 (codes 0-69) and 5 (codes 0-5) are categories where a model has any
+# Columns 4 (codes 0-69) and 5 (codes 0-5) are categories where a model has any.
+N, P, CATEGORY, FEW = 300, 6, 4, 5
 
 
 def table(missing: float = 0.1) -> Rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +17,8 @@ from millrace.run.errors import WrongQuestion
 from millrace.run.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
-    from millrace.run.ports import Store
     from millrace.settings import Settings
+    from millrace.stores.directory import DirectoryStore
 
 ABOUT = """The store of finished work, which every run of this user looks into before it computes. What is in it can be
 computed again, so it may be made smaller, or deleted, at any time."""
@@ -29,7 +28,7 @@ def command(name: str) -> click.Command:
     entries = (
         Entry("size", "how much is kept, where, and up to what limit", f"{__name__}:size"),
         Entry("evict", "free space: what was not used for longest goes first", f"{__name__}:evict"),
-        Entry("export", "copy everything into a folder, to take to another machine", f"{__name__}:give"),
+        Entry("export", "copy everything into one file, to take to another machine", f"{__name__}:give"),
         Entry("import", "take in what another machine exported", f"{__name__}:take"),
     )
     return Table(name, entries, ABOUT)
@@ -84,77 +83,60 @@ def evict(name: str) -> click.Command:
 def give(name: str) -> click.Command:
     def told(**given: Any) -> int:
         _, place = _of(given)
-        return _copied(place, Path(given["folder"]), given["json"])
+        target = Path(given["file"])
+        draft = target.with_name(f"{target.name}.part")
+        try:
+            with opened(place) as store, draft.open("wb") as file:
+                if store is None:
+                    raise WrongQuestion(f"There is no store at {place} yet: nothing can be exported.")
+                count = store.export(file)
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+        return _told(given, {"store": str(place), "file": str(target), "entries": count}, "Copied", "to")
 
-    about = "Copy every entry into FOLDER, a store of its own: `millrace cache import FOLDER` there, or --store FOLDER."
-    return Sectioned(name, params=[_folder(), _store(), json_option()], callback=told, help=about)
+    about = "Copy every whole entry into FILE: `millrace cache import FILE` takes it in on another machine."
+    return Sectioned(name, params=[_file(), _store(), json_option()], callback=told, help=about)
 
 
 def take(name: str) -> click.Command:
     def told(**given: Any) -> int:
         _, place = _of(given)
-        source = Path(given["folder"])
-        if not source.is_dir():
-            raise WrongQuestion(f"There is no folder {source}: give one that `millrace cache export` made.")
-        return _copied(source, place, given["json"])
+        source = Path(given["file"])
+        if not source.is_file():
+            raise WrongQuestion(f"There is no file {source}: give one that `millrace cache export` made.")
+        place.mkdir(parents=True, exist_ok=True)
+        with opened(place) as store, source.open("rb") as file:
+            assert store is not None  # its folder is there
+            count = store.import_(file)
+        return _told(given, {"store": str(place), "file": str(source), "entries": count}, "Took in", "from")
 
-    about = "Take in every entry of FOLDER, which `millrace cache export` made; entries that are here already stay."
-    return Sectioned(name, params=[_folder(), _store(), json_option()], callback=told, help=about)
-
-
-def copy(source: Store, target: Store) -> tuple[int, int, int]:
-    """Entries copied, bytes of them, and entries that were there already. Verified on the way: `get` gives whole values
-    only."""
-    copied = copied_bytes = there = 0
-    have = set(target.keys())
-    for key in source.keys():  # noqa: SIM118 - a store is no mapping
-        if key in have:
-            there += 1
-            continue
-        stored = source.get(key)
-        if stored is not None:
-            target.put(key, stored.value)
-            copied, copied_bytes = copied + 1, copied_bytes + stored.size_bytes
-    target.flush()
-    return copied, copied_bytes, there
+    about = "Take in the entries of FILE, which `millrace cache export` made; those that are here already stay."
+    return Sectioned(name, params=[_file(), _store(), json_option()], callback=told, help=about)
 
 
 @contextmanager
-def opened(place: Path) -> Iterator[Store | None]:
+def opened(place: Path) -> Iterator[DirectoryStore | None]:
     """The store there; None, and nothing made, when there is none yet."""
-    from millrace.compose import open_store
+    from millrace.stores.directory import DirectoryStore
 
     if not place.is_dir():
         yield None
         return
-    store = open_store(os.fspath(place))
+    store = DirectoryStore(place)
     try:
         yield store
     finally:
         store.close()
 
 
-def _copied(source: Path, target: Path, as_json: bool) -> int:
-    from millrace.compose import open_store
-
-    if source.resolve() == target.resolve():
-        raise WrongQuestion(f"{source} is the store itself: give another folder.")
-    with opened(source) as store:
-        if store is None:
-            copied, copied_bytes, there = 0, 0, 0
-        else:
-            into = open_store(os.fspath(target))
-            try:
-                copied, copied_bytes, there = copy(store, into)
-            finally:
-                into.close()
-    if as_json:
-        told = {"copied": copied, "copied_bytes": copied_bytes, "there_already": there}
-        say_json({"from": str(source), "to": str(target), **told})
+def _told(given: dict[str, Any], facts: dict[str, Any], done: str, way: str) -> int:
+    if given["json"]:
+        say_json(facts)
     else:
+        size = format_bytes(Path(facts["file"]).stat().st_size)
         click.echo(
-            f"Copied {copied:,} entries ({format_bytes(copied_bytes)}) from {shown(source)} to {shown(target)}; "
-            f"{there:,} were there already."
+            f"{done} {facts['entries']:,} entries {way} {facts['file']} ({size}); the store is {facts['store']}."
         )
     return 0
 
@@ -171,5 +153,5 @@ def _store() -> Option:
     return Option(["--store"], type=click.Path(file_okay=False), metavar="DIR", help=about, section=QUESTION)
 
 
-def _folder() -> Argument:
-    return Argument(["folder"], "FOLDER", "a store to take along", type=click.Path(file_okay=False))
+def _file() -> Argument:
+    return Argument(["file"], "FILE", "entries of a store, to take along", type=click.Path(dir_okay=False))

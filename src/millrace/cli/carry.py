@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from millrace.cli.options import flag
+from millrace.cli.places import refused
 from millrace.cli.progress import watcher
+from millrace.run.errors import WrongQuestion
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -42,6 +45,10 @@ def worked(given: Mapping[str, Any], work: Callable[[Machine], Any]) -> Any:
     from millrace.compose import load_settings
 
     settings = load_settings({name: given[name] for name in ("engine", "cores", "memory", "nice")})
+    for name in ("out", "store"):  # now, and not when the work is done
+        why = refused(Path(given[name])) if given[name] else ""
+        if why:
+            raise WrongQuestion(f"{flag(name)} {given[name]} cannot be written to: {why}. Give another folder.")
     with watcher(settings.progress, given["quiet"]) as watch, stoppable() as stopped_by:
 
         def opened(run: Run) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import click
 
 from millrace.cli.console import columns, say, say_json
 from millrace.cli.options import Sectioned, json_option
+from millrace.cli.places import refused
 from millrace.cli.table import Entry, Table
 from millrace.run.errors import MillraceError, WrongQuestion
 from millrace.run.units import format_bytes
@@ -87,19 +87,11 @@ def complaints(settings: Settings) -> list[str]:
         )
     for name in ("store", "runs"):
         place = getattr(settings, name)
-        refused = _refused(Path(place))
-        if refused:
-            found.append(f"{name} = {place} (from {settings.origin(name)}) cannot be written to: {refused}.")
+        why = refused(Path(place))
+        if why:
+            found.append(f"{name} = {place} (from {settings.origin(name)}) cannot be written to: {why}.")
     try:
         host.scratch(settings.scratch)
-    except MillraceError as refused:
-        found.append(str(refused))
+    except MillraceError as error:
+        found.append(str(error))
     return found
-
-
-def _refused(place: Path) -> str:
-    """Why nothing can be written below; it may yet have to be made."""
-    there = next(path for path in (place, *place.parents) if path.exists())
-    if not there.is_dir():
-        return f"{there} is not a directory"
-    return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} does not allow it"

@@ -18,17 +18,20 @@ _TAIL_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A run in short. `state` is "running or killed" while its ledger has no end. `tasks` and `wall_s` are None until
-    then."""
+    """A run in short. `from_ns`, of the monotonic clock, orders runs of one second. `state` is "running or killed" while
+    its ledger has no end; `tasks` and `wall_s` are None until then. `error`: the first line of what ended it badly.
+    """
 
     run_id: str
     folder: Path
     analysis: str
     started_at: str
+    from_ns: int
     state: str
     tasks: int | None
     wall_s: float | None
     digest: str
+    error: str
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -39,7 +42,7 @@ class Past:
 def runs_in(place: Path) -> list[Past]:
     """The runs of a folder, oldest first; what is no run is passed over."""
     found = [past for folder in _folders(place) if (past := past_of(folder)) is not None]
-    return sorted(found, key=lambda past: (past.started_at, past.run_id))
+    return sorted(found, key=lambda past: (past.started_at, past.from_ns))
 
 
 def past_of(folder: Path) -> Past | None:
@@ -57,10 +60,12 @@ def past_of(folder: Path) -> Past | None:
         folder=folder,
         analysis=head["analysis"],
         started_at=head["started_at"],
+        from_ns=head["from_ns"],
         state=end["state"] if end else "running or killed",
         tasks=end["computed"] + end["cached"] if end else None,
         wall_s=(end["to_ns"] - head["from_ns"]) / 1e9 if end else None,
         digest=answer["digest"] if answer else "",
+        error=end["error"] if end else "",
     )
 
 
@@ -87,6 +92,14 @@ def folder_of(named: str, place: Path) -> Path:
     alike = difflib.get_close_matches(named, names, 1, 0.5)
     hint = f"is {alike[0]} meant?" if alike else "`millrace runs` lists what there is; a run's folder will do, too."
     raise WrongQuestion(f"There is no run {named!r} in {place}; {hint}")
+
+
+def refused(place: Path) -> str:
+    """Why nothing can be written below `place`, which may yet have to be made; "" when it can."""
+    there = next(path for path in (place, *place.absolute().parents) if path.exists())
+    if not there.is_dir():
+        return f"{there} is not a directory"
+    return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} does not allow it"
 
 
 def _folders(place: Path) -> list[Path]:

@@ -44,7 +44,7 @@ class Pace:
 
 
 def described(progress: Progress, rate: float | None, budget_bytes: int) -> str:
-    """ "1,200 of 4,000 (30 %), 85/s, 33s to go, 310MiB of 4GiB, 12 from the store"."""
+    """ "1,200 of 4,000 (30 %), 85/s, 33s to go, driver 310MiB of 4GiB, 12 from the store"."""
     total = progress.total
     parts = [f"{progress.finished:,}"]
     if total:
@@ -55,7 +55,7 @@ def described(progress: Progress, rate: float | None, budget_bytes: int) -> str:
             parts.append(f"{format_duration((total - progress.finished) / rate)} to go")
     if progress.private_bytes > 0:
         of = f" of {format_bytes(budget_bytes)}" if budget_bytes else ""
-        parts.append(f"{format_bytes(progress.private_bytes)}{of}")
+        parts.append(f"driver {format_bytes(progress.private_bytes)}{of}")
     if progress.cached:
         parts.append(f"{progress.cached:,} from the store")
     if progress.failed:

@@ -9,7 +9,7 @@ import click
 from millrace.cli.carry import shown
 from millrace.cli.console import say, say_json
 from millrace.cli.options import Argument, Sectioned, json_option
-from millrace.cli.places import folder_of
+from millrace.cli.places import folder_of, past_of
 
 HELP = """Where the core-seconds of RUN went; its report.html is written again.
 
@@ -32,6 +32,9 @@ def report(**given: Any) -> int:
         say_json(told.as_dict())
         return 0
     click.echo(f"Run {told.run_id}")
+    past = past_of(folder)
+    if past is not None and past.state != "done":
+        click.echo(f"Ended as {past.state}{f': {past.error}' if past.error else ''}")
     say(told.lines())
     for note in told.accounting.notes:
         click.echo(f"Note: {note}")

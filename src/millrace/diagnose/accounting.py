@@ -177,7 +177,7 @@ def account(history: History, timeline: Timeline | None = None) -> Accounting:
     return Accounting(
         run_id=str(header.get("run_id", "")),
         analysis=str(header.get("analysis", "")),
-        engine=str(header.get("engine", "")),
+        engine=str(header.get("engine") or "none").removesuffix("Engine").lower(),
         state=str(end.get("state", "done")) if timeline.whole else "killed",
         slots=len(timeline.lanes),
         wall_ns=timeline.wall_ns,
@@ -253,9 +253,7 @@ def _ideal(timeline: Timeline, states: NDArray[np.int64]) -> int:
     begins = np.concatenate(
         [np.zeros(0, np.int64), *(lane.begins[r] for lane, r in zip(timeline.lanes, ran, strict=True))]
     )
-    ends = np.concatenate(
-        [np.zeros(0, np.int64), *(lane.ends[r] for lane, r in zip(timeline.lanes, ran, strict=True))]
-    )
+    ends = np.concatenate([np.zeros(0, np.int64), *(lane.ends[r] for lane, r in zip(timeline.lanes, ran, strict=True))])
     durations = (ends - begins)[np.argsort(begins, kind="stable")]
     if len(timeline.lanes) == 1:
         return int(durations.sum())
@@ -310,20 +308,17 @@ def _median(values: NDArray[np.int64]) -> int:
 def summary(accounting: Accounting) -> list[tuple[str, str]]:
     """Five to nine (what, text) lines in plain words, for the end of every run."""
     a = accounting
-    slots = f"{a.slots} slot{'s' * (a.slots != 1)}"
     lines = [
         (
             "time",
-            f"{format_duration(a.wall_ns / 1e9)} on {slots} ({a.engine}), {a.core_ns / 1e9:,.1f} core-seconds",
+            f"{format_duration(a.wall_ns / 1e9)} on {slots(a)} ({a.engine}), {a.core_ns / 1e9:,.1f} core-seconds",
         )
     ]
     if not a.whole:
         lines.append(("ended", "the driver was killed; all of this is up to its last record"))
     waiting = f", {percent(a.share('off_cpu'))} waiting" if a.share("off_cpu") >= 0.001 else ""
     lines.append(("analysis", f"{percent(a.share('on_cpu', 'off_cpu'))} of the core-seconds{waiting}"))
-    others = sorted(
-        (p for p in PARTS if p not in ("on_cpu", "off_cpu", "unexplained")), key=lambda p: -a.parts_ns[p]
-    )
+    others = sorted((p for p in PARTS if p not in ("on_cpu", "off_cpu", "unexplained")), key=lambda p: -a.parts_ns[p])
     told = [f"{PARTS[p]} {percent(a.share(p))}" for p in others[:4] if a.share(p) >= 0.001]
     lines.append(("besides", ", ".join([*told, f"unexplained {percent(a.share('unexplained'))}"])))
     lines.append(
@@ -343,11 +338,7 @@ def summary(accounting: Accounting) -> list[tuple[str, str]]:
         )
     if a.memory_bytes:
         of = f" of {format_bytes(a.budget_bytes)}" if a.budget_bytes else ""
-        driver = (
-            f"{format_bytes(a.driver_peak_bytes)} in the driver"
-            if a.whole
-            else "the driver's own is not known"
-        )
+        driver = f"{format_bytes(a.driver_peak_bytes)} in the driver" if a.whole else "the driver's own is not known"
         lines.append(("memory", f"at most {format_bytes(a.memory_bytes)}{of} ({driver})"))
     return lines
 
@@ -362,9 +353,11 @@ def _task_line(a: Accounting) -> str:
     if a.lost_attempts:
         told.append(f"{a.lost_attempts:,} attempt{'s' * (a.lost_attempts != 1)} lost")
     rates = a.rates()
-    return (
-        f"{', '.join(told)}; {rates['per_minute']:,.4g} a minute, {rates['per_core_s']:,.3g} per core-second"
-    )
+    return f"{', '.join(told)}; {rates['per_minute']:,.4g} a minute, {rates['per_core_s']:,.3g} per core-second"
+
+
+def slots(accounting: Accounting) -> str:
+    return f"{accounting.slots} slot{'s' * (accounting.slots != 1)}"
 
 
 def percent(share: float) -> str:

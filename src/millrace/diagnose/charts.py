@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from millrace.diagnose.accounting import PARTS, Accounting, percent
+from millrace.diagnose.accounting import PARTS, Accounting, percent, slots
 from millrace.diagnose.timeline import KINDS, Timeline, shares
 from millrace.run.errors import MissingExtra
 from millrace.run.ledger import STATES
@@ -57,7 +57,8 @@ def core_seconds(accounting: Accounting) -> Spec:
     a = accounting
     parts = [p for p in PARTS if p != "unexplained" and a.parts_ns[p] > 0]
     parts = [*sorted(parts, key=lambda p: (p not in ("on_cpu", "off_cpu"), -a.parts_ns[p])), "unexplained"]
-    rows, at = [], 0.0
+    rows: list[dict[str, Any]] = []
+    at = 0.0
     for part in parts:
         share = a.share(part)
         told = {"part": part, "what": PARTS[part], "low": round(at, 5), "high": round(at + share, 5)}
@@ -89,10 +90,10 @@ def core_seconds(accounting: Accounting) -> Spec:
     analysis = percent(a.share("on_cpu", "off_cpu"))
     return _spec(
         f"{analysis} of the core-seconds went into the analysis",
-        f"{a.slots} slots for {format_duration(a.wall_ns / 1e9)} are {a.core_ns / 1e9:,.1f} core-seconds. "
+        f"{slots(a)} for {format_duration(a.wall_ns / 1e9)} are {a.core_ns / 1e9:,.1f} core-seconds. "
         "Each part stands where it lies in the whole.",
         f"Bar of {a.core_ns / 1e9:.1f} core-seconds: " + ", ".join(row["row"] for row in rows),
-        height={"step": 24},
+        height=24 * len(labels),
         data={"values": rows},
         encoding=encoding,
         layer=[
@@ -128,13 +129,13 @@ def lanes(timeline: Timeline, history: History) -> Spec:
         data={"values": rows},
         mark={"type": "rect", "aria": False, "strokeWidth": 0.5, **({"stroke": "white"} if thin else {})},
         encoding={
-            "x": _time_axis(unit),
+            "x": _time_axis(timeline),
             "x2": {"field": "to"},
             "y": {"field": "low", "type": "quantitative", "title": "slot", "axis": axis,
                   "scale": {"domain": [0, max(1, len(labels))], "reverse": True, "nice": False}},
             "y2": {"field": "high"},
             "color": _colours("label", colours),
-            **({} if thin else {"stroke": _colours("label", colours, legend=False)}),
+            **({} if thin else {"stroke": _colours("label", colours)}),
             "tooltip": tip,
         },
     )  # fmt: skip
@@ -173,22 +174,18 @@ def _name(history: History, row: int) -> str:
 
 def _steps(timeline: Timeline) -> tuple[list[dict[str, Any]], list[str]]:
     """Stacked shares in steps, as fine as MARKS allows. Many slots share a lane."""
-    slots = len(timeline.lanes)
-    together = -(-slots // LANES)
-    starts = range(0, slots, together)
+    count = len(timeline.lanes)
+    together = -(-count // LANES)
+    starts = range(0, count, together)
     bins = 400
     while True:
         each = shares(timeline, bins)
         mixed = np.stack([each[first : first + together].mean(axis=0) for first in starts])
-        rows = [
-            row
-            for place, of_lane in enumerate(mixed)
-            for row in _stacked(of_lane, place, timeline.wall_ns / bins)
-        ]
+        rows = [row for place, of_lane in enumerate(mixed) for row in _stacked(of_lane, place, timeline.wall_ns / bins)]
         if len(rows) <= MARKS or bins <= 10:
             break
         bins = int(bins * max(0.5, min(0.9, MARKS / len(rows))))
-    return rows, [str(f) if together == 1 else f"{f}–{min(slots, f + together) - 1}" for f in starts]
+    return rows, [str(f) if together == 1 else f"{f}–{min(count, f + together) - 1}" for f in starts]
 
 
 def _stacked(mixed: NDArray[Any], place: int, step: float) -> list[dict[str, Any]]:
@@ -224,9 +221,7 @@ def utilisation(timeline: Timeline) -> Spec:
         for b in np.flatnonzero(mixed[code] > 0.0005).tolist()
     ]  # fmt: skip
     lows = float((mixed[KINDS.index("task")] < 0.5).mean())
-    said = (
-        f"less than half of them in {percent(lows)} of the time" if lows else "never less than half of them"
-    )
+    said = f"less than half of them in {percent(lows)} of the time" if lows else "never less than half of them"
     return _spec(
         f"{percent(_busy(timeline))} of the slots were in a task on average, {said}",
         "What part of the slots was doing what, over time.",
@@ -235,24 +230,24 @@ def utilisation(timeline: Timeline) -> Spec:
         data={"values": rows},
         mark={"type": "rect", "aria": False, "strokeWidth": 0.5},
         encoding={
-            "x": _time_axis(unit),
+            "x": _time_axis(timeline),
             "x2": {"field": "to"},
             "y": {"field": "low", "type": "quantitative", "title": "share of slots", "scale": {"domain": [0, 1]},
                   "axis": {"format": "%", "tickCount": 5}},
             "y2": {"field": "high"},
             "color": _colours("label", {KIND_LABELS[k]: k for k in kinds}),
-            "stroke": _colours("label", {KIND_LABELS[k]: k for k in kinds}, legend=False),
+            "stroke": _colours("label", {KIND_LABELS[k]: k for k in kinds}),
             "tooltip": [{"field": "label", "title": "what"}, {"field": "share", "format": ".1%"},
                         {"field": "from", "title": f"from ({unit})", "format": ".4~g"}],
         },
     )  # fmt: skip
 
 
-def _time_axis(unit: str) -> Spec:
-    return {
-        "field": "from", "type": "quantitative", "title": f"time since the start ({unit})", "scale": {"nice": False},
-        "axis": {"grid": False},
-    }  # fmt: skip
+def _time_axis(timeline: Timeline) -> Spec:
+    scale, unit = _time_unit(timeline.wall_ns)
+    domain = {"domain": [0, _figure(timeline.wall_ns * scale) or 1], "nice": False}
+    title = f"time since the start ({unit})"
+    return {"field": "from", "type": "quantitative", "title": title, "scale": domain, "axis": {"grid": False}}
 
 
 def durations(history: History, accounting: Accounting) -> Spec:
@@ -320,9 +315,7 @@ def _busy(timeline: Timeline) -> float:
 def _mixture(timeline: Timeline) -> str:
     total = max(1, timeline.wall_ns * len(timeline.lanes))
     told = {k: sum(lane.total_ns(k) for lane in timeline.lanes) / total for k in KINDS}
-    return ", ".join(
-        f"{KIND_LABELS[k]} {percent(s)}" for k, s in sorted(told.items(), key=lambda t: -t[1]) if s
-    )
+    return ", ".join(f"{KIND_LABELS[k]} {percent(s)}" for k, s in sorted(told.items(), key=lambda t: -t[1]) if s)
 
 
 def _time_unit(wall_ns: int) -> tuple[float, str]:
@@ -337,7 +330,7 @@ def _colours(field: str, kinds: Mapping[str, str], legend: bool = True) -> Spec:
     return {
         "field": field, "type": "nominal", "title": None,
         "scale": {"domain": list(kinds), "range": [COLOURS[k] for k in kinds.values()]},
-        "legend": _legend() if legend else None,
+        "legend": _legend() if legend and kinds else None,  # an empty legend has no size
     }  # fmt: skip
 
 
@@ -346,7 +339,7 @@ def _legend() -> Spec:
         "orient": "top",
         "title": None,
         "offset": 14,
-        "columns": {"expr": "width < 360 ? 2 : width < 560 ? 4 : 6"},
+        "columns": {"expr": "width < 300 ? 2 : width < 480 ? 3 : width < 600 ? 5 : 6"},
     }
 
 
@@ -355,14 +348,8 @@ def _figure(value: float) -> float:
 
 
 def _spec(title: str, subtitle: str, description: str, **rest: Any) -> Spec:
-    lines: Sequence[str] = textwrap.wrap(subtitle.strip(), 105)
-    return {
-        "$schema": SCHEMA,
-        "title": {"text": title, "subtitle": lines} if lines else title,
-        "description": description,
-        "width": "container",
-        **rest,
-    }
+    said = {"text": title, "subtitle": textwrap.wrap(subtitle, 105)}
+    return {"$schema": SCHEMA, "title": said, "description": description, "width": "container", **rest}
 
 
 def theme(dark: bool = False) -> Spec:
@@ -387,7 +374,7 @@ def theme(dark: bool = False) -> Spec:
             "symbolType": "square", "labelLimit": 220, "columnPadding": 14, "rowPadding": 4,
         },
         "text": {"color": ink, "fontSize": 12},
-        "rule": {"color": quiet},
+        "rule": {"color": ink},
     }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millrace.diagnose import charts
-from millrace.diagnose.accounting import PARTS, Accounting, account, percent, summary
+from millrace.diagnose.accounting import PARTS, Accounting, account, percent, slots, summary
 from millrace.diagnose.timeline import lay_out
 from millrace.run.errors import MissingExtra
 from millrace.run.units import format_bytes, format_duration
@@ -92,9 +92,7 @@ def run_sections(history: History) -> list[Section]:
 
 def _parts_table(a: Accounting) -> list[list[Any]]:
     rows = [
-        [PARTS[p], percent(a.share(p)), _seconds(a.parts_ns[p])]
-        for p in PARTS
-        if a.parts_ns[p] or p == "unexplained"
+        [PARTS[p], percent(a.share(p)), _seconds(a.parts_ns[p])] for p in PARTS if a.parts_ns[p] or p == "unexplained"
     ]
     if not a.throttled_known:
         rows.append([PARTS["throttled"], "not known", "not known"])
@@ -157,7 +155,7 @@ def _facts_table(history: History, a: Accounting) -> list[list[Any]]:
     header = history.header
     rows: list[list[Any]] = [
         ["run", a.run_id], ["analysis", a.analysis], ["started", header.get("started_at", "")], ["ended", a.state],
-        ["engine", f"{a.engine}, {a.slots} slots"],
+        ["engine", f"{a.engine}, {slots(a)}"],
         ["memory allowed", format_bytes(a.budget_bytes) if a.budget_bytes else "no limit"],
         ["seed", header.get("seed", "")],
     ]  # fmt: skip
@@ -206,8 +204,9 @@ def _figure(number: int, section: Section) -> str:
     marks = len(spec.get("data", {}).get("values", ())) if isinstance(spec.get("data"), Mapping) else 0
     renderer = "canvas" if marks > CANVAS_MARKS else "svg"
     data = json.dumps(spec, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    caption = (f"<strong>{said}</strong>" if said else "") + (f"<span>{more}</span>" if more else "")
     return (
-        f"<figure><figcaption>{f'<strong>{said}</strong>' if said else ''}{f'<span>{more}</span>' if more else ''}</figcaption>"
+        f"<figure><figcaption>{caption}</figcaption>"
         f'<div class="chart" role="img" aria-label="{label}" data-renderer="{renderer}" data-spec="c{number}"></div>'
         f'<script type="application/json" id="c{number}">{data}</script></figure>'
     )
@@ -217,18 +216,13 @@ def _joined(text: Any) -> str:
     return " ".join(map(str, text)) if isinstance(text, Sequence) and not isinstance(text, str) else str(text)
 
 
-_NUMBER = re.compile(
-    r"[<≤]?\s?[-−+]?[\d.,]+(e[-+]?\d+)?\s?\S{0,4}|–|not known|not measured|[\d.]+[a-z]+[\d.]+[a-z]+"
-)
+_NUMBER = re.compile(r"[<≤]?\s?[-−+]?[\d.,]+(e[-+]?\d+)?\s?\S{0,4}|–|not known|not measured|[\d.]+[a-z]+[\d.]+[a-z]+")
 
 
 def _table(rows: Sequence[Sequence[Any]], title: str) -> str:
     """The first column heads its row; columns of figures stand right."""
     head, *body = [[_cell(cell) for cell in row] for row in rows]
-    right = [
-        bool(body) and all(_NUMBER.fullmatch(row[j]) for row in body if j < len(row))
-        for j in range(len(head))
-    ]
+    right = [bool(body) and all(_NUMBER.fullmatch(row[j]) for row in body if j < len(row)) for j in range(len(head))]
     css = [' class="n"' if r else "" for r in right]
     top = "".join(f'<th scope="col"{c}>{_text(cell)}</th>' for cell, c in zip(head, css, strict=True))
     lines = []
@@ -246,7 +240,8 @@ def _cell(value: Any) -> str:
 
 
 def _text(value: str) -> str:
-    return html.escape(value, quote=False)
+    """Escaped, and a figure stays beside its per cent sign."""
+    return html.escape(value, quote=False).replace(" %", "\u00a0%")
 
 
 def _script() -> str:
@@ -282,9 +277,9 @@ draw();
 """
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1c2127; --quiet: #5b6470; --line: #dde1e6; --page: #fff; --soft: #f5f7f9; --link: #1f6fb4; }
+:root { color-scheme: light dark; --ink: #1c2127; --quiet: #5b6470; --line: #dde1e6; --page: #fff; --link: #1f6fb4; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e8eaed; --quiet: #aab2bd; --line: #3a4149; --page: #15181c; --soft: #1d2126; --link: #8cbfe6; }
+  :root { --ink: #e8eaed; --quiet: #aab2bd; --line: #3a4149; --page: #15181c; --link: #8cbfe6; }
 }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }
@@ -293,7 +288,7 @@ body { margin: 0; background: var(--page); color: var(--ink);
 main { max-width: 54rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
 h1 { font-size: 1.75rem; line-height: 1.25; margin: 0 0 1rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; line-height: 1.3; margin: 0 0 .75rem; }
-section { padding-top: 2.5rem; }
+section { padding-top: 2.25rem; }
 a { color: var(--link); text-underline-offset: .15em; }
 nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: 0; padding: 0; font-size: .9rem; }
 section > ul { padding-left: 1.2rem; margin: 0 0 1rem; }
@@ -313,7 +308,10 @@ footer { margin-top: 3rem; color: var(--quiet); font-size: .8rem; }
 @media print { nav { display: none; } section { break-inside: avoid; } }
 """
 
-_POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; font-src data:"
+)
 """Nothing may be loaded. 'unsafe-eval': Vega compiles the expressions of a spec."""
 
 _PAGE = f"""<!doctype html>

@@ -78,7 +78,10 @@ class Timeline:
 
 
 def lay_out(history: History) -> Timeline:
-    """The timeline of a run, from what its ledger holds; without an `end` record, up to the last thing written."""
+    """The timeline of a run, from what its ledger holds; without an `end` record, up to the last thing written.
+
+    A run that needed no engine (all was in the store) has the driver as its one slot.
+    """
     columns = {
         name: np.array(history.columns[name], dtype=np.int64)
         for name in ("state", "worker", "sent_ns", "started_ns", "ended_ns")
@@ -89,7 +92,7 @@ def lay_out(history: History) -> Timeline:
     last = max((s.to_ns for s in history.spans), default=begin)
     end = int(history.end["to_ns"]) if whole else max(last, int(columns["ended_ns"].max(initial=begin)))
     end = max(begin, end)
-    slots = max(int(history.header["slots"]), int(columns["worker"].max(initial=-1)) + 1)
+    slots = max(1, int(history.header.get("slots") or 1), int(columns["worker"].max(initial=-1)) + 1)
     spans = _spans(history, slots, begin, end)
     quiet = _quiet(columns, measured, spans, begin, end)
     rows = [np.flatnonzero(measured & (columns["worker"] == slot)) for slot in range(slots)]

@@ -6,6 +6,7 @@ back: objects, variable-width strings, overlapping fields and foreign dtypes (bf
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,13 +97,19 @@ def scalar(told: Any, data: bytes) -> Any:
     return np.ndarray((1,), _dtype(told), buffer=data)[0]
 
 
-def view(told: Any, shape: list[int], order: str, buffer: Any, offset: int) -> numpy.ndarray[Any, Any]:
+def view(told: Any, shape: list[int], order: Any, buffer: Any, offset: int) -> numpy.ndarray[Any, Any]:
     """The array over `buffer`, read-only. ValueError or TypeError when the buffer is too small for it."""
     import numpy as np
 
-    array = np.ndarray(tuple(shape), _dtype(told), buffer=buffer, offset=offset, order=order)  # type: ignore[arg-type]
-    array.flags.writeable = False
-    return array
+    dtype = _dtype(told)
+    size_bytes = math.prod(shape) * dtype.itemsize
+    if size_bytes == 0 or min(shape, default=1) < 0:
+        empty = np.zeros(tuple(shape), dtype, order=order)
+        empty.flags.writeable = False
+        return empty
+    # By way of `frombuffer`: an array made over a read-only memoryview of writable memory can be made writable again.
+    flat = np.frombuffer(buffer, np.uint8, size_bytes, offset).view(dtype)
+    return flat.reshape(tuple(shape), order=order)
 
 
 def chunks(array: numpy.ndarray[Any, Any]) -> Iterator[memoryview]:
@@ -114,12 +121,12 @@ def chunks(array: numpy.ndarray[Any, Any]) -> Iterator[memoryview]:
     flags = array.flags
     if flags.c_contiguous or flags.f_contiguous:
         flat = array.reshape(-1, order="C" if flags.c_contiguous else "F")
-        yield memoryview(flat.view(np.uint8) if flat.dtype.itemsize else b"").toreadonly()
+        yield flat.view(np.uint8).data.toreadonly()
         return
     count = max(1, CHUNK_BYTES // array.itemsize)
     pieces = np.nditer(array, ["external_loop", "buffered", "zerosize_ok"], ["readonly"], buffersize=count, order="C")
     for piece in pieces:
-        yield memoryview(piece.tobytes())
+        yield memoryview(np.asarray(piece).tobytes())
 
 
 def npy_header(described: Described) -> bytes:

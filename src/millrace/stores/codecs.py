@@ -136,7 +136,15 @@ def decode(tree: Buffer, image: Buffer = None) -> Any:
         if image is None:
             return _decode_alone(tree)
         return msgspec.msgpack.decode(tree, ext_hook=partial(_extension, image))
-    except (ValueError, TypeError, LookupError, ArithmeticError, struct.error, RecursionError, NotImplementedError) as e:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        struct.error,
+        RecursionError,
+        NotImplementedError,
+    ) as e:
         raise Damaged(f"no stored value: {type(e).__name__}: {e}") from e
 
 
@@ -317,8 +325,9 @@ def _extension(image: Buffer, code: int, data: memoryview) -> Any:
     if code == SCALAR:
         return arrays.scalar(*content)
     if code == ARRAY:
-        return arrays.view(*content, 0)
-    if code == NUMPY_TEXT or code == NUMPY_BYTES:
+        descr, shape, order, data = content
+        return arrays.view(descr, shape, order, data, 0)
+    if code in (NUMPY_TEXT, NUMPY_BYTES):
         return arrays.numpy_text(content)
     if code == ARROW:
         kind, data = content

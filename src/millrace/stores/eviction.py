@@ -9,6 +9,7 @@ names is taken away by the next eviction. Space is freed before anything new is 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -63,9 +64,10 @@ class Survey:
 
 def size_bytes(home: Home, index: Index | None) -> int:
     """Bytes of segments and large files, and of the index beyond that of an empty store."""
-    total = sum(entry.stat().st_size for entry in os.scandir(home.segments))
-    for path in home.object_paths():
-        with contextlib.suppress(FileNotFoundError):
+    total = 0
+    segment_paths = (f"{home.segments}/{name}" for name in os.listdir(home.segments))
+    for path in itertools.chain(segment_paths, home.object_paths()):
+        with contextlib.suppress(FileNotFoundError):  # another process evicts
             total += os.stat(path).st_size
     return total + (index.extra_bytes() if index is not None else 0)
 
@@ -103,11 +105,12 @@ def evict(home: Home, index: Index, pinned: set[bytes], limit_bytes: int) -> Non
 
 def _survey(home: Home, index: Index, pinned: set[bytes]) -> Survey:
     found: dict[int, Segment] = {}
-    for entry in os.scandir(home.segments):
-        number = segments.number_of(entry.name)
+    for name in os.listdir(home.segments):
+        number = segments.number_of(name)
         if number is not None:
-            status = entry.stat()
-            found[number] = Segment(Path(entry.path), status.st_size, segments.last_use_ns(status))
+            path = home.segments / name
+            status = os.stat(path)
+            found[number] = Segment(path, status.st_size, segments.last_use_ns(status))
     words: set[Word] = set()
     count = 0
     for _, word in index.slots():

@@ -37,6 +37,7 @@ _TAG_HEAD = struct.Struct("<I")
 _LEAST_BUCKETS = 64
 _MOST_LOAD = 0.65
 _SCAN_BYTES = 1 << 20
+_EMPTY = bytes(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,18 @@ def _buckets_for(count: int) -> int:
     return buckets
 
 
+def _matches(found: list[tuple[int, Place]], at: int, data: bytes, tag: bytes) -> None:
+    i = data.find(tag)
+    while i >= 0:
+        if not i % _SLOT.size and i + _SLOT.size <= len(data):
+            word = _WORD.unpack_from(data, i + 8)[0]
+            if word:
+                found.append((at + i, unpacked(word)))
+        i = data.find(tag, i + 1)
+
+
 class Index:
-    """An open table. `find` is for everybody; `set`, `add` only under the store's lock."""
+    """An open table. `find` is for everybody; `set` only under the store's lock."""
 
     def __init__(self, fd: int, buckets: int) -> None:
         self._fd = fd
@@ -108,48 +119,49 @@ class Index:
     def close(self) -> None:
         os.close(self._fd)
 
+    def inode(self) -> int:
+        return os.fstat(self._fd).st_ino
+
     def moved(self) -> bool:
         """A newer table has taken the place of this one."""
-        return os.pread(self._fd, 8, _MOVED_AT) != bytes(8)
+        return os.pread(self._fd, 8, _MOVED_AT) not in (_EMPTY, b"")
 
-    def find(self, raw_key: bytes) -> Iterator[tuple[int, Place]]:
+    def find(self, raw_key: bytes) -> list[tuple[int, Place]]:
         """Slots that may be of this key, as (position in the file, place); usually none or one."""
         tag = tag_of(raw_key)
+        found: list[tuple[int, Place]] = []
+        for at, data in self._buckets_of(tag):
+            _matches(found, at, data, tag)
+        return found
+
+    def look(self, raw_key: bytes) -> tuple[list[tuple[int, Place]], int]:
+        """The same, and the position of the slot where a new entry of this key goes; 0 when the table is full."""
+        tag = tag_of(raw_key)
+        found: list[tuple[int, Place]] = []
+        for at, data in self._buckets_of(tag):
+            _matches(found, at, data, tag)
+            places = _BUCKET.unpack(data.ljust(_BUCKET_BYTES, b"\0"))[1::2]
+            if 0 in places:
+                return found, at + places.index(0) * _SLOT.size
+        return found, 0
+
+    def _buckets_of(self, tag: bytes) -> Iterator[tuple[int, bytes]]:
+        """The bucket of a tag, and the following ones as long as they are full."""
         bucket = _TAG_HEAD.unpack_from(tag)[0] & (self._buckets - 1)
         for _ in range(self._buckets):
             at = _DATA_AT + bucket * _BUCKET_BYTES
             data = os.pread(self._fd, _BUCKET_BYTES, at)
-            i = data.find(tag)
-            while i >= 0:
-                if not i % _SLOT.size and i + _SLOT.size <= len(data):
-                    word = _WORD.unpack_from(data, i + 8)[0]
-                    if word:
-                        yield at + i, unpacked(word)
-                i = data.find(tag, i + 1)
-            if len(data) < _BUCKET_BYTES or data[-8:] == bytes(8):
+            yield at, data
+            if len(data) < _BUCKET_BYTES or data[-8:] == _EMPTY:
                 return
             bucket = (bucket + 1) & (self._buckets - 1)
 
     def set(self, position: int, raw_key: bytes, place: Place) -> None:
         os.pwrite(self._fd, tag_of(raw_key) + _WORD.pack(place.packed()), position)
 
-    def add(self, raw_key: bytes, place: Place) -> bool:
-        """Into the first free slot; False when there is none (a table whose count was damaged)."""
-        tag = tag_of(raw_key)
-        bucket = _TAG_HEAD.unpack_from(tag)[0] & (self._buckets - 1)
-        for _ in range(self._buckets):
-            at = _DATA_AT + bucket * _BUCKET_BYTES
-            words = _BUCKET.unpack(os.pread(self._fd, _BUCKET_BYTES, at).ljust(_BUCKET_BYTES, b"\0"))
-            places = words[1::2]
-            if 0 in places:
-                os.pwrite(self._fd, tag + _WORD.pack(place.packed()), at + places.index(0) * _SLOT.size)
-                return True
-            bucket = (bucket + 1) & (self._buckets - 1)
-        return False
-
     def count(self) -> int:
         data = os.pread(self._fd, 8, _COUNT_AT)
-        return _WORD.unpack(data)[0] if len(data) == 8 else 0  # type: ignore[no-any-return]
+        return int.from_bytes(data, "little") if len(data) == 8 else 0
 
     def grow_count(self, by: int) -> None:
         os.pwrite(self._fd, _WORD.pack(self.count() + by), _COUNT_AT)

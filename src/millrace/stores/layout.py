@@ -97,6 +97,6 @@ class Home:
 
     def object_paths(self) -> Iterator[str]:
         """All large files, named by an index entry or not."""
-        for folder in os.scandir(self.objects):
-            for entry in os.scandir(folder.path):
-                yield entry.path
+        for folder in os.listdir(self.objects):
+            for name in os.listdir(self.objects / folder):
+                yield f"{self.objects}/{folder}/{name}"

@@ -52,14 +52,15 @@ class Pins:
     def everybodys(self) -> set[bytes]:
         """All pinned keys. Files of dead processes are removed."""
         pinned = set(self._own)
-        for entry in os.scandir(self._folder):
-            if entry.name == _HELD:
-                pinned.update(_keys(name for name in os.listdir(entry.path)))
-            elif entry.path != str(self._path):
-                pinned.update(self._others(entry.path))
+        for name in os.listdir(self._folder):
+            path = self._folder / name
+            if name == _HELD:
+                pinned.update(_keys(os.listdir(path)))
+            elif path != self._path:
+                pinned.update(self._others(path))
         return pinned
 
-    def _others(self, path: str) -> set[bytes]:
+    def _others(self, path: Path) -> set[bytes]:
         try:
             file = open(path, encoding="ascii", errors="replace")  # noqa: SIM115 (closed below)
         except FileNotFoundError:

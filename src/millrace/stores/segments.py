@@ -27,6 +27,7 @@ SEGMENT_BYTES = 8 << 20
 """A segment that has reached this size gets no more records; the unit in which small values are evicted."""
 MOST_RECORD_BYTES = 32_760
 _HEAD = struct.Struct("<4sIIBBH")
+HEAD_BYTES = _HEAD.size
 _MAGIC = b"mRc1"
 _SUMMED_FROM = 8
 _TOUCH_S = 60.0
@@ -63,6 +64,14 @@ def opened(data: bytes, at: int = 0) -> tuple[Record, int] | None:
     payload_at = key_at + key_bytes
     record = Record(kind, data[key_at:payload_at], data[payload_at : payload_at + payload_bytes])
     return record, length
+
+
+def length_of(head: bytes) -> int:
+    """Length of the record that starts with these HEAD_BYTES; 0 when none does."""
+    if len(head) < HEAD_BYTES:
+        return 0
+    magic, _, payload_bytes, _, key_bytes, _ = _HEAD.unpack_from(head)
+    return -(-(HEAD_BYTES + key_bytes + payload_bytes) // 8) * 8 if magic == _MAGIC else 0
 
 
 def scan(path: Path) -> Iterator[tuple[int, int, Record]]:
@@ -124,6 +133,9 @@ class Reader:
         now = time.monotonic()
         if now - self._touched_s.get(segment, 0.0) > _TOUCH_S:
             self._touched_s[segment] = now
+            if os.fstat(fd).st_nlink == 0:  # evicted: a process that lives long must not keep its space
+                self.forget(segment)
+                return b""
             touch(fd)
         return os.pread(fd, length, offset)
 
@@ -210,16 +222,17 @@ class Writer:
     def _adopted(self) -> tuple[int, int]:
         """A segment with room whose writer is gone, locked for us; (-1, 0) when there is none."""
         tried = 0
-        for entry in os.scandir(self._folder):
-            number = number_of(entry.name)
+        for name in os.listdir(self._folder):
+            number = number_of(name)
             if number is None or (number & 1) != (self._kind == FILE):
                 continue
             if tried == _MOST_TRIED:
                 break
-            if entry.stat().st_size >= SEGMENT_BYTES // 2:
+            path = self._folder / name
+            if os.stat(path).st_size >= SEGMENT_BYTES // 2:
                 continue
             tried += 1
-            fd = os.open(entry.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return fd, number

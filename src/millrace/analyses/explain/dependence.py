@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DEPENDENCE_ROWS = 1_200
 LEVELS = 10
+HEIGHT_PX = 300
 LEVEL_COLOURS = ["#1f6fb4", "#ee9b20", "#12907f", "#b7a3dc", "#c63f17", "#5b3a8e"]
 
 
@@ -44,91 +45,107 @@ def dependence(
     rows = sample(len(values), DEPENDENCE_ROWS, pictures.draws(seed))
     y, given = np.asarray(values[rows, j], dtype=np.float64), np.asarray(data[rows], dtype=np.float64)
     x = given[:, j]
-    other = (
-        partner(j, y, given, categories) if colour_by is None else pictures.number(colour_by, feature_names)
-    )
+    other = partner(j, y, given, categories) if colour_by is None else pictures.number(colour_by, feature_names)
     at, axis, cut_x = _across(x, j, categories, pictures.draws(seed, 1))
     low, high, cut_y = pictures.limits(y)
     colour, level = _colour(other, given, feature_names, categories)
-    marks = [
-        {"x": pictures.short(a, 6), "y": pictures.short(b), "v": figure(v), "d": pictures.told(x[i], j, categories), "r": int(rows[i]),
-         **({} if level is None else {"c": level[i]}), **({"o": pictures.told(given[i, other], other, categories)} if other is not None else {})}
-        for i, (a, b, v) in enumerate(zip(at.tolist(), y.clip(low, high).tolist(), y.tolist(), strict=True))
-    ]  # fmt: skip
+    marks = []
+    for i in range(len(rows)):
+        mark: dict[str, Any] = {
+            "x": pictures.short(at[i], 6),
+            "y": pictures.short(y[i].clip(low, high)),
+            "r": int(rows[i]),
+        }
+        mark |= {"d": pictures.told(x[i], j, categories)}
+        mark |= {"c": level[i]} if level is not None else {}
+        mark |= {"o": pictures.told(given[i, other], other, categories)} if other is not None else {}
+        marks.append(mark if low <= y[i] <= high else {**mark, "v": figure(y[i])})
     name = str(feature_names[j])
-    tip = [
-        {"field": "d", "title": name},
-        {"field": "v", "title": "SHAP value"},
-        {"field": "r", "title": "row"},
-    ]
-    if other is None:
-        seen = "No other feature changes much of it."
-    else:
-        seen = f"Colour: {feature_names[other]}" + (
-            ", which changes its effect most." if colour_by is None else "."
-        )
-        tip.insert(1, {"field": "o", "title": str(feature_names[other])})
-    caption = f"A dot is a row{pictures.of_all(rows, values, seed)}. {seen}"
-    if not np.isfinite(x).all():
-        caption += f" {int((~np.isfinite(x)).sum()):,} rows lack it: at the left, apart."
+    told = [("d", name), ("v", "SHAP value"), ("r", "row")]
+    seen = "No other feature changes much of it."
+    if other is not None:
+        seen = f"Colour: {feature_names[other]}{', which changes its effect most' * (colour_by is None)}."
+        told.insert(1, ("o", str(feature_names[other])))
+    caption = f"A dot is a row{pictures.of_all(rows, values, seed)}; SHAP values are in {unit}. {seen}"
+    lacking = int((~np.isfinite(x)).sum())
+    if lacking:
+        caption += f" {lacking:,} of these rows lack it."
     caption += pictures.cut_tails(cut_x | cut_y, len(x))
     title = f"{name}: {_way(j, x, y, categories)}"
-    known, unknown = {"filter": "isValid(datum.c)"}, {"filter": "!isValid(datum.c)"}
-    dot = {"type": "point", "filled": True, "size": 22, "opacity": 0.75, "aria": False}
-    layer: list[Spec] = [
-        {"mark": {**dot, "color": GREY}, **({"transform": [unknown]} if level is not None else {})}
-    ]
+    dot: Spec = {"filled": True, "size": 22, "opacity": 0.75}
+    plain = pictures.layer("point", {}, color=GREY, **dot)
+    dots = [plain]
     if level is not None:
-        layer.append({"mark": dot, "transform": [known], "encoding": {"color": colour}})
+        plain["transform"] = [{"filter": "!isValid(datum.c)"}]
+        dots.append(
+            {
+                **pictures.layer("point", {"color": colour}, **dot),
+                "transform": [{"filter": "isValid(datum.c)"}],
+            }
+        )
     return pictures.spec(
-        title, caption, f"Scatter of {len(rows)} SHAP values of {name} against its value. {title}.",
-        height=300,
+        title,
+        caption,
+        f"Scatter of {len(rows)} SHAP values of {name} against its value. {title}.",
+        height=HEIGHT_PX,
         data={"values": marks},
+        transform=[{"calculate": "datum.v || format(datum.y, '.3~g')", "as": "v"}],
         encoding={
-            "x": {"field": "x", "type": "quantitative", "title": name, **axis},
-            "y": {"field": "y", "type": "quantitative", "title": f"SHAP value of {pictures.name_of(name)}", "scale": {"domain": [low, high]}},
-            "tooltip": tip,
+            "x": pictures.along("x", title=name, **axis),
+            "y": pictures.along("y", title=f"SHAP value of {pictures.name_of(name)}", scale={"domain": [low, high]}),
+            "tooltip": pictures.tooltip(*told),
         },
-        layer=[pictures.zero("y"), *layer],
-    )  # fmt: skip
+        layer=[
+            pictures.zero("y"),
+            *dots,
+            *([_missing_label(at[~np.isfinite(x)])] if lacking and j not in categories else []),
+        ],
+    )
 
 
-def partner(
-    j: int, shap: NDArray[np.float64], given: NDArray[np.float64], categories: Categories
-) -> int | None:
+def _missing_label(at: NDArray[np.float64]) -> Spec:
+    """The word beneath the strip of rows that lack the feature, where its tick would be."""
+    where = {"x": pictures.along("x"), "y": {"value": HEIGHT_PX + 8}, "tooltip": None}
+    mark = pictures.layer("text", where, text="missing", baseline="top", opacity=0.8)
+    return {"data": {"values": [{"x": pictures.short(at.mean(), 6)}]}, "transform": [], **mark}
+
+
+def partner(j: int, shap: NDArray[np.float64], given: NDArray[np.float64], categories: Categories) -> int | None:
     """The feature that seems to interact most with feature j, or None when its own value explains (nearly) all.
 
-    What rows of like value (bins of 50 rows, or a category) have of SHAP value beyond their mean is correlated with
-    every other feature in the same bin; absolute covariances add up over bins, since an interaction may turn its sign.
-    A proxy, as shap's: the exact answer are interaction values. Categories are no candidates: codes have no order.
+    Rows in order of the feature's value: what each has of SHAP value beyond the line between its two neighbours (little,
+    on a smooth curve) is correlated with what it has of every other feature beyond its neighbours. Absolute covariances
+    add up over bins of 50 rows, or levels, since an interaction may turn its sign. A proxy, as shap's: the exact answer
+    are interaction values. Categories are no candidates: codes have no order.
     """
-    use = np.isfinite(given[:, j])
-    order = np.flatnonzero(use)[np.argsort(given[use, j], kind="stable")]
-    x, left, others = given[order, j], shap[order].copy(), given[order].copy()
+    known = np.isfinite(given[:, j])
+    order = np.flatnonzero(known)[np.argsort(given[known, j], kind="stable")]
     if len(order) < 20 or given.shape[1] < 2:
         return None
-    starts = np.unique(x, return_index=True)[1]
-    if j not in categories and len(starts) > LEVELS:
-        starts = np.arange(0, len(order), 50)
-    sizes = np.diff(np.append(starts, len(order)))
-    whole = float(((left - left.mean()) ** 2).sum())
-    left -= np.repeat(np.add.reduceat(left, starts) / sizes, sizes)
-    if float((left**2).sum()) <= 0.01 * whole:
+    x, others = given[order, j], given[order].copy()
+    left = _beyond_neighbours(x, shap[order])
+    # What is beyond two neighbours has 1.5 times the variance of what is left open.
+    if float((left**2).sum()) <= 1.5 * 0.01 * len(order) * float(shap[order].var()):
         return None
-    mean = (
-        np.nan_to_num(np.nanmean(np.where(np.isfinite(others), others, np.nan), axis=0, keepdims=True))
-        if len(others)
-        else 0.0
-    )
-    others = np.where(np.isfinite(others), others, mean)
-    others -= np.repeat(np.add.reduceat(others, starts) / sizes[:, None], sizes, axis=0)
+    unknown = ~np.isfinite(others)
+    others[unknown] = 0.0
+    others[unknown] = np.broadcast_to(others.sum(axis=0) / np.maximum(1, (~unknown).sum(axis=0)), others.shape)[unknown]
+    others = _beyond_neighbours(x, others)
+    starts = np.unique(x[1:-1], return_index=True)[1]
+    starts = starts if j in categories or len(starts) <= LEVELS else np.arange(0, len(left), 50)
     scale = np.sqrt((others**2).sum(axis=0))
-    scores = np.abs(np.add.reduceat(left[:, None] * others, starts)).sum(axis=0) / np.where(
-        scale > 0, scale, np.inf
-    )
+    scores = np.abs(np.add.reduceat(left[:, None] * others, starts)).sum(axis=0) / np.where(scale > 0, scale, np.inf)
     scores[[j, *categories]] = -1.0
     best = int(scores.argmax())
     return best if scores[best] > 0 else None
+
+
+def _beyond_neighbours(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """y (rows[, columns]) less the line through the rows before and after, in order of x; the middle among ties."""
+    width = x[2:] - x[:-2]
+    share = np.where(width > 0, (x[1:-1] - x[:-2]) / np.where(width > 0, width, 1.0), 0.5)
+    share = share.reshape(-1, *[1] * (y.ndim - 1))
+    return y[1:-1] - ((1 - share) * y[:-2] + share * y[2:])
 
 
 def _way(j: int, x: NDArray[np.float64], y: NDArray[np.float64], categories: Categories) -> str:
@@ -141,7 +158,8 @@ def _way(j: int, x: NDArray[np.float64], y: NDArray[np.float64], categories: Cat
         if not means:
             return "always missing"
         best, worst = int(np.argmax(means)), int(np.argmin(means))
-        return f"{pictures.told(codes[best], j, categories)} raises the output most, {pictures.told(codes[worst], j, categories)} least"
+        top, least = (pictures.told(codes[i], j, categories) for i in (best, worst))
+        return f"{top} raises the output most, {least} least"
     r = rank_correlation(x, y)
     return WAYS["positive" if r >= 0.5 else "negative" if r <= -0.5 else "mixed"]
 
@@ -158,18 +176,17 @@ def _across(
         place = np.full(len(x), float(len(kept)))
         for i, code in enumerate(kept):
             place[x == code] = i
-        if (rest := known & (place == len(kept))).any():
+        if (known & (place == len(kept))).any():
             labels.append("other")
-        place[~known] = -1.0
-        jitter = rng.uniform(-0.28, 0.28, len(x))
-        first = -1 if not known.all() else 0
+        place[~known] = first = -1 if not known.all() else 0
         labels = ["missing", *labels] if first else labels
-        axis = {"values": list(range(first, first + len(labels))), "labelExpr": f"{json.dumps(labels)}[datum.value - ({first})]",
-                "grid": False, "labelAngle": -30 if max(map(len, labels), default=0) > 6 else 0, "ticks": False}  # fmt: skip
-        del rest
+        turned = sum(map(len, labels)) > 50
+        axis = {"values": list(range(first, first + len(labels))), "grid": False, "labelAngle": -30 if turned else 0,
+                "labelExpr": f"{json.dumps(labels)}[datum.value - ({first})]", "labelOverlap": False}  # fmt: skip
+        scale = {"domain": [first - 0.5, first + len(labels) - 0.5], "nice": False}
         return (
-            place + jitter,
-            {"axis": axis, "scale": {"domain": [first - 0.5, first + len(labels) - 0.5], "nice": False}},
+            place + rng.uniform(-0.28, 0.28, len(x)),
+            {"axis": axis, "scale": scale},
             np.zeros(len(x), bool),
         )
     low, high, cut = pictures.limits(x[known])
@@ -197,21 +214,13 @@ def _colour(
     if other in categories:
         codes, counts = np.unique(z[known], return_counts=True)
         kept = [
-            pictures.told(c, other, categories)
-            for c in codes[np.argsort(-counts, kind="stable")][: len(LEVEL_COLOURS)]
+            pictures.told(c, other, categories) for c in codes[np.argsort(-counts, kind="stable")][: len(LEVEL_COLOURS)]
         ]
         told = [pictures.told(v, other, categories) if ok else None for v, ok in zip(z, known, strict=True)]
-        scale = {
-            "domain": [*kept, "other"][: len(kept) + (len(codes) > len(kept))],
-            "range": [*LEVEL_COLOURS[: len(kept)], GREY],
-        }
-        spec = {
-            "field": "c",
-            "type": "nominal",
-            "title": pictures.name_of(names[other]),
-            "scale": scale,
-            "legend": {"orient": "top"},
-        }
+        domain = [*kept, "other"] if len(codes) > len(kept) else kept
+        scale = {"domain": domain, "range": [*LEVEL_COLOURS[: len(kept)], GREY][: len(domain)]}
+        title, legend = pictures.name_of(names[other]), {"orient": "top", "columns": 3}
+        spec = {"field": "c", "type": "nominal", "title": title, "scale": scale, "legend": legend}
         return spec, [t if t is None or t in kept else "other" for t in told]
     if not known.any():
         return {}, None
@@ -222,6 +231,4 @@ def _colour(
         [pictures.short(low), pictures.short(high)],
         [figure(low), figure(high)],
     )
-    return spec, [
-        pictures.short(v) if ok else None for v, ok in zip(z.clip(low, high).tolist(), known, strict=True)
-    ]
+    return spec, [pictures.short(v) if ok else None for v, ok in zip(z.clip(low, high).tolist(), known, strict=True)]

@@ -52,9 +52,7 @@ def importance(
     }
 
 
-def _group_sums(
-    values: NDArray[Any], rng: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _group_sums(values: NDArray[Any], rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sums of |value| (groups, features) and numbers of rows, over random groups; a group a row when there are few.
 
     Labels are drawn row by row, so that rows in some order (sorted by time, say) do not make groups alike.
@@ -95,10 +93,7 @@ def directions(
         if j not in categorical:
             found[j] = rank_correlation(given[:, j], shown[:, j])
     largest = float(mean_abs.max(initial=0.0))
-    words = [
-        "positive" if r >= DIRECTION_LEAST else "negative" if r <= -DIRECTION_LEAST else "mixed"
-        for r in found
-    ]
+    words = ["positive" if r >= DIRECTION_LEAST else "negative" if r <= -DIRECTION_LEAST else "mixed" for r in found]
     return ["neutral" if m <= NOTHING * largest else w for w, m in zip(words, mean_abs, strict=True)], found
 
 
@@ -126,10 +121,10 @@ def _ranks(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 # -- in words ------------------------------------------------------------------------------------------------------
 WAYS = {
-    "positive": "higher values raise it",
-    "negative": "higher values lower it",
+    "positive": "higher values raise the output",
+    "negative": "higher values lower the output",
     "mixed": "which way depends on its value and on other features",
-    "neutral": "it does not move it at all",
+    "neutral": "it does not move the output",
 }
 
 
@@ -138,7 +133,7 @@ def sentences(table: Iterable[Mapping[str, Any]], base_value: float, unit: str) 
     said = [f"Before anything is known about a row the expected output is {figure(base_value)}, in {unit}."]
     for row in table:
         if row["direction"] == "neutral":
-            said.append(f"{row['feature']} does not move the output.")
+            said.append(f"{row['feature']}: {WAYS['neutral']}.")
             continue
         said.append(
             f"{row['feature']} moves the output by {figure(row['mean_abs'])}{of_unit(unit)} on average "

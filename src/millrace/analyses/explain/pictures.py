@@ -24,7 +24,7 @@ Categories = Mapping[int, Sequence[Any]]
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 TAIL = 2.0
-BLUE, RED, GREY = "#1f6fb4", "#c63f17", "#8b94a1"
+BLUE, LIGHT_BLUE, RED, GREY = "#1f6fb4", "#5a97cf", "#c63f17", "#8b94a1"
 RAMP = [BLUE, "#a9a0bb", RED]
 
 
@@ -70,31 +70,56 @@ def level(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
-def dots(kind: str, mark: Mapping[str, Any], encoding: Mapping[str, Any]) -> Spec:
-    return {
-        "transform": [{"filter": f"datum.k == '{kind}'"}],
-        "mark": {"type": "point", "size": 20, "opacity": 0.85, "aria": False, **mark},
-        "encoding": dict(encoding),
-    }
+def tooltip(*told: tuple[str, str]) -> list[Spec]:
+    """(field, title) pairs. Vega-Lite puts titles into an expression and does not escape backslashes in them."""
+    return [{"field": field, "title": title.replace("\\", "/")} for field, title in told]
+
+
+def along(field: str, **more: Any) -> Spec:
+    """A quantitative channel."""
+    return {"field": field, "type": "quantitative", **more}
+
+
+def layer(kind: str, encoding: Mapping[str, Any], **mark: Any) -> Spec:
+    return {"mark": {"type": kind, "aria": False, **mark}, "encoding": dict(encoding)}
+
+
+def label(x: Mapping[str, Any], y: Mapping[str, Any], **mark: Any) -> Spec:
+    """The text `t` to the right of a place."""
+    return layer("text", {"x": x, "y": y, "text": {"field": "t"}}, align="left", dx=6, **mark)
 
 
 def ramp(title: str, ends: list[float], labels: list[str]) -> Spec:
     shown = f"datum.value == {ends[0]!r} ? {json.dumps(labels[0])} : {json.dumps(labels[1])}"
-    return {
-        "field": "c", "type": "quantitative", "title": title, "scale": {"domain": ends, "range": RAMP, "interpolate": "lab"},
-        "legend": {"orient": "top", "gradientLength": 120, "gradientThickness": 8, "values": ends, "labelExpr": shown, "offset": 8},
-    }  # fmt: skip
+    legend = {
+        "orient": "top",
+        "gradientLength": 120,
+        "gradientThickness": 8,
+        "offset": 8,
+        "values": ends,
+        "labelExpr": shown,
+    }
+    return along("c", title=title, scale={"domain": ends, "range": RAMP, "interpolate": "lab"}, legend=legend)
 
 
-def lanes(names: Sequence[str]) -> Spec:
-    """A y axis of lanes 0..n, the first at the top, each with its name in the middle."""
+def lanes(names: Sequence[str], field: str = "y") -> Spec:
+    """A y axis of lanes 0..n, the first at the top, each with its name in the middle.
+
+    Every layer of a picture needs it: Vega-Lite merges the axes of layers, and a plain one would let labels fall out.
+    """
+    shown = f"{json.dumps([name_of(n) for n in names])}[floor(datum.value)]"
     axis = {
         "values": [i + 0.5 for i in range(len(names))],
-        "labelExpr": f"{json.dumps(list(names))}[floor(datum.value)]",
+        "labelExpr": shown,
+        "labelOverlap": False,
         "grid": False,
     }
-    scale = {"domain": [0, max(1, len(names))], "reverse": True, "nice": False}
-    return {"field": "y", "type": "quantitative", "title": None, "axis": axis, "scale": scale}
+    return along(
+        field,
+        title=None,
+        axis=axis,
+        scale={"domain": [0, max(1, len(names))], "reverse": True, "nice": False},
+    )
 
 
 def zero(axis: str = "x") -> Spec:
@@ -108,9 +133,7 @@ def zero(axis: str = "x") -> Spec:
 def number(feature: int | str, names: Sequence[str]) -> int:
     if isinstance(feature, str):
         if feature not in names:
-            raise WrongQuestion(
-                f"There is no feature {feature!r}; there are {', '.join(map(str, names[:20]))}."
-            )
+            raise WrongQuestion(f"There is no feature {feature!r}; there are {', '.join(map(str, names[:20]))}.")
         return list(names).index(feature)
     if not 0 <= feature < len(names):
         raise WrongQuestion(f"There is no feature number {feature}; there are 0 to {len(names) - 1}.")
@@ -125,7 +148,13 @@ def told(value: Any, j: int, categories: Categories) -> str:
     if j in categories:
         labels = categories[j]
         return str(labels[int(value)]) if 0 <= value < len(labels) else f"code {int(value)}"
-    return f"{value:,.0f}" if value == int(value) and abs(value) < 1e15 else figure(value)
+    return f"{value:,.0f}".replace("-", "−") if value == int(value) and abs(value) < 1e15 else signed(value)
+
+
+def signed(value: float, plus: bool = False) -> str:
+    """A figure with a true minus sign, and a plus where asked for."""
+    text = figure(value).replace("-", "−", 1) if value < 0 else figure(value)
+    return f"+{text}" if plus and value > 0 else text
 
 
 def name_of(name: Any, most: int = 28) -> str:

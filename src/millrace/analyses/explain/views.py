@@ -19,7 +19,7 @@ import numpy as np
 from millrace.analyses.explain import pictures
 from millrace.analyses.explain.dependence import dependence
 from millrace.analyses.explain.importance import directions, figure, importance, of_unit, sample, sentences
-from millrace.analyses.explain.pictures import BLUE, GREY, RED, Categories, Spec
+from millrace.analyses.explain.pictures import GREY, LIGHT_BLUE, RED, Categories, Spec
 from millrace.run.errors import MissingExtra, WrongQuestion
 
 if TYPE_CHECKING:
@@ -49,9 +49,7 @@ def beeswarm(
     values, data: (rows, features). `mean_abs`: (features,) over all rows; without it that of the rows drawn.
     """
     categories = categories or {}
-    rows = sample(
-        len(values), max(50, SWARM_MARKS // max(1, min(top, values.shape[1]))), pictures.draws(seed)
-    )
+    rows = sample(len(values), max(50, SWARM_MARKS // max(1, min(top, values.shape[1]))), pictures.draws(seed))
     drawn, given = np.asarray(values[rows], dtype=np.float64), np.asarray(data[rows], dtype=np.float64)
     mean = np.abs(drawn).mean(axis=0) if mean_abs is None else np.asarray(mean_abs)
     shown = np.argsort(-mean, kind="stable")[:top]
@@ -59,12 +57,12 @@ def beeswarm(
     marks: list[dict[str, Any]] = []
     for place, j in enumerate(shown.tolist()):
         at = drawn[:, j].clip(low, high)
-        x = given[:, j]
-        level = np.full(len(x), np.nan) if j in categories else pictures.level(x)
-        kinds = np.where(~np.isfinite(x), "missing", "category" if j in categories else "number")
+        own = given[:, j]
+        level = np.full(len(own), np.nan) if j in categories else pictures.level(own)
+        kinds = np.where(~np.isfinite(own), "missing", "category" if j in categories else "number")
         for i, offset in enumerate(pictures.swarm(at, low, high)):
-            mark = {"x": pictures.short(at[i]), "y": round(place + 0.5 + offset, 3), "r": int(rows[i])}
-            mark |= {"d": pictures.told(x[i], j, categories)}
+            mark: dict[str, Any] = {"x": pictures.short(at[i]), "y": round(place + 0.5 + offset, 3), "r": int(rows[i])}
+            mark |= {"d": pictures.told(own[i], j, categories)}
             mark |= {"c": round(float(level[i]), 2)} if np.isfinite(level[i]) else {"k": str(kinds[i])}
             marks.append(mark if low <= drawn[i, j] <= high else {**mark, "v": figure(drawn[i, j])})
     present = {mark.get("k", "number") for mark in marks}
@@ -76,34 +74,39 @@ def beeswarm(
         caption += " Grey: categories, which have no order."
     caption += pictures.cut_tails(cut, drawn[:, shown].size)
     title = f"{first} moves the output most: {figure(mean[shown[0]])}{of_unit(unit)} on average"
-    dots = [
-        pictures.dots(
-            "number",
+    looks: dict[str, tuple[Spec, Spec]] = {
+        "number": (
             {"filled": True},
             {"color": pictures.ramp("value of the feature", [0, 1], ["low", "high"])},
         ),
-        pictures.dots("category", {"filled": True, "color": GREY}, {}),
-        pictures.dots("missing", {"filled": False, "color": GREY, "strokeWidth": 1}, {}),
+        "category": ({"filled": True, "color": GREY}, {}),
+        "missing": ({"filled": False, "color": GREY, "strokeWidth": 1}, {}),
+    }
+    dots = [
+        {
+            **pictures.layer("point", colour, size=20, opacity=0.85, **look),
+            "transform": [{"filter": f"datum.k == '{k}'"}],
+        }
+        for k, (look, colour) in looks.items()
+        if k in present
     ]
-    names = [pictures.name_of(feature_names[j]) for j in shown]
+    names = [str(feature_names[j]) for j in shown]
+    tip = pictures.tooltip(("f", "feature"), ("d", "its value"), ("v", "SHAP value"), ("r", "row"))
+    x = pictures.along("x", title=f"SHAP value, in {unit}", scale={"domain": [low, high]}, axis={"tickCount": 8})
     return pictures.spec(
-        title, caption,
+        title,
+        caption,
         f"Beeswarm of SHAP values of {len(rows)} rows for {len(shown)} features. {title}.",
         height=max(60, 30 * len(shown)),
         data={"values": marks},
         transform=[
-            {"calculate": f"{json.dumps([str(feature_names[j]) for j in shown])}[floor(datum.y)]", "as": "f"},
+            {"calculate": f"{json.dumps(names)}[floor(datum.y)]", "as": "f"},
             {"calculate": "datum.v || format(datum.x, '.3~g')", "as": "v"},
             {"calculate": "datum.k || 'number'", "as": "k"},
         ],
-        encoding={
-            "x": {"field": "x", "type": "quantitative", "title": f"SHAP value, in {unit}", "scale": {"domain": [low, high]}},
-            "y": pictures.lanes(names),
-            "tooltip": [{"field": "f", "title": "feature"}, {"field": "d", "title": "its value"},
-                        {"field": "v", "title": "SHAP value"}, {"field": "r", "title": "row"}],
-        },
-        layer=[pictures.zero(), *(d for d, k in zip(dots, ("number", "category", "missing"), strict=True) if k in present)],
-    )  # fmt: skip
+        encoding={"x": x, "y": pictures.lanes(names), "tooltip": tip},
+        layer=[pictures.zero(), *dots],
+    )
 
 
 def bars(
@@ -121,40 +124,41 @@ def bars(
     share = mean[leading].sum() / mean.sum() if mean.sum() else 0.0
     names = [str(feature_names[j]) for j in leading]
     who = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    title = (
-        f"{who} {'carry' if len(names) > 1 else 'carries'} {100 * share:.0f} % of all movement of the output"
-    )
-    rows = [
-        {"f": str(feature_names[j]), "zero": 0, "y": place + 0.5, "top": place + 0.18, "bottom": place + 0.82, "m": pictures.short(mean[j]),
-         "lo": pictures.short(low[j]), "hi": pictures.short(high[j]), "t": figure(mean[j]), "i": f"{figure(low[j])} to {figure(high[j])}"}
+    title = f"{who} {'carry' if len(names) > 1 else 'carries'} {100 * share:.0f} % of all movement of the output"
+    rows: list[dict[str, Any]] = [
+        {"f": str(feature_names[j]), "t": figure(mean[j]), "i": f"{figure(low[j])} to {figure(high[j])}", "zero": 0,
+         "top": place + 0.18, "y": place + 0.5, "bottom": place + 0.82,
+         "m": pictures.short(mean[j]), "lo": pictures.short(low[j]), "hi": pictures.short(high[j])}
         for place, j in enumerate(shown.tolist())
     ]  # fmt: skip
     rest = len(mean) - len(shown)
     caption = "Mean of |SHAP value| over all rows; the line is the 95 % bootstrap interval."
     if rest:
         part = mean.sum() - mean[shown].sum()
-        caption += f" {rest:,} more features move it by {figure(part)} together."
-    x = {"type": "quantitative", "title": f"mean |SHAP value|, in {unit}",
-         "scale": {"domain": [0, pictures.short(1.18 * high[shown].max(initial=0.0)) or 1]}}  # fmt: skip
-    tip = [
-        {"field": "f", "title": "feature"},
-        {"field": "t", "title": "mean |value|"},
-        {"field": "i", "title": "95 % interval"},
-    ]
+        caption += f" {rest:,} more feature{'s move' if rest > 1 else ' moves'} it by {figure(part)}{' together' * (rest > 1)}."
+    widest = pictures.short(1.18 * high[shown].max(initial=0.0)) or 1
+    on = {
+        "title": f"mean |SHAP value|, in {unit}",
+        "scale": {"domain": [0, widest]},
+        "axis": {"tickCount": 6},
+    }
+    x = {field: pictures.along(field, **on) for field in ("zero", "lo", "hi")}
+    y = {field: pictures.lanes([row["f"] for row in rows], field) for field in ("top", "y")}
+    tip = pictures.tooltip(("f", "feature"), ("t", "mean |value|"), ("i", "95 % interval"))
+    bar = {"x": x["zero"], "x2": {"field": "m"}, "y": y["top"], "y2": {"field": "bottom"}}
     return pictures.spec(
-        title, caption,
+        title,
+        caption,
         "Bars of mean absolute SHAP values: " + ", ".join(f"{row['f']} {row['t']}" for row in rows),
         height=max(60, 28 * len(rows)),
         data={"values": rows},
         encoding={"tooltip": tip},
         layer=[
-            {"mark": {"type": "rect", "color": BLUE},
-             "encoding": {"x": {"field": "zero", **x}, "x2": {"field": "m"}, "y": {**pictures.lanes([pictures.name_of(r["f"]) for r in rows]), "field": "top"},
-                          "y2": {"field": "bottom"}}},
-            {"mark": {"type": "rule", "strokeWidth": 1.5}, "encoding": {"x": {"field": "lo", **x}, "x2": {"field": "hi"}, "y": {"field": "y", "type": "quantitative"}}},
-            {"mark": {"type": "text", "align": "left", "dx": 6}, "encoding": {"x": {"field": "hi", **x}, "y": {"field": "y", "type": "quantitative"}, "text": {"field": "t"}}},
+            pictures.layer("rect", bar, color=LIGHT_BLUE),
+            pictures.layer("rule", {"x": x["lo"], "x2": {"field": "hi"}, "y": y["y"]}, strokeWidth=1.5),
+            pictures.label(x["hi"], y["y"]),
         ],
-    )  # fmt: skip
+    )
 
 
 # -- one row -------------------------------------------------------------------------------------------------------
@@ -177,61 +181,67 @@ def waterfall(
     values = np.asarray(values, dtype=np.float64)
     order = np.argsort(-np.abs(values), kind="stable")
     first, others = order[:top], order[top:]
+    told = [pictures.told(data[j], j, categories or {}) for j in first.tolist()]
     steps = [
-        (
-            f"{pictures.name_of(feature_names[j])} = {pictures.told(data[j], j, categories or {})}",
-            float(values[j]),
-        )
-        for j in first.tolist()
+        (f"{pictures.name_of(feature_names[j], 18)} = {is_}", float(values[j]))
+        for j, is_ in zip(first.tolist(), told, strict=True)
     ]
     if len(others):
         steps.append((f"{len(others):,} other features", float(values[others].sum())))
     missing = float(prediction - base - values.sum())
-    span = max(abs(float(prediction) - base), float(np.abs(values).max(initial=0.0)), 1e-300)
-    if abs(missing) > 1e-3 * span:
+    span = max(abs(float(prediction) - base), float(np.abs(values).max(initial=0.0)))
+    if abs(missing) > 1e-3 * span + 1e-12 * max(abs(base), abs(prediction)):
         steps.append(("not explained", missing))
     ends = base + np.concatenate(([0.0], np.cumsum([step for _, step in steps])))
     low, high = float(ends.min()), float(ends.max())
     room = 0.22 * ((high - low) or 1.0)
-    rows = [
-        {"label": label, "top": i + 1.16, "y": i + 1.5, "bottom": i + 1.84, "from": pictures.short(ends[i], 7), "to": pictures.short(ends[i + 1], 7),
-         "right": pictures.short(max(ends[i], ends[i + 1]), 7), "way": "raises" if step > 0 else "lowers", "t": ("+" if step > 0 else "−") + figure(abs(step)),
-         "down": i + 2.16}
-        for i, (label, step) in enumerate(steps)
+    rows = []
+    for i, (label, step) in enumerate(steps):
+        at = {"from": ends[i], "to": ends[i + 1], "right": max(ends[i], ends[i + 1])}
+        row = {
+            "label": label,
+            "t": pictures.signed(step, plus=True),
+            "way": "raises" if step > 0 else "lowers",
+        }
+        lane = {"top": i + 1.16, "y": i + 1.5, "bottom": i + 1.84, "down": i + 2.16}
+        rows.append({**row, **lane, **{k: pictures.short(v, 7) for k, v in at.items()}})
+    last = len(steps) + 1
+    marks = [
+        {"at": pictures.short(base, 7), "t": pictures.signed(base), "top": 0.16, "y": 0.5, "bottom": 1.16},
+        {"at": pictures.short(prediction, 7), "t": pictures.signed(prediction),
+         "top": last + 0.16, "y": last + 0.5, "bottom": last + 0.84},
     ]  # fmt: skip
-    marks = [{"y": 0.5, "at": pictures.short(base, 7), "t": figure(base), "top": 0.16, "bottom": 1.16},
-             {"y": len(steps) + 1.5, "at": pictures.short(prediction, 7), "t": figure(prediction), "top": len(steps) + 1.16, "bottom": len(steps) + 1.84}]  # fmt: skip
     names = ["base value", *(label for label, _ in steps), "prediction"]
-    strongest = f"mostly by {steps[0][0]} ({rows[0]['t']})" if steps else "no feature moves it"
-    title = f"{row_name}: {figure(prediction)}{of_unit(unit)}, {strongest}"
-    x = {
-        "type": "quantitative",
+    strongest = f"mostly by {feature_names[first[0]]} = {told[0]} ({rows[0]['t']})" if told else "no feature moves it"
+    title = f"{row_name}: {pictures.signed(prediction)}{of_unit(unit)}, {strongest}"
+    domain = [pictures.short(low - 0.04 * (high - low), 7), pictures.short(high + room, 7)]
+    on = {
         "title": f"model output, in {unit}",
-        "scale": {
-            "domain": [pictures.short(low - 0.04 * (high - low), 7), pictures.short(high + room, 7)],
-            "zero": False,
-        },
+        "scale": {"domain": domain, "zero": False},
+        "axis": {"tickCount": 6},
     }
-    colour = {"field": "way", "type": "nominal", "title": None, "scale": {"domain": ["raises", "lowers"], "range": [RED, BLUE]},
-              "legend": {"orient": "top", "offset": 10}}  # fmt: skip
-    y = {"type": "quantitative"}
+    x = {field: pictures.along(field, **on) for field in ("from", "to", "right", "at")}
+    way = {"field": "way", "type": "nominal", "title": None, "legend": {"orient": "top", "offset": 10},
+           "scale": {"domain": ["raises", "lowers"], "range": [RED, pictures.BLUE]}}  # fmt: skip
+    y = {field: pictures.lanes(names, field) for field in ("top", "y", "bottom")}
+    bar = {"x": x["from"], "x2": {"field": "to"}, "y": y["top"], "y2": {"field": "bottom"}, "color": way}
+    tip = pictures.tooltip(("label", "feature"), ("t", "SHAP value"))
+    joint = {"x": x["to"], "y": y["bottom"], "y2": {"field": "down"}}
+    end = {"x": x["at"], "y": y["top"], "y2": {"field": "bottom"}}
     return pictures.spec(
-        title, "From the base value (what is expected before anything is known) to the prediction, the strongest feature first.",
+        title,
+        "From the base value (what is expected before anything is known) to the prediction, the strongest feature first.",
         f"Waterfall from {figure(base)} to {figure(prediction)}: " + ", ".join(f"{r['label']} {r['t']}" for r in rows),
         height=28 * len(names),
         data={"values": rows},
         layer=[
-            {"mark": {"type": "rect", "cornerRadius": 1}, "encoding": {
-                "x": {"field": "from", **x}, "x2": {"field": "to"}, "y": {**pictures.lanes(names), "field": "top"}, "y2": {"field": "bottom"},
-                "color": colour, "tooltip": [{"field": "label", "title": "feature"}, {"field": "t", "title": "SHAP value"}]}},
-            {"mark": {"type": "rule", "strokeWidth": 0.8}, "encoding": {"x": {"field": "to", **x}, "y": {"field": "bottom", **y}, "y2": {"field": "down"}}},
-            {"mark": {"type": "text", "align": "left", "dx": 6}, "encoding": {"x": {"field": "right", **x}, "y": {"field": "y", **y}, "text": {"field": "t"}}},
-            {"data": {"values": marks}, "mark": {"type": "rule", "strokeWidth": 2},
-             "encoding": {"x": {"field": "at", **x}, "y": {"field": "top", **y}, "y2": {"field": "bottom"}}},
-            {"data": {"values": marks}, "mark": {"type": "text", "align": "left", "dx": 6, "fontWeight": 600},
-             "encoding": {"x": {"field": "at", **x}, "y": {"field": "y", **y}, "text": {"field": "t"}}},
+            pictures.layer("rect", {**bar, "tooltip": tip}, cornerRadius=1),
+            pictures.layer("rule", joint, strokeWidth=0.8),
+            pictures.label(x["right"], y["y"]),
+            {"data": {"values": marks}, **pictures.layer("rule", end, strokeWidth=2)},
+            {"data": {"values": marks}, **pictures.label(x["at"], y["y"], fontWeight=600)},
         ],
-    )  # fmt: skip
+    )
 
 
 # -- of an answer --------------------------------------------------------------------------------------------------
@@ -258,7 +268,8 @@ def plot(answer: Any, kind: str = "beeswarm", **options: Any) -> Any:
     if not len(answer):
         raise WrongQuestion("There is nothing to draw: the explanation has no rows.")
     spec = {**_draw(answer, kind, **options), "width": 640}
-    return altair.Chart.from_dict(spec, validate=False)
+    # Checking thousands of marks against the schema takes seconds; the tests check the specs.
+    return altair.LayerChart.from_dict(spec, validate=False)
 
 
 def _draw(answer: Any, kind: str, output: str | int = 0, top: int | None = None, **options: Any) -> Spec:
@@ -267,18 +278,10 @@ def _draw(answer: Any, kind: str, output: str | int = 0, top: int | None = None,
     unit = answer.unit if len(answer.output_names) == 1 else f"{answer.unit} of {answer.output_names[k]}"
     top = answer.top if top is None else top
     shared = {"categories": answer.categories, **options}
-    table = {
-        row["feature"]: row
-        for row in answer.importance.to_pylist()
-        if row["output"] == answer.output_names[k]
-    }
-    mean, low, high = (
-        np.array([table[name][column] for name in names]) for column in ("mean_abs", "low", "high")
-    )
+    table = {row["feature"]: row for row in answer.importance.to_pylist() if row["output"] == answer.output_names[k]}
+    mean, low, high = (np.array([table[name][column] for name in names]) for column in ("mean_abs", "low", "high"))
     if kind == "beeswarm":
-        return beeswarm(
-            values, answer.data, names, unit, top, mean_abs=mean, **{"seed": answer.seed, **shared}
-        )
+        return beeswarm(values, answer.data, names, unit, top, mean_abs=mean, **{"seed": answer.seed, **shared})
     if kind == "bars":
         return bars(mean, low, high, names, unit, top, **options)
     if kind == "waterfall":

@@ -47,8 +47,8 @@ def high(fd: int) -> int:
     return new
 
 
-def lifeline(fd: int, owner: int) -> int:
-    """SIGKILL for `owner` (a pid, or minus a process group) at the moment the last writer of the pipe is gone.
+def lifeline(fd: int, owner: int, number: int = signal.SIGKILL) -> int:
+    """A signal for `owner` (a pid, or minus a process group) at the moment the last writer of the pipe is gone.
 
     O_ASYNC and the owner belong to the *open file description*: each process must open the pipe anew, or it would take
     the signal away from the others.
@@ -56,7 +56,7 @@ def lifeline(fd: int, owner: int) -> int:
     import fcntl
 
     own = high(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-    fcntl.fcntl(own, F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(own, F_SETSIG, number)
     fcntl.fcntl(own, fcntl.F_SETOWN, owner)
     fcntl.fcntl(own, fcntl.F_SETFL, fcntl.fcntl(own, fcntl.F_GETFL) | os.O_ASYNC)
     poll = select.poll()

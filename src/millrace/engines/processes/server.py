@@ -42,7 +42,7 @@ class Server:
         self.control, self.life, self.pages = control, life, pages
         self.hand_back_ns = hand_back_ns
         self.alive: dict[int, tuple[int, int]] = {}  # pid -> slot, its open /proc/PID/status
-        self.watching = False
+        self.watching, self.nudge = False, -1
         self.driver_fd = os.pidfd_open(driver)
         self.child_read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -103,7 +103,7 @@ class Server:
         """In a new worker: what is the server's alone."""
         signal.set_wakeup_fd(-1)
         self.control.close()
-        for fd in (self.driver_fd, self.child_read, *(status for _, status in self.alive.values())):
+        for fd in (self.driver_fd, self.child_read, self.nudge, *(status for _, status in self.alive.values())):
             os.close(fd)
 
     def reap(self) -> None:
@@ -227,6 +227,7 @@ def main(config: dict[str, Any]) -> None:
     kernel.prctl(kernel.SET_CHILD_SUBREAPER, 1)
     server = Server(control, config["life"], page.Page(config["page"]), config["driver"], config["hand_back_ns"])
     os.close(guard)  # from here on the loop sees it, and sweeps
+    server.nudge = kernel.lifeline(config["life"], os.getpid(), signal.SIGCONT)  # even when somebody stopped this process
     gc.collect()
     gc.freeze()  # a collection in a worker must not touch, and so copy, the pages it shares with the others
     try:

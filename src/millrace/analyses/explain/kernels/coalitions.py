@@ -49,8 +49,9 @@ OUTPUT_BYTES = 4 << 20
 """A call of the model has at most so many rows, bytes of input, and bytes of output. By shape, never by a budget."""
 
 PART_PAIRS = 2048
-"""Pairs beyond the number of features that are solved together; more are cut into parts, whose solutions average.
-The solver takes memory of 8 pairs^2 bytes and time of pairs^3 to make."""
+"""Pairs beyond the number of features that are solved together; more are cut into parts, and
+their solutions are averaged (which lessens their noise, not their shrinkage). A part's solver takes memory of
+13 pairs^2 bytes and time of pairs^3 to make."""
 
 ORDER_RATE = 2.0
 NUGGET = 0.02
@@ -173,8 +174,9 @@ def design_bytes(features: int, evaluations: int | None = None) -> tuple[int, in
     masks_and_solver = 10 * pairs * features
     if _is_complete(features, asked):
         return masks_and_solver, 3 * masks_and_solver + (1 << 14)
-    part = min(pairs, features + PART_PAIRS)
-    kept = masks_and_solver + 4 * pairs * part
+    sampled = pairs - features
+    part = features + -(-sampled // -(-sampled // PART_PAIRS))
+    kept = masks_and_solver + 4 * sampled * part
     return kept, kept + part * (13 * part + 50 * features) + 3 * pairs * features + (1 << 19)
 
 

@@ -192,6 +192,16 @@ def mark(_context: Any, codes: Any, index: Any, bits: Any, word: Any) -> Any:
     return types.void(codes, types.intp, types.uint16, types.uint64), emit
 
 
+@intrinsic
+def first_bit(_context: Any, word: Any) -> Any:
+    """int64: number of the lowest bit set in a 64-bit word; the word must not be 0."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), emit
+
+
 def _arithmetic(symbol: Any, instruction: str) -> None:
     """Let numba code write `a <symbol> b` for lanes and lanes, and for lanes and a number on either side."""
 

@@ -34,13 +34,16 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, types
 
+from millrace.analyses.explain.kernels.ensemble import NAN_LEFT, NAN_RIGHT
 from millrace.analyses.explain.kernels.lanes import (
     LANES,
     aligned_zeros,
+    at_most,
     fma,
     full,
     lanes,  # noqa: F401  (numba resolves the type of lane values by it)
     load,
+    not_above,
     ones,
     read_only,
     store,
@@ -116,6 +119,8 @@ def walk_passes(  # type: ignore[no-untyped-def]
             for cut in range(pass_start[tree], pass_start[tree + 1]):
                 taken, points = pass_mask[cut], np.int64(pass_points[cut])
                 rule, width = rule_start[points], points * LANES
+                ts, us = rule_at[rule : rule + points], rule_rest[rule : rule + points]
+                ws = rule_weight[rule : rule + points]
                 for q in range(points):
                     store(product, q * LANES, one)
                 for row in range(0, rows, LANES):
@@ -125,12 +130,18 @@ def walk_passes(  # type: ignore[no-untyped-def]
                         d, lo, hi = np.int64(depth[node]), np.int64(left[node]), np.int64(right[node])
                         a, b, seen = fraction[lo], fraction[hi], previous[node]
                         plain = seen < 0 and abs(a + b - 1.0) <= ROUNDING
-                        o = ones(
-                            sent_left(
-                                node, mode, threshold, category_start, category_count, category_member,
-                                columns, slot[node] * stride + row,
+                        place = slot[node] * stride + row
+                        if mode[node] == NAN_RIGHT:
+                            o = ones(at_most(columns, place, threshold[node]))
+                        elif mode[node] == NAN_LEFT:
+                            o = ones(not_above(columns, place, threshold[node]))
+                        else:
+                            first, count = category_start[node], category_count[node]
+                            o = ones(
+                                sent_left(
+                                    mode[node], threshold[node], first, count, category_member, columns, place
+                                )
                             )
-                        )  # fmt: skip
                         on = one
                         if seen >= 0:
                             on = load(holds, depth[seen] * LANES)
@@ -152,7 +163,7 @@ def walk_passes(  # type: ignore[no-untyped-def]
                                 for q in range(points):
                                     p = load(product, here + q * LANES)
                                     if plain:
-                                        c = fma(rule_at[rule + q], o, rule_rest[rule + q] * a)
+                                        c = fma(ts[q], o, us[q] * a)
                                     else:
                                         c = fma(on, fma(coefficient[co + 2 * padded + q], o, coefficient[co + q]), a)
                                     store(product, down + q * LANES, p * c)
@@ -165,7 +176,7 @@ def walk_passes(  # type: ignore[no-untyped-def]
                                 for q in range(points):
                                     p = load(product, here + q * LANES)
                                     if plain:
-                                        c = fma(rule_at[rule + q], o, rule_rest[rule + q] * a)
+                                        c = fma(ts[q], o, us[q] * a)
                                         store(product, down + q * LANES, p - p * c)
                                     else:
                                         c = fma(on, fma(coefficient[co + 2 * padded + q], o, coefficient[co + q]), a)
@@ -182,10 +193,10 @@ def walk_passes(  # type: ignore[no-untyped-def]
                         place = (output + slot[node]) * stride + row
                         if plain:
                             for q in range(points):
-                                total = fma(rule_weight[rule + q], load(product, here + q * LANES), total)
+                                total = fma(ws[q], load(product, here + q * LANES), total)
                                 store(
                                     below, z + q * LANES,
-                                    fma(jump * rule_at[rule + q], o, v_hi + jump * (rule_rest[rule + q] * a)),
+                                    fma(jump * ts[q], o, v_hi + jump * (us[q] * a)),
                                 )  # fmt: skip
                             gain = (o - a) * jump
                         else:
@@ -230,9 +241,9 @@ def walk_passes(  # type: ignore[no-untyped-def]
                                 for q in range(points):
                                     r = load(below, zr + q * LANES)
                                     jumps = load(below, zl + q * LANES) - r
-                                    p = load(product, here + q * LANES) * rule_weight[rule + q]
+                                    p = load(product, here + q * LANES) * ws[q]
                                     total = fma(p, jumps, total)
-                                    c = fma(rule_at[rule + q], o, rule_rest[rule + q] * a)
+                                    c = fma(ts[q], o, us[q] * a)
                                     store(below, z + q * LANES, fma(c, jumps, r))
                                 gain = (o - a) * total
                             else:

@@ -1,0 +1,119 @@
+"""A store in this process: what a run uses when nobody gave it a directory.
+
+Keeps the same values as the directory store in the same form (see `codecs`): `put` copies, so what the caller does to
+its arrays later does not reach the store; `get` makes the lists and dicts anew each time, while arrays and Arrow data
+are read-only views of the one copy. Over `limit_bytes` the least recently used go. Thread-safe.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from millrace.run.ports import Stored
+from millrace.run.task import Key
+from millrace.stores.codecs import Encoded, decode, encode, raw_key
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    tree: bytes
+    image: memoryview | None
+    size_bytes: int
+
+
+class MemoryStore:
+    """Values by key until the process ends or `limit_bytes` is reached. No other process can open it."""
+
+    url = ""
+
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        self._limit_bytes = limit_bytes
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._size_bytes = 0
+        self._pinned: set[Key] = set()
+        self._lock = threading.Lock()
+
+    def get(self, key: Key) -> Stored | None:
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                raw_key(key)  # only a key can be missing
+                return None
+            self._entries.move_to_end(key)
+        return Stored(key, decode(entry.tree, entry.image), entry.size_bytes)
+
+    def attach(self, key: Key) -> Any:
+        stored = self.get(key)
+        if stored is None:
+            raise KeyError(f"{key} is not in the store (any more): run again to compute it")
+        return stored.value
+
+    def put(self, key: Key, value: Any) -> Stored:
+        """Keep a copy of the value, unless there is one; what is kept comes back. `NotStorable` for other values."""
+        raw_key(key)
+        found = self.get(key)
+        if found is not None:
+            return found
+        encoded = encode(value)
+        entry = _Entry(encoded.tree, _copied(encoded), len(encoded.tree) + encoded.image_bytes)
+        with self._lock:
+            if key in self._entries:  # another thread was first
+                entry = self._entries[key]
+            else:
+                self._entries[key] = entry
+                self._size_bytes += entry.size_bytes
+            if self._limit_bytes is not None:
+                self._evict(self._limit_bytes)
+        return Stored(key, decode(entry.tree, entry.image), entry.size_bytes)
+
+    def flush(self) -> None:
+        """Nothing waits here; and nothing outlives the process."""
+
+    def pin(self, key: Key) -> None:
+        """Keep it from eviction until `close`."""
+        raw_key(key)
+        self._pinned.add(key)
+
+    def evict(self, limit_bytes: int) -> int:
+        """Least recently used first, never what is pinned; the bytes freed. Values that were handed out stay."""
+        with self._lock:
+            return self._evict(limit_bytes)
+
+    def _evict(self, limit_bytes: int) -> int:
+        before = self._size_bytes
+        if before > limit_bytes:
+            for key in [k for k in self._entries if k not in self._pinned]:
+                if self._size_bytes <= limit_bytes:
+                    break
+                self._size_bytes -= self._entries.pop(key).size_bytes
+        return before - self._size_bytes
+
+    def size_bytes(self) -> int:
+        return self._size_bytes
+
+    def keys(self, prefix: str = "") -> Iterator[Key]:
+        with self._lock:
+            found = [key for key in self._entries if key.startswith(prefix)]
+        return iter(found)
+
+    def close(self) -> None:
+        """Forget everything. Values that were handed out stay readable."""
+        with self._lock:
+            self._entries.clear()
+            self._pinned.clear()
+            self._size_bytes = 0
+
+
+def _copied(encoded: Encoded) -> memoryview | None:
+    """The image in memory of its own: private pages (shared ones would count otherwise), aligned as a file's are."""
+    if not encoded.image_bytes:
+        return None
+    image = mmap.mmap(-1, encoded.image_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    for offset, chunk in encoded.chunks():
+        image[offset : offset + len(chunk)] = chunk
+    return memoryview(image).toreadonly()

@@ -1,0 +1,135 @@
+"""The driver is killed with SIGKILL in many states: soon after, no process of its tree is left, grandchildren included."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+DRIVER = """
+import os, signal, subprocess, sys, threading, time
+from millrace.engines.processes import ProcessEngine
+from millrace.run.task import Task
+def busy():
+    while True: pass
+def blocked():
+    r, w = os.pipe(); os.read(r, 1)
+def kernel():
+    import numpy as np
+    a = np.ones((4000, 4000))
+    while True: a @ a
+def children():
+    subprocess.Popen(["sleep", "991"]); subprocess.Popen(["sleep", "992"], start_new_session=True)
+    subprocess.run(["sleep", "993"])
+def orphans():
+    if not os.fork():
+        os.setsid()
+        if not os.fork(): time.sleep(1000)
+        os._exit(0)
+    time.sleep(1000)
+def stubborn():
+    for s in (signal.SIGTERM, signal.SIGHUP, signal.SIGIO): signal.signal(s, signal.SIG_IGN)
+    time.sleep(1000)
+mode, case = sys.argv[1:]
+e = ProcessEngine(2, preload=("numpy",) if case == "kernel" else ())
+if mode != "young": list(e.stream(Task(time.sleep, (0.02,), str(i)) for i in range(4)))
+if mode == "forks" and not os.fork(): time.sleep(30); os._exit(0)
+if mode == "subprocess": subprocess.Popen(["sleep", "5"], close_fds=False)
+if mode == "stopped": os.kill(e._pool.server.process.pid, signal.SIGSTOP)
+print(e._pool.server.process.pid, flush=True)
+if mode == "idle" or mode == "young": time.sleep(30)
+if mode == "consuming":
+    for o in e.stream(Task(time.sleep, (0.001,), str(i)) for i in range(100_000)): time.sleep(0.01)
+for o in e.stream(Task(globals()[case], (), str(i)) for i in range(4)): print(o, flush=True)
+"""
+PLAIN = [("plain", case) for case in ("busy", "blocked", "children", "orphans", "stubborn")]
+MODES = [("idle", "busy"), ("young", "busy"), ("consuming", "busy"), ("subprocess", "busy"), ("forks", "busy"), ("stopped", "busy")]
+SLOW = [("plain", "kernel"), ("stopped", "children"), ("forks", "orphans")]
+
+
+@pytest.mark.parametrize(("mode", "case"), [*PLAIN, *MODES, *(pytest.param(*p, marks=pytest.mark.slow) for p in SLOW)])
+def test_kill_9_of_the_driver_leaves_nothing(mode: str, case: str) -> None:
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, mode, case], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    try:
+        server = int(driver.stdout.readline())
+        time.sleep({"young": 0.0, "idle": 0.0}.get(mode, 0.25 if case != "kernel" else 1.0))
+        tree = _session(server)
+        assert len(tree) >= (1 if mode == "young" else 3), tree
+        driver.send_signal(signal.SIGKILL)
+        end = time.monotonic() + 3
+        while (left := [p for p in tree | _session(server) if _runs(p)]) and time.monotonic() < end:
+            time.sleep(0.002)
+        assert not left, [Path(f"/proc/{p}/cmdline").read_text() for p in left]
+    finally:
+        driver.kill()
+        driver.stdout.close()
+        driver.wait()
+
+
+def _session(server: int) -> set[int]:
+    """Live processes of the server's session, and those that descend from it."""
+    parents, found = {}, {server} if _runs(server) else set()
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (fields := _stat(int(entry))):
+            parents[int(entry)] = int(fields[1])
+            if int(fields[3]) == server and fields[0] not in "ZX":
+                found.add(int(entry))
+    grown = True
+    while grown:
+        more = {pid for pid, parent in parents.items() if parent in found and pid not in found and _runs(pid)}
+        found |= more
+        grown = bool(more)
+    return found
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _runs(pid: int) -> bool:
+    fields = _stat(pid)
+    return bool(fields) and fields[0] not in "ZX"
+
+
+def test_the_fork_servers_death_is_an_error_and_leaves_nothing() -> None:
+    from millrace.engines.processes import ProcessEngine
+    from millrace.run.errors import EngineLost
+    from millrace.run.task import Task
+    from millrace.testing import toys
+
+    engine = ProcessEngine(2)
+    try:
+        list(engine.stream(Task(toys.nap, (0.01, i), str(i)) for i in range(8)))
+        pids = [engine._pool.server.process.pid, *engine.worker_pids()]
+        for _ in range(2):
+            with pytest.raises(EngineLost, match=r"fork server.*killed by SIGKILL"):
+                for _ in engine.stream(Task(toys.nap, (0.02, i), str(i)) for i in range(1000)):
+                    os.kill(pids[0], signal.SIGKILL)
+    finally:
+        engine.close()
+    assert not [pid for pid in pids if _runs(pid)]
+
+
+def test_a_task_may_use_processes_of_its_own() -> None:
+    from millrace.engines.processes import ProcessEngine
+    from millrace.run.task import Task
+
+    engine = ProcessEngine(1)
+    try:
+        assert [o.value or o.failure for o in engine.stream(iter([Task(_pool, (100,), "k")]))] == [4950]
+    finally:
+        engine.close()
+
+
+def _pool(n: int) -> int:
+    import multiprocessing
+
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return sum(pool.map(abs, range(n)))

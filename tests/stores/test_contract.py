@@ -1,0 +1,40 @@
+"""The laws of a store, over the two that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from millrace.run.ports import Store
+from millrace.stores.directory import DirectoryStore
+from millrace.stores.memory import MemoryStore
+from millrace.testing import stores as laws
+
+Law = Callable[[laws.Kind], None]
+
+
+def _name(law: Law) -> str:
+    return law.__name__
+
+
+def _files(store: Store) -> list[Path]:
+    assert isinstance(store, DirectoryStore)
+    return sorted(path for path in store.path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("law", laws.LAWS, ids=_name)
+def test_the_memory_store_keeps_the_law(law: Law) -> None:
+    law(laws.Kind(make=MemoryStore))
+
+
+@pytest.mark.parametrize("law", laws.LAWS + laws.SHARED_LAWS, ids=_name)
+def test_the_directory_store_keeps_the_law(law: Law, tmp_path: Path) -> None:
+    opener = "millrace.stores.directory:open_by_url"
+    law(laws.Kind(make=lambda: DirectoryStore(tmp_path / "store"), opener=opener, files=_files))
+
+
+def test_both_are_stores(tmp_path: Path) -> None:
+    assert isinstance(MemoryStore(), Store)
+    assert isinstance(DirectoryStore(tmp_path), Store)
