@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,14 @@ class Report:
         return "\n".join(self.lines())
 
 
+class Home:
+    """A folder that goes when the last who holds it goes (a run's ledger, until nobody has its report any more)."""
+
+    def __init__(self, parent: Path) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
 # -- from settings to parts --------------------------------------------------------------------------------------
 def load_settings(explicit: Mapping[str, Any]) -> Settings:
     """The machine's settings; what is None in `explicit` counts as not given."""
@@ -119,8 +128,8 @@ def open_run(
         scratch = Path(tempfile.mkdtemp(prefix="millrace-", dir=host.scratch(settings.scratch)))
         owned.callback(shutil.rmtree, scratch, ignore_errors=True)
         store, arena = _stores(machine.store, scratch, owned)
-        home = tempfile.TemporaryDirectory(prefix="millrace-run-") if out is None else None
-        ledger = Ledger(fresh(Path(home.name) if out is None else out) / "ledger.jsonl", home)
+        home = Home(scratch.parent) if out is None else None
+        ledger = Ledger(fresh(home.path if home is not None else out) / "ledger.jsonl", home)
         owned.callback(ledger.close)
         deadline_s = parse_duration(machine.deadline) if machine.deadline is not None else 0.0
         begun = time.monotonic_ns()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from millrace.analyses.explain import question as questions
 from millrace.analyses.explain.answer import Explanation
-from millrace.analyses.explain.facts import asked_type, kernel_facts, linear_facts, tree_facts
+from millrace.analyses.explain.facts import kernel_facts, linear_facts, tree_facts
 from millrace.analyses.explain.plan import Facts, block_rows, plan, tolerance
 from millrace.analyses.explain.spec import Spec
 from millrace.run.canonical import Unkeyable
@@ -47,19 +47,19 @@ def _tree_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
     assert forest is not None
     run.progress("laying out trees")
     shape = structure(forest)
-    dtype = asked_type(spec)
-    cut = trees.layout(forest, shape, len(asked.rows.values), asked.background is not None, dtype)
+    known = 0 if asked.background is None else len(asked.background)
+    cut = trees.layout(forest, shape, len(asked.rows.values), known, spec.precision)
     facts = tree_facts(spec, asked, shape, cut)
     run.follow(plan(facts, run.budget))
     expected = trees.base_values(forest, shape, asked.background, asked.weights)
     laid = run.share(blocks.pack(forest, shape, cut, expected))
-    background = _background(asked, run)
     tables: tuple[Any, ...] = ()
     if cut.batches:
         run.progress("building tables", cut.batches)
-        tables = tuple(run.map(blocks.tree_tables, range(cut.batches), shared=(laid, background), keep=True))
+        shared = (laid, _background(asked, run))
+        tables = tuple(run.map(blocks.tree_tables, range(cut.batches), shared=shared, keep=True, name="build tables"))
     run.progress("explaining", facts.blocks)
-    shared = (run.share(asked.rows.values), laid, background, asked.output, spec.precision, *tables)
+    shared = (run.share(asked.rows.values), laid, asked.output, spec.precision, *tables)
     return facts, run.map(blocks.tree_rows, _cut(facts), shared=shared, name="explain rows")
 
 
@@ -96,8 +96,6 @@ def _kernel_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
 
 
 def _background(asked: Question, run: Run) -> Any:
-    if asked.background is None:
-        return None
     return run.share({"rows": asked.background, "weights": asked.weights})
 
 

@@ -31,16 +31,15 @@ def unpack(forest: Arrays) -> tuple[ensemble.Ensemble, structure.Structure, tree
     )
 
 
-def tree_tables(batch: int, forest: Arrays, background: Any) -> Arrays:
+def tree_tables(batch: int, forest: Arrays, background: Arrays) -> Arrays:
     """The pattern tables of one batch of trees."""
-    return trees.build(*unpack(forest), batch, *_weighted(background))
+    return trees.build(*unpack(forest), batch, background["rows"], background["weights"])
 
 
 def tree_rows(
     block: Block,
     rows: numpy.ndarray[Any, Any],
     forest: Arrays,
-    background: Any,
     output: int,
     precision: str,
     *tables: Arrays,
@@ -48,7 +47,7 @@ def tree_rows(
     """Values of rows[block] by the tree method that `forest` was laid out for. `output`: one of them, or -1: all."""
     model, shape, cut = unpack(forest)
     part = numpy.ascontiguousarray(rows[slice(*block)])
-    values = trees.explain_rows(model, shape, cut, tables, part, numpy.dtype(precision), *_weighted(background))
+    values = trees.explain_rows(model, shape, cut, tables, part, precision)
     raw = ensemble.predict(model, part)
     return _answer(values, raw, forest["expected"], output)
 
@@ -88,7 +87,3 @@ def _answer(values: Any, raw: Any, expected: Any, output: int) -> Arrays:
 def _pick(array: Any, output: int) -> Any:
     """One output of the last axis, kept as an axis of length one."""
     return array if output < 0 else array[..., output : output + 1]
-
-
-def _weighted(background: Any) -> tuple[Any, Any]:
-    return (None, None) if background is None else (background["rows"], background["weights"])

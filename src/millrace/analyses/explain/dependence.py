@@ -53,7 +53,7 @@ def dependence(
     for i in range(len(rows)):
         mark: dict[str, Any] = {
             "x": pictures.short(at[i], 6),
-            "y": pictures.short(y[i].clip(low, high)),
+            "y": min(max(pictures.short(y[i]), low), high),
             "r": int(rows[i]),
         }
         mark |= {"d": pictures.told(x[i], j, categories)}

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
 LINEAR_S = 1.5e-9
 """A value of a linear model: read, subtract, multiply, write."""
+WALK_S, WALK_EDGE = 0.45e-9, 3.0
+"""A quadrature point at a node of one row; a node costs this many points besides."""
+TABLE_S = 2e-9
+"""A node of one row in pattern tables: its condition, its share of pattern and look-ups."""
+PAIR_S = 3e-9
+"""A node on the path of a leaf that goes by pairs, for one row and 64 background rows."""
+VALUE_S = 1.5e-9
+BUILD_S, COUNT_S = 6e-9, 1e-9
+"""A byte of table; a node of one background row."""
 CALL_S = 2.5e-7
 """A row through an unknown model: what a small neural network takes; the true time is not known before."""
 
@@ -68,3 +77,54 @@ def kernel_facts(spec: Spec, asked: Question, evaluations: int, exact: bool) -> 
         driver_extra_bytes=making,
         **shape,
     )
+
+
+def tree_facts(spec: Spec, asked: Question, shape: Structure, cut: Layout) -> Facts:
+    from millrace.analyses.explain.kernels import tables, trees
+
+    forest = asked.forest
+    assert forest is not None
+    said = _shape(spec, asked)
+    background = said["background_rows"]
+    leaves = shape.distinct[forest.left < 0]
+    points = float(((leaves + 1) // 2).mean()) if len(leaves) else 1.0
+    paired = float(shape.depth[cut.item_node[cut.item_kind == tables.PAIRS]].sum())
+    row_s = WALK_S * forest.n_nodes * (points + WALK_EDGE) if not background else TABLE_S * forest.n_nodes
+    row_s += PAIR_S * paired * (1 + background / 64) + VALUE_S * said["features"] * forest.n_outputs
+    scratch = trees.scratch_bytes(
+        len(shape.used), forest.n_outputs, shape.most_depth, shape.most_distinct, background
+    )
+    return Facts(
+        "trees",
+        outputs=forest.n_outputs,
+        row_s=row_s,
+        trees=forest.n_trees,
+        nodes=forest.n_nodes,
+        batches=cut.batches,
+        table_bytes=int(cut.batch_bytes.max()) if cut.batches else 0,
+        all_table_bytes=cut.table_bytes,
+        scratch_bytes=scratch,
+        build_s=BUILD_S * cut.table_bytes + COUNT_S * background * forest.n_nodes * bool(cut.batches),
+        **said,
+    )
+
+
+def facts(spec: Spec) -> Facts:
+    """The facts of a question that is not run: the model and the columns are read, the trees laid out."""
+    from millrace.analyses.explain import question as questions
+    from millrace.run.streams import rng
+
+    asked = questions.read(spec, lambda text: None, lambda *index: rng(0, *index))
+    if asked.line is not None:
+        return linear_facts(spec, asked)
+    if asked.forest is None:
+        from millrace.analyses.explain.kernels import coalitions
+
+        design = coalitions.design(len(asked.rows.names), spec.max_evaluations, rng(0, 1))
+        return kernel_facts(spec, asked, len(design.masks), design.exact)
+    from millrace.analyses.explain.kernels import structure, trees
+
+    shape = structure.structure(asked.forest)
+    known = 0 if asked.background is None else len(asked.background)
+    cut = trees.layout(asked.forest, shape, len(asked.rows.values), known, spec.precision)
+    return tree_facts(spec, asked, shape, cut)

@@ -61,7 +61,11 @@ def beeswarm(
         level = np.full(len(own), np.nan) if j in categories else pictures.level(own)
         kinds = np.where(~np.isfinite(own), "missing", "category" if j in categories else "number")
         for i, offset in enumerate(pictures.swarm(at, low, high)):
-            mark: dict[str, Any] = {"x": pictures.short(at[i]), "y": round(place + 0.5 + offset, 3), "r": int(rows[i])}
+            mark: dict[str, Any] = {
+                "x": min(max(pictures.short(at[i]), low), high),
+                "y": round(place + 0.5 + offset, 3),
+                "r": int(rows[i]),
+            }
             mark |= {"d": pictures.told(own[i], j, categories)}
             mark |= {"c": round(float(level[i]), 2)} if np.isfinite(level[i]) else {"k": str(kinds[i])}
             marks.append(mark if low <= drawn[i, j] <= high else {**mark, "v": figure(drawn[i, j])})
