@@ -134,7 +134,7 @@ def open_run(
         deadline_s = parse_duration(machine.deadline) if machine.deadline is not None else 0.0
         begun = time.monotonic_ns()
         run = Run(
-            make_engine=lambda slots: _engine(kind, slots, arena, preload),
+            make_engine=lambda slots: _engine(kind, slots, preload),
             store=store,
             arena=arena,
             ledger=ledger,
@@ -204,11 +204,11 @@ def _stores(asked: str | os.PathLike[str] | None, scratch: Path, owned: contextl
     return MemoryStore(), arena
 
 
-def _engine(kind: str, slots: int, arena: Store, preload: tuple[str, ...]) -> Engine:
+def _engine(kind: str, slots: int, preload: tuple[str, ...]) -> Engine:
     from millrace.engines.inline import InlineEngine
 
     if kind == "inline" or (kind == "auto" and sys.platform != "linux"):  # worker processes need Linux
-        return InlineEngine(opener=lambda url: arena if url == arena.url else open_store(url))
+        return InlineEngine(opener=open_store)
     from millrace.engines.processes import ProcessEngine
 
     def pool() -> Engine:

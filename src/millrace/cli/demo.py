@@ -28,21 +28,26 @@ doctor), explains every one of its predictions exactly, and shows what was found
 written where."""
 
 MEANINGS = {
-    "lncoins": ("log of coinsurance", "the share of a bill that the person pays: log of 1 + percent"),
-    "idp": ("individual deductible", "1 when the plan has a deductible for the person"),
-    "lpi": ("log of incentive", "log of the yearly payment for taking part"),
-    "fmde": (
-        "log of family maximum",
-        "log of the most that a family pays in a year, 0 with an individual deductible",
-    ),
-    "physlm": ("physical limitation", "1 when illness limits what the person can do"),
-    "disea": ("chronic diseases", "an index of chronic diseases"),
-    "hlthg": ("health good", "1 when the person calls his or her health good (the others: excellent)"),
-    "hlthf": ("health fair", "1 when fair"),
-    "hlthp": ("health poor", "1 when poor"),
+    "lncoins": ("coinsurance", "the share of a bill that the person pays: log of 1 + percent"),
+    "idp": ("deductible", "1 when the plan has one for the person"),
+    "lpi": ("incentive", "what the person gets a year for taking part: log"),
+    "fmde": ("family_maximum", "log of the most that a family pays in a year, 0 with a deductible"),
+    "physlm": ("limitation", "1 when illness limits what the person can do"),
+    "disea": ("chronic_diseases", "an index of them, 0 to 59"),
+    "hlthg": ("good_health", "1 when the person calls his or her health good (all three 0: excellent)"),
+    "hlthf": ("fair_health", "1 when fair"),
+    "hlthp": ("poor_health", "1 when poor"),
 }
 TARGET = "mdvis"
 TREES, LEAVES = 300, 31
+
+WHAT = {
+    "report.html": "all of this on one page, with pictures; it needs no network",
+    "result.json": "the answer in short, the question, the plan, versions, the digest",
+    "values.parquet": "the SHAP values, one row a person",
+    "importance.parquet": "one row a feature: mean |value| with its interval, direction",
+    "ledger.jsonl": "what every task did when; `millrace report` reads it",
+}
 
 
 def command(name: str) -> click.Command:
@@ -58,6 +63,8 @@ def demo(**given: Any) -> int:
     if telling:
         click.echo(f"{len(people):,} people of the RAND health insurance experiment, {people.shape[1]} features;")
         click.echo(f"the question: what makes a person see a doctor more often than {visits.mean():.2f} times a year?")
+        click.echo()
+        say(columns([(f"  {name}", about) for name, about in MEANINGS.values()]))
         click.echo()
     began = time.monotonic()
     model = train(people, visits)
@@ -111,22 +118,19 @@ def tell(answer: Any, took_s: float) -> None:
     say(contents(answer.out))
     for note in answer.notes:
         click.echo(f"Note: {note}")
-
-
-WHAT = {
-    "report.html": "all of this on one page, with pictures; needs no network",
-    "result.json": "the answer in short, the question, the plan, versions, the digest",
-    "values.parquet": "the SHAP values, one row a person",
-    "importance.parquet": "one row a feature: mean |value| with its interval, direction",
-    "ledger.jsonl": "what every task did when; `millrace report` reads it",
-}
+    click.echo()
+    click.echo(f"Open {shown(answer.out / 'report.html')} in a browser; `millrace report last` tells the times again.")
 
 
 def contents(folder: Path) -> list[str]:
-    """The files of a run, what each is, and its size."""
-    rows = []
-    files = [path for path in folder.iterdir() if not path.name.endswith(".vl.json")]
-    for path in sorted(files, key=lambda p: (p.name not in WHAT, p.name)):
-        what = WHAT.get(path.name, f"a picture: {path.stem.replace('_', ' ')}")
-        rows.append((f"  {path.name}", format_bytes(path.stat().st_size), what))
-    return columns(rows, right=(1,))
+    """The files of a run, what each is, and its size; a picture's forms on one line."""
+    rows = [(f"  {name}", format_bytes((folder / name).stat().st_size), about) for name, about in WHAT.items()]
+    forms: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".png", ".svg"):
+            forms.setdefault(path.stem, []).append(path)
+    for stem, paths in forms.items():
+        sizes = ", ".join(format_bytes(path.stat().st_size) for path in paths)
+        names = ", ".join(path.name for path in paths)
+        rows.append((f"  {names}", sizes, f"a picture: {stem.replace('_', ' ')}"))
+    return columns(rows)

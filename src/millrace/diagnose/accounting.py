@@ -311,13 +311,13 @@ def summary(accounting: Accounting) -> list[tuple[str, str]]:
     lines = [
         (
             "time",
-            f"{format_duration(a.wall_ns / 1e9)} on {slots(a)} ({a.engine}), {a.core_ns / 1e9:,.1f} core-seconds",
+            f"{duration(a.wall_ns / 1e9)} on {slots(a)} ({a.engine}), {a.core_ns / 1e9:,.1f} core-seconds",
         )
     ]
     if not a.whole:
         lines.append(("ended", "the driver was killed; all of this is up to its last record"))
-    waiting = f", {percent(a.share('off_cpu'))} waiting" if a.share("off_cpu") >= 0.001 else ""
-    lines.append(("analysis", f"{percent(a.share('on_cpu', 'off_cpu'))} of the core-seconds{waiting}"))
+    where = f"{percent(a.share('on_cpu'))} on the processor, {percent(a.share('off_cpu'))} waiting for it or for something else"
+    lines.append(("analysis", f"{percent(a.share('on_cpu', 'off_cpu'))} of the core-seconds ({where})"))
     others = sorted((p for p in PARTS if p not in ("on_cpu", "off_cpu", "unexplained")), key=lambda p: -a.parts_ns[p])
     told = [f"{PARTS[p]} {percent(a.share(p))}" for p in others[:4] if a.share(p) >= 0.001]
     lines.append(("besides", ", ".join([*told, f"unexplained {percent(a.share('unexplained'))}"])))
@@ -333,7 +333,7 @@ def summary(accounting: Accounting) -> list[tuple[str, str]]:
         lines.append(
             (
                 "longest",
-                f"{top.name}: median {format_duration(top.median_s)}, 95 % within {format_duration(top.p95_s)}",
+                f"{top.name}: median {duration(top.median_s)}, 95 % within {duration(top.p95_s)}",
             )
         )
     if a.memory_bytes:
@@ -353,7 +353,16 @@ def _task_line(a: Accounting) -> str:
     if a.lost_attempts:
         told.append(f"{a.lost_attempts:,} attempt{'s' * (a.lost_attempts != 1)} lost")
     rates = a.rates()
-    return f"{', '.join(told)}; {rates['per_minute']:,.4g} a minute, {rates['per_core_s']:,.3g} per core-second"
+    return f"{', '.join(told)}; {_rate(rates['per_minute'])} a minute, {_rate(rates['per_core_s'])} per core-second"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """As `format_duration`, but what is under a millisecond is told in microseconds."""
+    return f"{seconds * 1e6:.3g}µs" if 0 < seconds < 0.9995e-3 else format_duration(seconds)
 
 
 def slots(accounting: Accounting) -> str:

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from millrace.diagnose.accounting import PARTS, Accounting, percent, slots
+from millrace.diagnose.accounting import PARTS, Accounting, duration, percent, slots
 from millrace.diagnose.timeline import KINDS, Timeline, shares
 from millrace.run.errors import MissingExtra
 from millrace.run.ledger import STATES
-from millrace.run.units import format_duration
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,7 +65,7 @@ def core_seconds(accounting: Accounting) -> Spec:
             {
                 **told,
                 "row": f"{PARTS[part]}  {percent(share)}",
-                "time": format_duration(a.parts_ns[part] / 1e9),
+                "time": duration(a.parts_ns[part] / 1e9),
             }
         )
         at += share
@@ -90,7 +89,7 @@ def core_seconds(accounting: Accounting) -> Spec:
     analysis = percent(a.share("on_cpu", "off_cpu"))
     return _spec(
         f"{analysis} of the core-seconds went into the analysis",
-        f"{slots(a)} for {format_duration(a.wall_ns / 1e9)} are {a.core_ns / 1e9:,.1f} core-seconds. "
+        f"{slots(a)} for {duration(a.wall_ns / 1e9)} are {a.core_ns / 1e9:,.1f} core-seconds. "
         "Each part stands where it lies in the whole.",
         f"Bar of {a.core_ns / 1e9:.1f} core-seconds: " + ", ".join(row["row"] for row in rows),
         height=24 * len(labels),
@@ -124,7 +123,7 @@ def lanes(timeline: Timeline, history: History) -> Spec:
     return _spec(
         f"The slots were in a task {percent(_busy(timeline))} of the time",
         "One lane per slot over time." if few else "Slots over time; heights show the mixture within each step of time.",
-        f"Timeline of {len(timeline.lanes)} slots over {format_duration(timeline.wall_ns / 1e9)}: {_mixture(timeline)}",
+        f"Timeline of {len(timeline.lanes)} slots over {duration(timeline.wall_ns / 1e9)}: {_mixture(timeline)}",
         height=max(48, min(440, 34 * len(labels))),
         data={"values": rows},
         mark={"type": "rect", "aria": False, "strokeWidth": 0.5, **({"stroke": "white"} if thin else {})},
@@ -273,7 +272,7 @@ def durations(history: History, accounting: Accounting) -> Spec:
     shown = list(dict.fromkeys(row["task"] for row in rows))
     head = accounting.tasks[0] if accounting.tasks and accounting.tasks[0].total_s else None
     said = (
-        f"{head.name} took {format_duration(head.median_s)} as a rule, {format_duration(head.p95_s)} at the 95th percentile"
+        f"{head.name} took {duration(head.median_s)} as a rule, {duration(head.p95_s)} at the 95th percentile"
         if head
         else "No task ran"
     )

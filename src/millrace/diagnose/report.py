@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millrace.diagnose import charts
-from millrace.diagnose.accounting import PARTS, Accounting, account, percent, slots, summary
+from millrace.diagnose.accounting import PARTS, Accounting, account, duration, percent, slots, summary
 from millrace.diagnose.timeline import lay_out
 from millrace.run.errors import MissingExtra
-from millrace.run.units import format_bytes, format_duration
+from millrace.run.units import format_bytes
 
 if TYPE_CHECKING:
     from millrace.run.ledger import History
@@ -117,7 +117,7 @@ def _tasks_table(a: Accounting) -> list[list[Any]]:
         head,
         *(
             [
-                f.name, f"{f.done:,}", f"{f.cached:,}", f"{f.failed:,}", format_duration(f.total_s),
+                f.name, f"{f.done:,}", f"{f.cached:,}", f"{f.failed:,}", duration(f.total_s),
                 percent(f.cpu_s / f.total_s) if f.total_s else "–", *_if_ran(f.total_s, f.median_s, f.p95_s),
                 format_bytes(f.in_median_bytes), format_bytes(f.out_median_bytes),
                 format_bytes(f.peak_bytes) if f.peak_bytes else "not measured",
@@ -128,7 +128,7 @@ def _tasks_table(a: Accounting) -> list[list[Any]]:
 
 
 def _if_ran(total_s: float, *seconds: float) -> list[str]:
-    return [format_duration(s) if total_s else "–" for s in seconds]
+    return [duration(s) if total_s else "–" for s in seconds]
 
 
 def _driver_table(a: Accounting) -> list[list[Any]]:
@@ -141,13 +141,15 @@ def _driver_table(a: Accounting) -> list[list[Any]]:
 
 def _plan_table(plan: Mapping[str, Any], a: Accounting) -> list[list[Any]]:
     core_s = sum(f.total_s for f in a.tasks)
+    planned = {n: "not known" if plan.get(n) is None else duration(plan[n]) for n in ("core_s", "wall_s")}
+    sizes = {n: _bytes(plan.get(n) or 0, "not known") for n in ("worker_bytes", "driver_bytes", "peak_bytes")}
     return [
         ["", "planned", "measured"],
-        ["core-time", format_duration(plan["core_s"]), format_duration(core_s)],
-        ["wall time", format_duration(plan["wall_s"]), _seconds(a.wall_ns)],
-        ["memory of one worker", format_bytes(plan["worker_bytes"]), _bytes(a.task_peak_bytes)],
-        ["memory of the driver", format_bytes(plan["driver_bytes"]), _bytes(a.driver_peak_bytes)],
-        ["memory of all, at most", format_bytes(plan["peak_bytes"]), _bytes(a.memory_bytes)],
+        ["core-time", planned["core_s"], duration(core_s)],
+        ["wall time", planned["wall_s"], _seconds(a.wall_ns)],
+        ["memory of one worker", sizes["worker_bytes"], _bytes(a.task_peak_bytes)],
+        ["memory of the driver", sizes["driver_bytes"], _bytes(a.driver_peak_bytes)],
+        ["memory of all, at most", sizes["peak_bytes"], _bytes(a.memory_bytes)],
     ]
 
 
@@ -169,11 +171,11 @@ def _facts_table(history: History, a: Accounting) -> list[list[Any]]:
 
 
 def _seconds(ns: int) -> str:
-    return format_duration(ns / 1e9)
+    return duration(ns / 1e9)
 
 
-def _bytes(size: int) -> str:
-    return format_bytes(size) if size else "not measured"
+def _bytes(size: int, unknown: str = "not measured") -> str:
+    return format_bytes(size) if size else unknown
 
 
 # -- how it is laid out --------------------------------------------------------------------------------------------

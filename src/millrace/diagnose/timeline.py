@@ -37,7 +37,7 @@ can have been at work; `cut`: after the last thing that a killed driver wrote of
 `LATENCY_NS` that nothing explains; `unexplained`: the rest of it.
 """
 
-LATENCY_NS = 20_000_000
+LATENCY_NS = 30_000_000
 """A gap that no span explains counts as the engine's latency up to this: results go back every 20 ms."""
 
 KILLED_STATES = ("cpu", "wall", "memory", "lost")

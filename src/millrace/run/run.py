@@ -249,12 +249,12 @@ class Run:
         with owned:
             self.show(force=True)
             now = monotonic_ns()
+            self.store.flush()
             if self._engine is not None:
                 self.ledger.spans(self._engine.spans())
                 self.ledger.write("engine", engine=type(self._engine).__name__, slots=self._engine.slots)
                 self._engine.close()
             self._between(now)
-            self.store.flush()
             self.ledger.write(
                 "end",
                 state=state,

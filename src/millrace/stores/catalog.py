@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 from millrace.run.errors import AnalysisFailed
 from millrace.stores import images, segments
@@ -20,6 +21,8 @@ from millrace.stores.index import Index, Place, tag_of, write_table
 from millrace.stores.layout import Home
 from millrace.stores.segments import Record
 
+Lies = Literal["whole", "damaged", "another's"]
+"""What is at a place: this key's value, nothing that can be read, or a record of a key with the same tag."""
 PATIENCE_S = 120.0
 _POLL_S = 0.0005
 
@@ -143,20 +146,23 @@ class Catalog:
         if self.table.is_full(more):
             self._make(2 * (self.table.count() + more))
 
-    def enter(self, raw: bytes, place: Place, is_whole: Callable[[bytes, Place], bool]) -> bool:
-        """Point to the record at `place`, unless the key has one already that is whole; in place of one that is not."""
+    def enter(self, raw: bytes, place: Place, lies: Callable[[bytes, Place], Lies]) -> None:
+        """Point to the record at `place`, unless the key has one that is whole; in place of one that is not. `lies`
+        looks at what a slot leads to."""
         found, free = self.table.look(raw)
         damaged = 0
         for position, other in found:
-            if is_whole(raw, other):
-                return False
-            damaged = damaged or position
+            found_there = lies(raw, other)
+            if found_there == "whole":
+                return
+            if found_there == "damaged":
+                damaged = damaged or position
         if not damaged and not free:  # only a table whose count was damaged comes to be full
             self._make(2 * self.table.count() + 1)
-            return self.enter(raw, place, is_whole)
+            self.enter(raw, place, lies)
+            return
         self.table.set(damaged or free, raw, place)
         self._entered += not damaged
-        return True
 
     def _make(self, room_for: int) -> None:
         """Write the table anew: from the old one, or from the segments when there is none."""

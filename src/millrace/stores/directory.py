@@ -28,7 +28,7 @@ from millrace.run.errors import AnalysisFailed, WrongQuestion
 from millrace.run.ports import Stored
 from millrace.run.task import Key
 from millrace.stores import archive, eviction, images, segments
-from millrace.stores.catalog import PATIENCE_S, Busy, Catalog
+from millrace.stores.catalog import PATIENCE_S, Busy, Catalog, Lies
 from millrace.stores.codecs import Damaged, decode, encode, raw_key
 from millrace.stores.index import Place
 from millrace.stores.layout import FileNote, Home
@@ -86,17 +86,13 @@ class DirectoryStore:
     # -- reading ---------------------------------------------------------------------------------------------------
     def get(self, key: Key) -> Stored | None:
         """The verified value; a large one is read once by each process to verify it, then only mapped."""
-        raw = raw_key(key)
-        if self._pid != os.getpid():
-            self._after_fork()
+        raw = self._raw(key)
         with self._catalog.guard:
             return self._found(raw, verify=True)
 
     def attach(self, key: Key) -> Any:
         """The value; of a large one nothing is read (its size and its note are right, its bytes are taken on trust)."""
-        raw = raw_key(key)
-        if self._pid != os.getpid():
-            self._after_fork()
+        raw = self._raw(key)
         with self._catalog.guard:
             found = self._found(raw, verify=False)
         if found is None:
@@ -148,9 +144,7 @@ class DirectoryStore:
 
         A large value is written at once and is there for everybody when this returns.
         """
-        raw = raw_key(key)
-        if self._pid != os.getpid():
-            self._after_fork()
+        raw = self._raw(key)
         with self._catalog.guard:
             found = self._found(raw, verify=True)
         if found is not None:
@@ -158,8 +152,10 @@ class DirectoryStore:
         encoded = encode(value)
         if encoded.layout == "tree" and len(encoded.tree) <= PACKED_BYTES:
             with self._catalog.guard:
-                self._buffer(raw, segments.sealed(VALUE, raw, encoded.tree))
-            return Stored(key, decode(encoded.tree), len(encoded.tree))
+                if raw not in self._pending:
+                    self._buffer(raw, segments.sealed(VALUE, raw, encoded.tree))
+                    return Stored(key, decode(encoded.tree), len(encoded.tree))
+            return self.put(key, value)  # another thread was first
         encoded = encoded.in_container()
         draft = images.write(self._home.drafts, encoded)
         tree = encoded.tree if len(encoded.tree) <= _NOTED_TREE_BYTES else None
@@ -196,7 +192,7 @@ class DirectoryStore:
         self._catalog.make_room(len(self._pending))
         offset = self._appended(self._values, b"".join(self._pending.values()))
         for raw, data in self._pending.items():
-            self._catalog.enter(raw, Place(self._values.number, offset, len(data)), self._is_whole)
+            self._catalog.enter(raw, Place(self._values.number, offset, len(data)), self._lies)
             offset += len(data)
         self._pending.clear()
         self._pending_bytes = 0
@@ -207,7 +203,9 @@ class DirectoryStore:
         try:
             with self._catalog.locked():
                 self._catalog.make_room(1)
-                first = not any(self._is_whole(raw, place) for place in self._catalog.find(raw))
+                if raw in self._pending:  # a small value of this key, put before
+                    self._write_pending()
+                first = all(self._lies(raw, place) != "whole" for place in self._catalog.find(raw))
                 if first:
                     record = segments.sealed(FILE, raw, note.packed())
                     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -218,7 +216,7 @@ class DirectoryStore:
                         os.unlink(path)
                         raise
                     place = Place(self._files.number, offset, len(record))
-                    self._catalog.enter(raw, place, lambda raw, place: False)
+                    self._catalog.enter(raw, place, self._lies)
                     self._mapper.trust(path)  # its checksum was made of the very bytes that were written
                 stored = self._found(raw, verify=not first)
         finally:
@@ -231,16 +229,20 @@ class DirectoryStore:
             )
         return stored
 
-    def _is_whole(self, raw: bytes, place: Place) -> bool:
-        """A value of this key can be read there. The file of a damaged one is taken away: should its note be found
-        again, `attach` would trust it."""
-        if self._at(place, raw, verify=True) is not None:
-            return True
+    def _lies(self, raw: bytes, place: Place) -> Lies:
+        """What a slot of this key leads to. The file of a damaged value is taken away: should its note be found again,
+        `attach` would trust it."""
         opened = segments.opened(self._reader.read(place.segment, place.offset, place.length))
-        if opened is not None and opened[0].raw_key == raw and opened[0].kind == FILE:
+        if opened is None:
+            return "damaged"
+        if opened[0].raw_key != raw:
+            return "another's"
+        if self._stored(opened[0], verify=True) is not None:
+            return "whole"
+        if opened[0].kind == FILE:
             with contextlib.suppress(Damaged, FileNotFoundError):
                 os.unlink(self._home.object_path(raw, FileNote.of(opened[0])))
-        return False
+        return "damaged"
 
     def _appended(self, writer: segments.Writer, data: bytes) -> int:
         try:
@@ -251,21 +253,19 @@ class DirectoryStore:
     # -- what is kept ----------------------------------------------------------------------------------------------
     def pin(self, key: Key) -> None:
         """Keep it from `evict` until this object is closed or this process has died."""
-        raw = raw_key(key)
-        if self._pid != os.getpid():
-            self._after_fork()
+        raw = self._raw(key)
         if not self._pins.has(raw):
             with self._catalog.locked():
                 self._pins.add(raw)
 
     def hold(self, key: Key) -> None:
         """Keep it from `evict` for good (a result that somebody wants to keep), until `release`."""
-        raw = raw_key(key)
+        raw = self._raw(key)
         with self._catalog.locked():
             self._pins.hold(raw)
 
     def release(self, key: Key) -> None:
-        raw = raw_key(key)
+        raw = self._raw(key)
         with self._catalog.locked():
             self._pins.release(raw)
 
@@ -367,14 +367,22 @@ class DirectoryStore:
         """Flush, let the pins go, close all files. Values that were handed out stay readable. Idempotent."""
         if self._pid == _CLOSED:
             return
-        self.flush()
-        with self._catalog.guard:
-            self._pins.close()
-            self._values.close()
-            self._files.close()
-            self._reader.close()
-            self._pid = _CLOSED
-        self._catalog.close()
+        try:
+            self.flush()
+        finally:
+            with self._catalog.guard:
+                self._pins.close()
+                self._values.close()
+                self._files.close()
+                self._reader.close()
+                self._pid = _CLOSED
+            self._catalog.close()
+
+    def _raw(self, key: Key) -> bytes:
+        """The key's bytes; what every public method that takes a key begins with."""
+        if self._pid != os.getpid():
+            self._after_fork()
+        return raw_key(key)
 
     def _after_fork(self) -> None:
         """In a child: what the parent buffered, pinned and locked is the parent's."""

@@ -246,7 +246,7 @@ def any_nesting_comes_back(kind: Kind) -> None:
     store = kind.make()
     count = iter(range(10**9))
 
-    @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(values())
     def check(value: Any) -> None:
         key = key_of(next(count))
@@ -344,8 +344,9 @@ def evict_keeps_the_bound_and_the_pins(kind: Kind) -> None:
     assert other.size_bytes() < LARGE_BYTES + 100_000
     assert set(other.keys()) == {*kept, large[3]}
     for i in range(100):
-        other.put(key_of(i), ["value", i, "v" * 150])
-    assert all(_value(kind.reopened(other), i)[1] == i for i in range(100)), "evicted values can be put again"
+        store.put(key_of(i), ["value", i, "v" * 150])
+    again = kind.reopened(store)
+    assert all(_value(again, i)[1] == i for i in range(100)), "values were put after an eviction and are missing"
 
 
 def what_was_used_last_stays(kind: Kind) -> None:
@@ -378,6 +379,20 @@ def what_was_flushed_outlives_its_process(kind: Kind) -> None:
             assert _value(found, i) == _worked_out(i), f"value {i} is not there"
 
 
+def what_others_write_is_found(kind: Kind) -> None:
+    store = kind.make()
+    other = kind.reopened(store)
+    for start in (0, 40, 1_500, 6_000):
+        assert other.get(key_of(start)) is None
+        for i in range(start, start + 40 + start):
+            store.put(key_of(i), [i])
+        store.put(key_of(("large", start)), b"x" * LARGE_BYTES)
+        store.flush()
+        assert all(_value(other, i) == [i] for i in range(start, start + 40 + start))
+        assert other.attach(key_of(("large", start))) == b"x" * LARGE_BYTES
+        assert other.get(key_of("nobody")) is None
+
+
 def racing_puts_leave_one_whole_value(kind: Kind) -> None:
     store = kind.make()
     names = [str(i) for i in range(4)]
@@ -394,11 +409,11 @@ def racing_puts_leave_one_whole_value(kind: Kind) -> None:
     assert seen == {_digest(found)}
 
 
-def a_kill_during_put_is_invisible(kind: Kind) -> None:
+def a_kill_at_any_moment_is_invisible(kind: Kind) -> None:
     rng = random.Random(0)
     store = kind.make()
     for start in range(0, 10_000, 1_000):
-        with _child(kind, store, "write", str(start), str(10**9)) as child:
+        with _child(kind, store, rng.choice(("write", "churn")), str(start), str(10**9)) as child:
             assert child.said() == "started"
             time.sleep(rng.uniform(0.0, 0.12))
         other = kind.reopened(store)
@@ -439,10 +454,15 @@ def damage_is_a_miss_and_is_mended(kind: Kind) -> None:
     rng = random.Random(1)
     for name, value in wanted.items():
         store.put(key_of(name), value)
-    for turn in range(60):
+    for turn in range(45):
         store.close()
-        for path in rng.sample(files(store), k=rng.choice((1, 1, 3))):
-            _damage(path, rng)
+        there = files(store)
+        if turn % 3:
+            for path in rng.sample(there, k=rng.choice((1, 1, 3))):
+                _damage(path, rng)
+        else:
+            for path in there:
+                _flip(path, rng)
         store = _opened(kind.opener, store.url)
         missed = 0
         for name, value in wanted.items():
@@ -518,8 +538,9 @@ LAWS: tuple[Callable[[Kind], None], ...] = (
 )
 SHARED_LAWS: tuple[Callable[[Kind], None], ...] = (
     what_was_flushed_outlives_its_process,
+    what_others_write_is_found,
     racing_puts_leave_one_whole_value,
-    a_kill_during_put_is_invisible,
+    a_kill_at_any_moment_is_invisible,
     pins_of_a_dead_process_are_gone,
     damage_is_a_miss_and_is_mended,
     pickles_are_never_read,
@@ -540,6 +561,14 @@ def _raises(kind: type[BaseException], call: Callable[..., Any], *args: Any, **n
     except kind:
         return True
     return False
+
+
+def _flip(path: Path, rng: random.Random) -> None:
+    """One bit in each 4 KiB, but no more than three."""
+    data = bytearray(path.read_bytes())
+    for _ in range(min(3, -(-len(data) // 4_096))):
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
 
 
 def _damage(path: Path, rng: random.Random) -> None:
@@ -626,14 +655,20 @@ def _say(word: str) -> None:
     print(word, flush=True)
 
 
-def _write(store: Store, start: str, count: str) -> None:
+def _write(store: Store, start: str, count: str, evict_at: int = 0) -> None:
     if int(count) == 10**9:
         _say("started")
     for i in range(int(start), int(start) + int(count)):
         store.put(key_of(i), _worked_out(i))
+        if evict_at and i % 40 == 0:
+            store.evict(evict_at)
     store.flush()
     _say("flushed")
     sys.stdin.readline()
+
+
+def _churn(store: Store, start: str, count: str) -> None:
+    _write(store, start, count, evict_at=2 * LARGE_BYTES)
 
 
 def _race(store: Store, name: str) -> None:
@@ -643,9 +678,12 @@ def _race(store: Store, name: str) -> None:
         store.put(key_of(("race", i)), _raced(name, i))
         if i % 10 == 9:
             store.flush()
+    store.flush()
+    before = [_value(store, ("race", i)) for i in range(RACES)]
     _say("put")
     sys.stdin.readline()
-    _say(_digest([_value(store, ("race", i)) for i in range(RACES)]))
+    after = [_value(store, ("race", i)) for i in range(RACES)]
+    _say(_digest(after) if after == before else "a value changed after it was there")
     sys.stdin.readline()
 
 
@@ -658,5 +696,5 @@ def _pin(store: Store, *names: str) -> None:
 
 if __name__ == "__main__":
     role, opener, url, *rest = sys.argv[1:]
-    roles: dict[str, Callable[..., None]] = {"write": _write, "race": _race, "pin": _pin}
+    roles: dict[str, Callable[..., None]] = {"write": _write, "churn": _churn, "race": _race, "pin": _pin}
     roles[role](_opened(opener, url), *rest)

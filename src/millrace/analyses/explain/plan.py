@@ -13,7 +13,7 @@ from millrace.run.budget import Budget, Plan, fit
 
 BLOCK_VALUE_BYTES = 4 << 20
 BLOCK_S = 0.5
-MOST_ROWS = 8192
+MOST_ROWS = 2048
 
 WORKER_BYTES = 110 << 20
 """Private bytes of a worker with the kernels loaded, before its first block."""
@@ -55,10 +55,10 @@ class Facts:
 
 
 def block_rows(facts: Facts) -> int:
-    """Rows of a block: a power of two from 1 to 8,192."""
+    """Rows of a block: a power of two from 1 to 2,048."""
     by_bytes = BLOCK_VALUE_BYTES / (facts.features * facts.outputs * 8)
     by_work = BLOCK_S / facts.row_s
-    return 1 << max(0, min(int(min(by_bytes, by_work, MOST_ROWS)).bit_length() - 1, 13))
+    return 1 << max(0, min(int(min(by_bytes, by_work, MOST_ROWS)).bit_length() - 1, 11))
 
 
 def plan(facts: Facts, budget: Budget) -> Plan:

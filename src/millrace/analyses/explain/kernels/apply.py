@@ -11,7 +11,7 @@ from numba import njit, types
 
 from millrace.analyses.explain.kernels.ensemble import NAN_RIGHT
 from millrace.analyses.explain.kernels.lanes import LANES, at_most, mark, read_only, writable
-from millrace.analyses.explain.kernels.pairs import pair_values
+from millrace.analyses.explain.kernels.pairs import pair_scratch, pair_values
 from millrace.analyses.explain.kernels.patterns import WORD, conditions
 from millrace.analyses.explain.kernels.tables import GROUP, SINGLE
 
@@ -46,6 +46,8 @@ def apply_items(  # type: ignore[no-untyped-def]
     codes = np.empty(stride, np.uint16)
     n = np.uint64(rows)  # unsigned, as are the places below: numba gives negative indices a meaning, at a price
     gains, losses, each = np.empty(rows), np.empty(rows), np.empty(rows)
+    # The batch's own bound on distinct features of a pair: the weights are made for it.
+    room, counts, numbers = pair_scratch(gain.shape[0] - 1, len(weights), words)
     for item in range(len(item_node)):
         first, last, output = literal_start[item], literal_start[item + 1], np.int64(item_output[item])
         # What `patterns.hold_literals` and `code_rows` do, written out: as calls they took most of a microsecond.
@@ -74,7 +76,7 @@ def apply_items(  # type: ignore[no-untyped-def]
             pair_values(
                 first, last, literal_bit, literal_row, literal_right, literal_answer, column_slot,
                 column_start[item], value, item_node[item], output, answers, weights, gain, loss,
-                bits, words, stride, rows, n_used, 0, sums,
+                bits, words, stride, rows, n_used, sums, room, counts, numbers,
             )  # fmt: skip
             continue
         codes[:] = 0

@@ -12,8 +12,8 @@ So a table over the 2^d patterns A gives a row's values by look-up, whatever the
 background rows enter as a histogram h. The factorials are integrals of t^x (1 - t)^y, exact by Gauss-Legendre, and
 at a point t one subset sum F(A) = sum over M within A, M not empty, of h(M) t^(|M| - 1) yields all of them:
 
-    gain(A)  = integral (1 - t)^m F(A)        keep(B) = integral (1 - t)^(d - |B| - 1) F(B)
-    loss(A)  = integral (1 - t)^(m - 1) (t F(A) + h(empty))
+    gain(A) = integral (1 - t)^m F(A)       keep(A) = integral (1 - t)^(m - 1) F(A)
+    loss(A) = integral (1 - t)^(m - 1) (t F(A) + h(empty)) = keep(A) - gain(A) + h(empty) / m
     j in A: v (gain(A) - keep(A less j));      j not in A: -v loss(A)
 
 Two kinds of table are kept. A SINGLE leaf's three arrays serve all its features and outputs with 3 * 2^d numbers. A
@@ -28,7 +28,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, types
 
-from millrace.analyses.explain.kernels.lanes import read_only, writable
+from millrace.analyses.explain.kernels.lanes import LANES, aligned_zeros, load, read_only, store, writable
 from millrace.analyses.explain.kernels.structure import TABLE_FEATURES
 
 GROUP, SINGLE, PAIRS = range(3)
@@ -37,10 +37,10 @@ GROUP_BITS = 11
 """Most bits of a group."""
 
 # Costs in nanoseconds, measured at blocks of 1,024 rows; only their ratios matter.
-_BIT, _LOOK_UP, _SINGLE_LOOK_UP, _ITEM = 0.04, 0.7, 1.1, 0.3  # per row: a bit, a look-up, and what an item costs
-_MIX = 0.7  # building: one number of one leaf's table, or of its share in a group's column
-_PAIR_TEST, _PAIR_HIT, _PAIR_ROW = 0.012, 3.0, 2.0  # pairs: per row, pattern and feature; per hit; per row and feature
-_PAIR_BACKGROUND, _PAIR_BLOCK = 0.6, 1024  # per background row and feature in every block of rows
+_ITEM, _BIT, _LOOK_UP, _SINGLE_LOOK_UP = 0.5, 0.04, 0.8, 1.4  # a row: an item, a bit of it, a look-up
+_MIX = 0.7  # building: a number of one leaf's table, or of its share in a group's column
+_PAIR_ITEM, _PAIR_PATTERN, _PAIR_HIT, _PAIR_ADD = 5.0, 0.03, 5.0, 1.5  # a row: a leaf, a pattern, a hit, a sum
+_PAIR_BACKGROUND, _PAIR_BLOCK = 2.0, 1024  # a background row and feature, in every block of rows
 
 _INTS, _LONGS, _FLOATS, _BYTES = (
     read_only(dtype) for dtype in (types.int32, types.int64, types.float64, types.uint8)
@@ -128,8 +128,8 @@ def choose_items(  # type: ignore[no-untyped-def]
             patterns = min(background, 2.0 ** min(d, 60))
             blocks = np.ceil(rows / _PAIR_BLOCK)
             hits = patterns * chance
-            best = rows * (patterns * d * _PAIR_TEST + hits * _PAIR_HIT * (1 + d // 16))
-            best += rows * min(1.0, hits) * d * width * _PAIR_ROW + blocks * background * d * _PAIR_BACKGROUND
+            best = rows * (_PAIR_ITEM + patterns * _PAIR_PATTERN + hits * _PAIR_HIT * (1 + d // 16))
+            best += rows * min(1.0, hits) * d * width * _PAIR_ADD + blocks * background * d * _PAIR_BACKGROUND
             kind[node] = PAIRS
             if d <= TABLE_FEATURES:
                 size_bytes = np.int64(3 << d) * itemsize
@@ -217,33 +217,50 @@ def list_literals(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _add_subsets(d, sums):  # type: ignore[no-untyped-def]
+    """sums[A] becomes the sum over all subsets of A, for patterns of d bits; sums has 16 elements at least."""
+    n = 1 << d
+    for block in range(0, n, LANES):
+        for bit in (1, 2, 4, 8):
+            for k in range(LANES):
+                if k & bit:
+                    sums[block + k] += sums[block + k - bit]
+    for bit in range(4, d):
+        step = 1 << bit
+        for block in range(step, n, 2 * step):
+            for pattern in range(block, block + step, LANES):
+                store(sums, pattern, load(sums, pattern) + load(sums, pattern - step))
+
+
+@njit(cache=True)
 def _leaf_table(d, weight, powers, rule, at, rest, rule_weight, sums, gain, keep, loss):  # type: ignore[no-untyped-def]
     """gain, keep and loss [2^d] of a leaf from weight[2^d], the background's weight by missed features."""
-    n = 1 << d
+    n = np.uint64(1) << np.uint64(d)
     ups, downs = np.empty(d + 1), np.empty(d + 1)
     gain[:n] = 0.0
     keep[:n] = 0.0
-    loss[:n] = 0.0
     for q in range(rule, rule + (d + 1) // 2):
-        t, u, w = at[q], rest[q], rule_weight[q]
-        ups[0], downs[0] = 1.0, 1.0
+        t, u = at[q], rest[q]
+        up, down = 1.0, rule_weight[q]
+        downs[d] = down / u
         for k in range(1, d + 1):
-            ups[k], downs[k] = ups[k - 1] * t, downs[k - 1] * u
-        sums[0] = 0.0
-        for pattern in range(1, n):
-            sums[pattern] = weight[pattern] * ups[powers[pattern] - 1]
-        for bit in range(d):
-            step = 1 << bit
-            for block in range(step, n, 2 * step):
-                for pattern in range(block, block + step):
-                    sums[pattern] += sums[pattern - step]
+            ups[k], downs[d - k] = up, down
+            up, down = up * t, down * u
+        ups[0] = 0.0
         for pattern in range(n):
-            met = powers[pattern]
-            gain[pattern] += w * downs[d - met] * sums[pattern]
-            if met < d:
-                scale = w * downs[d - met - 1]
-                keep[pattern] += scale * sums[pattern]
-                loss[pattern] += scale * (t * sums[pattern] + weight[0])
+            sums[pattern] = weight[pattern] * ups[powers[pattern]]
+        for pattern in range(n, np.uint64(LANES)):
+            sums[pattern] = 0.0
+        _add_subsets(d, sums)
+        for pattern in range(n):
+            x = downs[powers[pattern]] * sums[pattern]
+            keep[pattern] += x
+            gain[pattern] += u * x
+    for k in range(d):
+        downs[k] = weight[0] / (d - k)
+    downs[d] = 0.0
+    for pattern in range(n):
+        loss[pattern] = keep[pattern] - gain[pattern] + downs[powers[pattern]]
 
 
 @njit(cache=True)
@@ -299,14 +316,14 @@ def _group_table(  # type: ignore[no-untyped-def]
             weight[full ^ met] += histogram[pattern]
         _leaf_table(d, weight, powers, rule_start[(d + 1) // 2], at, rest, rule_weight, sums, gain, keep, loss)
         for j in range(d):
-            bit = 1 << j
+            bit = np.uint64(1 << j)
+            # Over the leaf's own patterns first: they are few, and the group's then cost one look-up each.
+            for met in range(np.uint64(1) << np.uint64(d)):
+                sums[met] = gain[met] - keep[met ^ bit] if met & bit else -loss[met]
             for k in range(width):
-                v = value[leaf, k]
-                first = (k * columns + leaf_column[j]) * n
-                for pattern in range(n):
-                    met = code[pattern]
-                    share = gain[met] - keep[met ^ bit] if met & bit else -loss[met]
-                    total[first + pattern] += v * share
+                v, first = value[leaf, k], np.uint64((k * columns + leaf_column[j]) * n)
+                for pattern in range(np.uint64(n)):
+                    total[first + pattern] += v * sums[code[pattern]]
 
 
 _TABLE_KINDS = [writable(dtype) for dtype in (types.float32, types.float64)]
@@ -340,8 +357,9 @@ def fill_tables(  # type: ignore[no-untyped-def]
     for pattern in range(1, n):
         powers[pattern] = powers[pattern >> 1] + (pattern & 1)
     must, must_not = np.empty(64, np.int64), np.empty(64, np.int64)
-    code = np.empty(n, np.int32)
-    weight, sums, gain, keep, loss = np.empty(n), np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    code = np.empty(n, np.uint16)
+    weight, gain, keep, loss = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    sums = aligned_zeros(max(n, LANES))
     total = np.empty(widest)
     for item in range(len(item_node)):
         bits, first = item_bits[item], table_start[item]
