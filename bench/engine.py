@@ -61,11 +61,11 @@ def against_peers(bench: Bench, turns: int) -> None:
         parallel = owned.enter_context(Parallel(n_jobs=WORKERS, return_as="generator_unordered"))
         drain(parallel(delayed(noop)(i) for i in range(8)))
         works: list[tuple[str, Callable[[Any], Any], list[Any], int]] = [
-            ("no-op tasks", noop, list(range(20_000)), 256),
-            ("1 ms tasks", spin, [0.001] * 1000, 32),
-            ("10 ms tasks", spin, [0.01] * 200, 4),
-            ("99 tasks of 1 ms, one of 0.3 s, 4 times", spin, ([0.001] * 99 + [0.3]) * 4, 32),
-            ("1 MB there and back", noop, [bytes(1_000_000)] * 100, 4),
+            ("no-op tasks", noop, list(range(10_000)), 256),
+            ("1 ms tasks", spin, [0.001] * 500, 32),
+            ("10 ms tasks", spin, [0.01] * 100, 4),
+            ("99 tasks of 1 ms, one of 0.3 s, twice", spin, ([0.001] * 99 + [0.3]) * 2, 32),
+            ("1 MB there and back", noop, [bytes(1_000_000)] * 40, 4),
         ]
         for name, fn, items, chunk in works:
             peers: dict[str, tuple[Callable[[], object], float, float | None]] = {
@@ -136,7 +136,7 @@ def main() -> int:
     bench = Bench("engine")
     costs(bench, 20_000 if quick else 100_000)
     times(bench)
-    against_peers(bench, 1 if quick else 5)
+    against_peers(bench, 1 if quick else 3)
     bench.write()
     return 0
 

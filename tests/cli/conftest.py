@@ -32,6 +32,11 @@ def slow(item):
     return item + 1
 
 
+def pause(item):
+    time.sleep(0.1)
+    return item
+
+
 def bad(item):
     if item == 3:
         raise ValueError("three is not to be had")

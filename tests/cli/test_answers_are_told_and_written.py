@@ -23,14 +23,15 @@ def test_an_explanation_is_told_in_sentences_and_says_where_it_lies(told: Ended,
     assert "600 rows x 4 features" in told.out
     assert "age" in told.out
     assert "Written to answer: report.html, result.json" in told.out
+    assert "━" not in told.err  # a bar is for terminals
     for name in WRITTEN:
         assert (desk / "answer" / name).stat().st_size > 0
     assert {p.suffix for p in (desk / "answer").iterdir()} >= {".png", ".svg", ".html", ".parquet"}
 
 
 def test_json_is_the_result_and_nothing_else_and_equal_on_every_engine(told: Ended, desk: Path) -> None:
-    done = millrace(*EXPLAIN, "--json", "--engine", "processes", "--cores", "2", at=desk)
-    assert done.code == 0, done.err
+    done = millrace(*EXPLAIN, "--json", "--engine", "processes", "--cores", "2", "--fail-on-no", at=desk)
+    assert done.code == 0, done.err  # an explanation never says no
     said = json.loads(done.out)
     written = json.loads((desk / "answer" / "result.json").read_text())
     assert said["digest"] == written["digest"]
@@ -39,28 +40,6 @@ def test_json_is_the_result_and_nothing_else_and_equal_on_every_engine(told: End
     assert said["spec"]["model"] == "model.txt"
     folder = desk / "millrace-runs" / said["run_id"]
     assert json.loads((folder / "result.json").read_text()) == said
-
-
-def test_an_option_of_the_question_reaches_the_analysis(desk: Path) -> None:
-    done = millrace(
-        *EXPLAIN, "--json", "--limit", "7", "--method", "interventional", "--background", "rows.parquet", at=desk
-    )
-    assert done.code == 0, done.err
-    said = json.loads(done.out)
-    assert said["answer"]["rows"] == 7
-    assert said["answer"]["method"] == "interventional"
-    assert said["spec"]["limit"] == 7
-
-
-def test_fail_on_no_is_0_when_the_analysis_does_not_say_no(desk: Path) -> None:
-    assert millrace(*EXPLAIN, "--fail-on-no", "--quiet", "--limit", "9", at=desk).code == 0
-
-
-def test_a_function_is_called_once_an_item_and_its_values_are_in_order(desk: Path) -> None:
-    done = millrace("run", "simulate:square", "--items", "items.jsonl", "--out", "squares", at=desk)
-    assert done.code == 0, done.err
-    assert f"{ITEMS}" in done.out
-    assert [int(x) for x in (desk / "squares" / "results.jsonl").read_text().split()] == [i * i for i in range(ITEMS)]
 
 
 def test_flat_values_become_a_table_and_limit_takes_the_first_items(desk: Path) -> None:
@@ -97,8 +76,12 @@ def test_a_plan_tells_tasks_time_and_memory_and_runs_nothing(desk: Path) -> None
     assert done.code == 0, done.err
     for word in ("tasks", "at once", "core-seconds", "wall time", "memory, worker", "memory, all"):
         assert word in done.out
-    said = json.loads(millrace("plan", *EXPLAIN, "--json", "--cores", "1", at=desk).out)
-    assert said["slots"] == 1
+
+
+def test_an_option_of_the_question_and_one_of_the_machine_reach_the_analysis(desk: Path) -> None:
+    more = ("--limit", "7", "--method", "interventional", "--background", "rows.parquet", "--cores", "1")
+    said = json.loads(millrace("plan", *EXPLAIN, *more, "--json", at=desk).out)
+    assert (said["method"], said["slots"], said["block"]) == ("interventional", 1, 7)
     assert said["peak_bytes"] == said["driver_bytes"] + said["worker_bytes"]
 
 

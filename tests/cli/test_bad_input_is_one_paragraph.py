@@ -52,17 +52,18 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_question_is_one_paragraph_and_exit_code_2(name: str, desk: Path) -> None:
     arguments, said = WRONG[name]
-    done = millrace(*arguments, at=desk)
+    done = millrace(*arguments, at=desk, MILLRACE_PROGRESS="off")
     assert done.code == 2, done.err
     assert done.out == ""
-    assert is_one_paragraph(done.err), done.err
-    assert done.err.startswith("millrace: ")
+    ours = "".join(line for line in done.err.splitlines(True) if not line.startswith("[LightGBM]"))  # its own words
+    assert is_one_paragraph(ours), done.err
+    assert ours.startswith("millrace: ")
     for word in said:
         assert word in done.err, done.err
 
 
 def test_what_does_not_fit_says_what_would_and_exits_with_3(desk: Path) -> None:
-    done = millrace(*EXPLAIN, *GOOD, "--memory", "100KiB", at=desk)
+    done = millrace(*EXPLAIN, *GOOD, "--memory", "100KiB", at=desk, MILLRACE_PROGRESS="off")
     assert done.code == 3
     assert is_one_paragraph(done.err)
     assert "--memory" in done.err

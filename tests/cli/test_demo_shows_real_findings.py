@@ -54,9 +54,3 @@ def test_every_file_is_there_and_is_named(shown: tuple[Ended, Path, float]) -> N
 
 def test_it_takes_seconds(shown: tuple[Ended, Path, float]) -> None:
     assert shown[2] < 60  # kernels compiled on the way, and neighbours, included
-
-
-def test_it_says_nothing_but_json_when_asked_so(tmp_path: Path) -> None:
-    done = millrace("demo", "--json", at=tmp_path, timeout_s=120)
-    assert done.code == 0
-    assert json.loads(done.out)["answer"]["rows"] == PEOPLE

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from terminal import COMMAND, environment, millrace
+from terminal import COMMAND, environment
 
 from millrace.cli.progress import PACE_S, Lines, Pace, described
 from millrace.run.run import Progress
@@ -72,7 +72,7 @@ def test_lines_are_seconds_apart(capsys: pytest.CaptureFixture[str]) -> None:
     assert told.err.startswith("explaining: 30 of 1,000 (3 %), ")
 
 
-def test_a_terminal_gets_a_bar_on_stderr_and_a_pipe_does_not(desk: Path) -> None:
+def test_a_terminal_gets_a_bar_on_stderr_and_stdout_stays_plain(desk: Path) -> None:
     question = (
         "run",
         "simulate:slow",
@@ -109,11 +109,3 @@ def test_a_terminal_gets_a_bar_on_stderr_and_a_pipe_does_not(desk: Path) -> None
     assert "━".encode() in drawn
     assert b"of 4" in drawn
     assert b"\x1b" not in out
-    piped = millrace(*question, "--store", "bar", at=desk)
-    assert piped.code == 0
-    assert "━" not in piped.err
-
-
-def test_quiet_says_nothing(desk: Path) -> None:
-    done = millrace("run", "simulate:square", "--items", "items.jsonl", "--engine", "inline", "--quiet", at=desk)
-    assert (done.code, done.out, done.err) == (0, "", "")

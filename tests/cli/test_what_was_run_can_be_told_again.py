@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from terminal import is_one_paragraph, millrace
+from terminal import Ended, is_one_paragraph, millrace
 
 from millrace.cli.places import folder_of, runs_in
 from millrace.run.errors import WrongQuestion
@@ -22,7 +22,7 @@ def ran(desk: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     at = tmp_path_factory.mktemp("ran")
     for name in ("simulate.py", "items.jsonl"):
         shutil.copy(desk / name, at / name)
-    assert millrace(*RUN, "--quiet", at=at).code == 0
+    assert millrace(*RUN, "--quiet", at=at) == Ended(0, "", "")  # quiet is quiet
     assert millrace("run", "simulate:bad", "--items", "items.jsonl", "--engine", "inline", at=at).code == 4
     assert millrace(*RUN, "--quiet", "--limit", "4", at=at).code == 0
     return at
@@ -81,19 +81,15 @@ def test_a_report_is_told_and_written_again(ran: Path) -> None:
     assert done.code == 0, done.err
     assert "core-seconds" in done.out
     assert (folder / "report.html").stat().st_size > 1000
-    said = json.loads(millrace("report", folder.name, "--json", at=ran).out)
-    assert said["state"] == "done"
+    failed = next(p for p in runs_in(ran / "millrace-runs") if p.state == "failed")
+    assert "three is not to be had" in failed.error
+    said = json.loads(millrace("report", failed.run_id, "--json", at=ran).out)
+    assert said["state"] == "failed"
+    assert said["outcomes"]["raised"] == 1
     assert sum(said["parts_s"].values()) == pytest.approx(said["slots"] * said["wall_s"])
 
 
-def test_a_report_of_a_failed_run_says_so(ran: Path) -> None:
-    failed = next(p for p in runs_in(ran / "millrace-runs") if p.state == "failed")
-    done = millrace("report", failed.run_id, at=ran)
-    assert done.code == 0, done.err
-    assert "failed" in done.out
-
-
-def test_the_cache_is_measured_exported_imported_and_made_smaller(ran: Path, tmp_path: Path) -> None:
+def test_the_cache_is_measured_exported_imported_used_and_made_smaller(ran: Path, tmp_path: Path) -> None:
     here = json.loads(millrace("cache", "size", "--json", at=ran).out)
     assert here["entries"] > 20
     assert here["size_bytes"] > 0
@@ -106,8 +102,13 @@ def test_the_cache_is_measured_exported_imported_and_made_smaller(ran: Path, tmp
     assert told["entries"] == here["entries"]
     millrace("cache", "import", exported, "--store", other, "--json", at=ran)
     assert json.loads(millrace("cache", "size", "--store", other, "--json", at=ran).out)["entries"] == here["entries"]
-    used = millrace(*RUN, "--store", other, "--json", at=ran)
-    assert json.loads(used.out)["report"]["outcomes"] == {"cached": 24}
+
+    # The settings reach the run: it finds everything in that store.
+    told = {"MILLRACE_STORE": str(other), "MILLRACE_RUNS": "those", "MILLRACE_MEMORY": "512MiB"}
+    used = json.loads(millrace(*RUN, "--json", at=ran, **told).out)
+    assert used["report"]["outcomes"] == {"cached": 24}
+    assert used["report"]["memory"]["budget_bytes"] == 512 << 20
+    assert (ran / "those" / used["run_id"] / "result.json").is_file()
 
     freed = json.loads(millrace("cache", "evict", "--to", "0B", "--store", other, "--json", at=ran).out)
     assert freed["size_bytes"] == 0
@@ -148,15 +149,6 @@ def test_settings_that_cannot_be_are_named_and_exit_with_2(tmp_path: Path) -> No
     for word in ("steam", "5000", "a_file"):
         assert word in done.out
     assert millrace("config", "check", at=tmp_path, MILLRACE_CORES="many").code == 2
-
-
-def test_the_settings_reach_a_run(ran: Path) -> None:
-    (ran / "settings").mkdir(exist_ok=True)
-    done = millrace(*RUN, "--json", at=ran, MILLRACE_STORE="elsewhere", MILLRACE_RUNS="those", MILLRACE_MEMORY="512MiB")
-    said = json.loads(done.out)
-    assert (ran / "elsewhere").is_dir()
-    assert (ran / "those" / said["run_id"] / "result.json").is_file()
-    assert said["report"]["memory"]["budget_bytes"] == 512 << 20
 
 
 def test_doctor_tells_the_machine_and_settings_to_paste(tmp_path: Path) -> None:

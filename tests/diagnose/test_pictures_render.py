@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import altair
+import numpy as np
 import pytest
 from ledgers import attempt, busy_run, span, written
 
@@ -55,6 +57,30 @@ def test_every_part_and_kind_has_a_colour_of_its_own():
     assert len(set(colours)) == len(colours)
     assert set(KINDS) <= set(charts.COLOURS)
     assert set(KINDS) == set(charts.KIND_LABELS)
+
+
+SIGHT = {  # Machado, Oliveira and Fernandes, 2009, severity 1
+    "usual": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "no red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "no green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+}
+
+
+def seen(colour: str, sight: list[list[float]]) -> np.ndarray:
+    """CIE Lab of an sRGB colour as these eyes see it."""
+    parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ np.clip(np.array(sight) @ linear, 0, 1) / (0.9505, 1, 1.089)
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_kinds_that_only_a_legend_names_stay_apart_for_all_eyes(sight):
+    places = {kind: seen(charts.COLOURS[kind], SIGHT[sight]) for kind in KINDS}
+    near = {(a, b): float(np.linalg.norm(places[a] - places[b])) for a, b in itertools.combinations(KINDS, 2)}
+    assert min(near.values()) > 12, min(near, key=near.__getitem__)
 
 
 def test_the_bar_of_core_seconds_is_whole_and_names_every_part(usual):

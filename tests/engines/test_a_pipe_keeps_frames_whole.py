@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from millrace.engines.processes.client import BUFFER_BYTES, WorkerEnd
 from millrace.engines.processes.frames import LENGTH
 
-
 LARGE = [BUFFER_BYTES - 8, BUFFER_BYTES, BUFFER_BYTES + 1, 3 * BUFFER_BYTES]
 
 

@@ -156,4 +156,4 @@ def _draw(_: int) -> float:
     import numpy
 
     time.sleep(0.02)
-    return float(numpy.random.random())  # noqa: NPY002 - the global state is what it is about
+    return float(numpy.random.random())

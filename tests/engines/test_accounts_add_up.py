@@ -34,7 +34,9 @@ def test_every_moment_is_an_attempt_a_span_or_a_short_gap(script: list, ups: lis
     turns = 4  # each may leave a gap that is too short to tell
     for busy_ns, lengths, why, patience_ns, fate in script:
         now += busy_ns
-        for slot, length in zip([s for s in range(SLOTS) if s not in running and s not in coming], lengths, strict=False):
+        for slot, length in zip(
+            [s for s in range(SLOTS) if s not in running and s not in coming], lengths, strict=False
+        ):
             accounts.fed(slot, now)
             running[slot] = now, now + 50_000, now + 50_000 + length
             turns += 1

@@ -44,7 +44,9 @@ def test_parts_of_the_time_are_told_and_a_failure_stops_them() -> None:
     value, extra = carry_out(lambda f: f, lambda r, x: toys.nap(0.01, r + x), [factory], (1,), None, "", warm, stores)
     assert value == 6 and extra.failure is None
     assert extra.enter_ns >= 0.02e9 and extra.unpack_ns + extra.read_ns + extra.write_ns < 0.01e9
-    value, extra = carry_out(lambda f: f, lambda r, x: r + x, [factory], (Ref("k", "nowhere", 1),), None, "", warm, stores)
+    value, extra = carry_out(
+        lambda f: f, lambda r, x: r + x, [factory], (Ref("k", "nowhere", 1),), None, "", warm, stores
+    )
     assert value is None and extra.enter_ns < 0.01e9
     assert extra.failure is not None and "opener" in extra.failure[1]
 

@@ -21,7 +21,9 @@ def batches(packer: Packer, waiting: list[Entry], most: int = 1 << 30, spend: fl
     """All messages that come of these, each measured as `spend` seconds a task."""
     queue, out = deque(waiting), []
     while queue:
-        batch, uniform = packer.batch(queue.popleft(), lambda: queue.popleft() if queue else None, queue.appendleft, most)
+        batch, uniform = packer.batch(
+            queue.popleft(), lambda: queue.popleft() if queue else None, queue.appendleft, most
+        )
         assert uniform == (len({e.kind for e in batch}) == 1)
         out.append(batch)
         if spend is not None:
@@ -32,7 +34,9 @@ def batches(packer: Packer, waiting: list[Entry], most: int = 1 << 30, spend: fl
 
 def test_a_message_doubles_until_it_holds_the_target() -> None:
     packer = Packer(target_s=0.1, max_tasks=2048)
-    sizes = [len(b) for b in batches(packer, entries(packer, [Task(toys.square, (i,)) for i in range(500)]), spend=0.002)]
+    sizes = [
+        len(b) for b in batches(packer, entries(packer, [Task(toys.square, (i,)) for i in range(500)]), spend=0.002)
+    ]
     assert sizes[:8] == [1, 2, 4, 8, 16, 32, 50, 50]
     sizes = [len(b) for b in batches(packer, entries(packer, [Task(toys.nap, (i,)) for i in range(9000)]), spend=1e-6)]
     assert max(sizes) == 2048

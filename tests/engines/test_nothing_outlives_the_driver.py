@@ -46,7 +46,7 @@ if mode == "consuming":
 for o in e.stream(Task(globals()[case], (), str(i)) for i in range(4)): print(o, flush=True)
 """
 PLAIN = [("plain", case) for case in ("busy", "blocked", "children", "orphans", "stubborn")]
-MODES = [("idle", "busy"), ("young", "busy"), ("consuming", "busy"), ("subprocess", "busy"), ("forks", "busy"), ("stopped", "busy")]
+MODES = [(mode, "busy") for mode in ("idle", "young", "consuming", "subprocess", "forks", "stopped")]
 SLOW = [("plain", "kernel"), ("stopped", "children"), ("forks", "orphans")]
 
 

@@ -44,7 +44,9 @@ def test_the_running_task_is_the_cause_and_its_neighbours_are_innocent() -> None
     assert [e.past is not None for m in flying for e in m.entries] == [False, True, False, False, False]
 
 
-@pytest.mark.parametrize(("status", "bound"), [(SEGV, OWN), (3 << 8, OWN), (KILL, OTHERS), (int(signal.SIGTERM), OTHERS)])
+@pytest.mark.parametrize(
+    ("status", "bound"), [(SEGV, OWN), (3 << 8, OWN), (KILL, OTHERS), (int(signal.SIGTERM), OTHERS)]
+)
 def test_it_is_given_up_after_so_many_deaths(status: int, bound: int) -> None:
     (message,) = messages(1)
     for death in range(1, bound + 1):
@@ -59,7 +61,11 @@ def test_it_is_given_up_after_so_many_deaths(status: int, bound: int) -> None:
 
 @pytest.mark.parametrize(
     ("verdict", "kind", "figure", "said"),
-    [(page.CPU, "cpu", 1_500_000_000, 1.5), (page.WALL, "wall", 2_500_000_000, 2.5), (page.MEMORY, "memory", 3 << 20, 3 << 20)],
+    [
+        (page.CPU, "cpu", 1_500_000_000, 1.5),
+        (page.WALL, "wall", 2_500_000_000, 2.5),
+        (page.MEMORY, "memory", 3 << 20, 3 << 20),
+    ],
 )
 def test_a_broken_ceiling_is_final(verdict: int, kind: str, figure: int, said: float) -> None:
     (message,) = messages(2)

@@ -71,7 +71,9 @@ def test_anything_else_is_refused_by_name() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.one_of(st.tuples(st.just("task"), st.integers(0, 3)), st.tuples(st.just("cancel"), st.integers(0, 3)))))
+@given(
+    st.lists(st.one_of(st.tuples(st.just("task"), st.integers(0, 3)), st.tuples(st.just("cancel"), st.integers(0, 3))))
+)
 def test_a_cancel_ends_what_has_no_outcome_in_its_group(script: list[tuple[str, int]]) -> None:
     def source() -> Iterator[Any]:
         for i, (what, group) in enumerate(script):

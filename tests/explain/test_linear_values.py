@@ -143,6 +143,14 @@ def test_an_object_with_coefficients_that_computes_something_else_is_not_linear(
     assert read_linear(_Bent(bend)) is None
 
 
+def test_float32_coefficients_get_float32_margins_and_no_more() -> None:
+    model = _Bent(lambda z: z.astype(np.float32))
+    model.coef_ = model.coef_.astype(np.float32)
+    assert read_linear(model) is not None
+    model.bend = lambda z: z * np.float32(1.0001)
+    assert read_linear(model) is None
+
+
 def test_a_large_intercept_does_not_hide_a_bend() -> None:
     model = _Bent(lambda z: z + np.sin(z))
     model.intercept_ = 1e7

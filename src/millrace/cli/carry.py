@@ -34,7 +34,7 @@ def carry(given: Mapping[str, Any], work: Callable[[Machine], Any]) -> int:
     quiet, as_json = given["quiet"], given["json"]
     answer = worked(given, work)
     if as_json:
-        click.echo((answer.out / "result.json").read_text(), nl=False)
+        print_result(answer)
     elif not quiet:
         tell(answer)
     return SAYS_NO if given["fail_on_no"] and getattr(answer, "says_no", False) else 0
@@ -88,6 +88,11 @@ def stoppable() -> Iterator[Callable[[Run], None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def print_result(answer: Any) -> None:
+    """result.json as it was written."""
+    click.echo((answer.out / "result.json").read_text(), nl=False)
 
 
 def tell(answer: Any) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from millrace.cli.carry import shown, worked
+from millrace.cli.carry import print_result, shown, worked
 from millrace.cli.console import columns, say
 from millrace.cli.options import Sectioned, machine_options, said_options
 from millrace.run.errors import MissingExtra
@@ -75,7 +75,7 @@ def demo(**given: Any) -> int:
     answer = worked(given, lambda machine: carry_out("explain", {"model": model, "data": people}, machine))
     took = time.monotonic() - began
     if given["json"]:
-        click.echo((answer.out / "result.json").read_text(), nl=False)
+        print_result(answer)
     elif telling:
         tell(answer, took)
     return 0

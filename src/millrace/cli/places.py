@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from millrace.run.errors import WrongQuestion
 
 LEDGER = "ledger.jsonl"
@@ -110,6 +108,8 @@ def _folders(place: Path) -> list[Path]:
 
 def _ends(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """The first record, and those of the last 64 KiB."""
+    import msgspec
+
     with path.open("rb") as file:
         first = file.readline()
         size = file.seek(0, os.SEEK_END)

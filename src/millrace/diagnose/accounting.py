@@ -168,7 +168,7 @@ class Accounting:
 def account(history: History, timeline: Timeline | None = None) -> Accounting:
     """Split a run's slots x wall into PARTS. `timeline`: of the same history, when it is there already."""
     timeline = timeline or lay_out(history)
-    columns = {name: np.array(column, dtype=np.int64) for name, column in history.columns.items()}
+    columns = {name: np.asarray(column) for name, column in history.columns.items()}
     header, end = history.header, history.end
     throttled_ns = end.get("throttled_ns")
     states = Counter(columns["state"].tolist())

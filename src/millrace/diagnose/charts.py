@@ -35,12 +35,13 @@ LANES = 40
 WIDTH_PX = 720
 
 COLOURS = {
-    "on_cpu": "#1f6fb4", "off_cpu": "#8cbfe6", "throttled": "#5b3a8e", "read": "#12907f", "write": "#7fcbb9",
-    "load": "#b98a4a", "start": "#ee9b20", "transfer": "#b7a3dc", "engine": "#7d5ba6", "driver": "#d07aa8",
-    "starved": "#aab2bd", "tail": "#ecd04c", "stopped": "#737d8c", "lost": "#c63f17", "cut": "#cfd5dc",
+    "on_cpu": "#1f6fb4", "off_cpu": "#8cbfe6", "throttled": "#4b2e83", "read": "#12907f", "write": "#7fcbb9",
+    "load": "#b98a4a", "start": "#e8890c", "transfer": "#c7a0ee", "engine": "#6e6ef7", "driver": "#8d4b35",
+    "starved": "#aab2bd", "tail": "#f0dd55", "stopped": "#757575", "lost": "#c63f17", "cut": "#d5dae0",
     "unexplained": "#e3106f", "task": "#1f6fb4",
 }  # fmt: skip
-"""One colour per part and kind everywhere: blue computes, green moves data, warm waits at the edges, red is lost."""
+"""One colour per part and kind everywhere: blue computes, green moves data, grey idles, red is lost. Kinds, which only a
+legend names, stay apart for eyes without red or green cones too; parts are named beside their bars."""
 
 KIND_LABELS = {
     "task": "in a task", "start": "starting", "transfer": "sending", "engine": "engine", "driver": "driver",
@@ -251,7 +252,7 @@ def _time_axis(timeline: Timeline) -> Spec:
 
 def durations(history: History, accounting: Accounting) -> Spec:
     """Histogram of how long attempts took, on a logarithmic axis, by task name (the four longest, and the rest)."""
-    columns = {n: np.array(history.columns[n], dtype=np.int64) for n in ("name", "started_ns", "ended_ns")}
+    columns = {n: np.asarray(history.columns[n]) for n in ("name", "started_ns", "ended_ns")}
     ran = (columns["started_ns"] > 0) & (columns["ended_ns"] > columns["started_ns"])
     took = (columns["ended_ns"] - columns["started_ns"])[ran] / 1e9
     names = columns["name"][ran]

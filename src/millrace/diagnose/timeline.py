@@ -37,7 +37,7 @@ can have been at work; `cut`: after the last thing that a killed driver wrote of
 `LATENCY_NS` that nothing explains; `unexplained`: the rest of it.
 """
 
-LATENCY_NS = 30_000_000
+LATENCY_NS = 20_000_000
 """A gap that no span explains counts as the engine's latency up to this: results go back every 20 ms."""
 
 KILLED_STATES = ("cpu", "wall", "memory", "lost")
@@ -83,8 +83,7 @@ def lay_out(history: History) -> Timeline:
     A run that needed no engine (all was in the store) has the driver as its one slot.
     """
     columns = {
-        name: np.array(history.columns[name], dtype=np.int64)
-        for name in ("state", "worker", "sent_ns", "started_ns", "ended_ns")
+        name: np.asarray(history.columns[name]) for name in ("state", "worker", "sent_ns", "started_ns", "ended_ns")
     }
     measured = (columns["worker"] >= 0) & (columns["started_ns"] > 0) & (columns["ended_ns"] > 0)
     begin = int(history.header["from_ns"])

@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -129,7 +130,8 @@ def carry_out(
     except BaseException as e:  # noqa: BLE001 - recorded as a typed failure
         value, failure = None, failure_of(e)
     stamps.append(monotonic_ns())
-    unpack, enter, read, _, write = [b - a for a, b in zip(stamps, stamps[1:], strict=False)] + [0] * (6 - len(stamps))
+    parts = [after - before for before, after in pairwise(stamps)] + [0] * (6 - len(stamps))
+    unpack, enter, read, _, write = parts
     return value, Extra(failure, unpack, enter, read, write)
 
 
@@ -179,6 +181,4 @@ def _trace(error: BaseException) -> str:
         return ""
 
 
-_OURS = frozenset(
-    {__name__, "millrace.engines.inline", "millrace.engines.processes.worker"}
-)
+_OURS = frozenset({__name__, "millrace.engines.inline", "millrace.engines.processes.worker"})

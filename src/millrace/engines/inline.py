@@ -87,7 +87,15 @@ class InlineEngine:
     def _attempt(self, task: Task) -> Outcome:
         started_ns, cpu_ns = monotonic_ns(), process_time_ns()
         value, extra = carry_out(
-            _itself, task.fn, task.resources, task.args, task.keep, task.key, self._warm, self._stores, (KeyboardInterrupt,)
+            _itself,
+            task.fn,
+            task.resources,
+            task.args,
+            task.keep,
+            task.key,
+            self._warm,
+            self._stores,
+            (KeyboardInterrupt,),
         )
         measures = Measures(
             worker=0,

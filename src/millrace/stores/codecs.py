@@ -111,7 +111,8 @@ def raw_key(key: str) -> bytes:
 
 def encode(value: Any) -> Encoded:
     """The value as a tree and, when it holds large buffers, an image. `NotStorable` when it cannot be kept."""
-    if type(value) in _FLAT:  # most values of small tasks; the walk would find nothing
+    kind = type(value)
+    if kind in _FLAT or (kind is list and _FLAT.issuperset(map(type, value))):  # the walk would find nothing to do
         try:
             return _treed(_pack(value))
         except (OverflowError, ValueError):

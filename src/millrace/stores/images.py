@@ -27,7 +27,7 @@ from millrace.stores.codecs import Encoded
 from millrace.stores.segments import touch
 
 SUFFIXES = {"npy": ".npy", "arrow": ".arrow", "container": ".mill"}
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 256 << 10
 """Written and summed at a time: small enough that the second reads what the first left in the processor's cache."""
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _ABANDONED_S = 60.0

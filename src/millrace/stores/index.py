@@ -73,7 +73,8 @@ def _buckets_for(count: int) -> int:
     return buckets
 
 
-def _matches(found: list[tuple[int, Place]], at: int, data: bytes, tag: bytes) -> None:
+def _matches(at: int, data: bytes, tag: bytes) -> list[tuple[int, Place]]:
+    found = []
     i = data.find(tag)
     while i >= 0:
         if not i % _SLOT.size and i + _SLOT.size <= len(data):
@@ -81,6 +82,7 @@ def _matches(found: list[tuple[int, Place]], at: int, data: bytes, tag: bytes) -
             if word:
                 found.append((at + i, unpacked(word)))
         i = data.find(tag, i + 1)
+    return found
 
 
 class Index:
@@ -129,17 +131,18 @@ class Index:
     def find(self, raw_key: bytes) -> list[tuple[int, Place]]:
         """Slots that may be of this key, as (position in the file, place); usually none or one."""
         tag = tag_of(raw_key)
-        found: list[tuple[int, Place]] = []
-        for at, data in self._buckets_of(tag):
-            _matches(found, at, data, tag)
-        return found
+        at = _DATA_AT + (_TAG_HEAD.unpack_from(tag)[0] & (self._buckets - 1)) * _BUCKET_BYTES
+        data = os.pread(self._fd, _BUCKET_BYTES, at)
+        if len(data) < _BUCKET_BYTES or data.endswith(_EMPTY):  # nearly always: what a miss costs is in these lines
+            return _matches(at, data, tag) if tag in data else []
+        return [match for at, data in self._buckets_of(tag) for match in _matches(at, data, tag)]
 
     def look(self, raw_key: bytes) -> tuple[list[tuple[int, Place]], int]:
         """The same, and the position of the slot where a new entry of this key goes; 0 when the table is full."""
         tag = tag_of(raw_key)
         found: list[tuple[int, Place]] = []
         for at, data in self._buckets_of(tag):
-            _matches(found, at, data, tag)
+            found += _matches(at, data, tag)
             places = _BUCKET.unpack(data.ljust(_BUCKET_BYTES, b"\0"))[1::2]
             if 0 in places:
                 return found, at + places.index(0) * _SLOT.size
@@ -152,7 +155,7 @@ class Index:
             at = _DATA_AT + bucket * _BUCKET_BYTES
             data = os.pread(self._fd, _BUCKET_BYTES, at)
             yield at, data
-            if len(data) < _BUCKET_BYTES or data[-8:] == _EMPTY:
+            if len(data) < _BUCKET_BYTES or data.endswith(_EMPTY):
                 return
             bucket = (bucket + 1) & (self._buckets - 1)
 

@@ -37,7 +37,9 @@ def explain(
     for slot, told in pieces.items():
         at = from_ns
         for start, end, kind in sorted(told):
-            assert start >= at - OVERLAP_NS, f"slot {slot}: {kind} overlaps what is before it by {(at - start) / 1e6:.3f} ms"
+            assert start >= at - OVERLAP_NS, (
+                f"slot {slot}: {kind} overlaps what is before it by {(at - start) / 1e6:.3f} ms"
+            )
             assert end <= to_ns + OVERLAP_NS, f"slot {slot}: {kind} ends {(end - to_ns) / 1e6:.3f} ms after the stream"
             parts["gap"] += max(0, start - at)
             parts[kind] = parts.get(kind, 0) + max(0, end - max(start, at))

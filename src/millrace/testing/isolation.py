@@ -84,7 +84,9 @@ def _with_a_bad_one(engine: Engine, bad: Task, limits: Limits | None, tasks: int
     good.insert(tasks // 2, bad)
     found = toys.outcomes(engine, iter(good))
     assert len(found) == tasks + 1
-    assert all(found[str(i)].value == i for i in range(tasks)), [found[str(i)] for i in range(tasks) if found[str(i)].failure]
+    assert all(found[str(i)].value == i for i in range(tasks)), [
+        found[str(i)] for i in range(tasks) if found[str(i)].failure
+    ]
     assert [o.value for o in engine.stream(iter([Task(toys.square, (3,), "k")]))] == [9]
     return found[bad.key]
 

@@ -100,7 +100,8 @@ class Explanation:
 
         tables = []
         for k, name in enumerate(self.output_names):
-            found = views.importance(self.of(k), self.data, self.feature_names, rng(self.seed, 1, k))
+            stream = rng(self.seed, 1, k)
+            found = views.importance(self.of(k), self.data, self.feature_names, stream, categorical=tuple(self.categories))
             table = pyarrow.table(found)
             tables.append(table.append_column("output", pyarrow.array([name] * len(table))))
         return pyarrow.concat_tables(tables)

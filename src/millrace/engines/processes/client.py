@@ -6,6 +6,7 @@ that exists, and no worker holds another's pipe.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -47,9 +48,7 @@ BUFFER_BYTES = 1 << 18
 class ServerClient:
     """Starts the fork server. Its death is `EngineLost`."""
 
-    def __init__(
-        self, slots: int, preload: tuple[str, ...], environment: Mapping[str, str], hand_back_ns: int
-    ) -> None:
+    def __init__(self, slots: int, preload: tuple[str, ...], environment: Mapping[str, str], hand_back_ns: int) -> None:
         kernel.require_linux()
         shared = kernel.high(page.create(slots))
         self.pages = page.Page(shared)
@@ -65,9 +64,10 @@ class ServerClient:
             "preload": preload,
             "hand_back_ns": hand_back_ns,
         }
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # -W, -X, -O: as here
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", *subprocess._args_from_interpreter_flags(), "-c", BOOT, json.dumps(config)],  # type: ignore[attr-defined]
+                [sys.executable, "-P", *flags, "-c", BOOT, json.dumps(config)],
                 pass_fds=fds,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C in the driver's terminal is the driver's alone
@@ -229,10 +229,8 @@ class WorkerEnd:
         if self.pidfd < 0:
             return False
         kernel.kill(-self.pid)
-        try:
+        with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         return True
 
     def release(self) -> None:

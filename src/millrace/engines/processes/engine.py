@@ -8,11 +8,10 @@ what a dead worker leaves wait for the driver.
 from __future__ import annotations
 
 import os
-import time
 import weakref
 from collections.abc import Iterator, Mapping
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cloudpickle
 
@@ -34,6 +33,7 @@ GRACE_NS = 20_000_000
 given to an idle worker."""
 BETWEEN_NS = 2_000_000
 """A consumer that takes longer than this for outcomes that have come does not keep the workers waiting."""
+FOREIGN = "This engine belongs to the process that was forked from: make a new one here."
 
 
 class ProcessEngine:
@@ -95,6 +95,8 @@ class ProcessEngine:
                 looked_ns = monotonic_ns()
                 while flow.out:
                     yield flow.out.popleft()
+                    if self._pool.foreign:
+                        raise WrongQuestion(FOREIGN)
                     flow.delivered()
                     if (now_ns := monotonic_ns()) - looked_ns > BETWEEN_NS:
                         looked_ns = now_ns
@@ -124,7 +126,7 @@ class ProcessEngine:
         if self._closed:
             raise WrongQuestion("This engine was closed: make a new one.")
         if self._pool.foreign:
-            raise WrongQuestion("This engine belongs to the process that was forked from: make a new one here.")
+            raise WrongQuestion(FOREIGN)
         if self._flow is not None:
             raise WrongQuestion("An engine serves one stream at a time: finish or close the open one first.")
         self._packer.forget_kinds()
@@ -272,8 +274,6 @@ class ProcessEngine:
         self._happened(flow, GRACE_NS / 1e9 if self._unwanted or self._is_uneven() else None)
 
     def _happened(self, flow: Flow, timeout_s: float | None) -> None:
-        if self._pool.foreign:
-            raise WrongQuestion("This engine belongs to the process that was forked from: make a new one here.")
         events = self._pool.wait(timeout_s)
         first = next(events, None)
         if timeout_s != 0:
@@ -310,9 +310,7 @@ class ProcessEngine:
         worker, said, traces = event.worker, event.said, event.traces
         assert traces is not None
         messages = list(worker.messages)
-        judged = losses.judge(
-            traces, messages, worker.slot, worker.pid, said["status"], said["at_ns"], said["cpu_ns"]
-        )
+        judged = losses.judge(traces, messages, worker.slot, worker.pid, said["status"], said["at_ns"], said["cpu_ns"])
         delivered = judged.failure is not None
         key = judged.running.task.key if judged.running else ""
         kind: SpanKind = "stopped" if judged.unwanted or worker.stale else "lost"
@@ -339,9 +337,9 @@ class ProcessEngine:
         now_ns, cells = monotonic_ns(), self._pool.pages.cells
         running = {cells[page.base(w.slot) + page.SEQ]: w for w in self._pool.workers if w.messages}
         for entry, until_ns in list(self._unwanted.items()):
-            if entry.home is None or entry.home.over:
-                del self._unwanted[entry]
-            elif now_ns >= until_ns and (worker := running.get(entry.seq)) is not None and self._kill(worker):
+            over = entry.home is None or entry.home.over
+            worker = running.get(entry.seq) if now_ns >= until_ns and not over else None
+            if over or (worker is not None and self._kill(worker)):
                 del self._unwanted[entry]
 
     def _kill(self, worker: WorkerEnd) -> bool:

@@ -52,7 +52,7 @@ class Results(NamedTuple):
 
     message: int
     first: int
-    count: int
+    size: int
     flags: int
     began_ns: int
     began_cpu_ns: int
@@ -66,12 +66,12 @@ class Results(NamedTuple):
 def parse_results(frame: bytes | bytearray) -> Results:
     """`frame` is without its length."""
     view = memoryview(frame)
-    message, first, count, flags, _, *times = _RESULTS_HEAD.unpack_from(view)
-    at, size = _RESULTS_HEAD.size, 8 * count
+    message, first, size, flags, _, began, began_cpu, unpack, pack = _RESULTS_HEAD.unpack_from(view)
     ends, cpus = array("q"), array("q")
-    ends.frombytes(view[at : at + size])
-    cpus.frombytes(view[at + size : at + 2 * size])
-    return Results(message, first, count, flags, *times, ends, cpus, view[at + 2 * size :])
+    half = _RESULTS_HEAD.size + 8 * size
+    ends.frombytes(view[_RESULTS_HEAD.size : half])
+    cpus.frombytes(view[half : half + 8 * size])
+    return Results(message, first, size, flags, began, began_cpu, unpack, pack, ends, cpus, view[half + 8 * size :])
 
 
 _RESULTS_HEAD = struct.Struct("<QIIIIQQQQ")

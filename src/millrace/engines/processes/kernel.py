@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -68,10 +69,8 @@ def lifeline(fd: int, owner: int, number: int = signal.SIGKILL) -> int:
 
 def kill(pid: int) -> None:
     """SIGKILL to a process, or with minus to a group; one that is gone already is fine."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def cpu_ns(pid: int) -> int:

@@ -146,9 +146,7 @@ def _loss(entry: Entry, status: int) -> Failure | None:
         return None
     times = past.own + past.others
     how = f"signal {_signal_name(number)}" if number else f"exit code {os.WEXITSTATUS(status)}"
-    advice = (
-        "; the kernel's log tells whether it was for lack of memory" if number == signal.SIGKILL else ""
-    )
+    advice = "; the kernel's log tells whether it was for lack of memory" if number == signal.SIGKILL else ""
     return Failure("lost", f"Its worker died under it {times} times, last by {how}{advice}. It is not tried again.")
 
 

@@ -133,7 +133,12 @@ class Packer:
     # -- how much ----------------------------------------------------------------------------------------------
     def kind(self, task: Task) -> Kind:
         last = self._last
-        if task.fn is last.fn and task.keep is last.keep and task.resources == last.resources and task.name == last.name:
+        if (
+            task.fn is last.fn
+            and task.keep is last.keep
+            and task.resources == last.resources
+            and task.name == last.name
+        ):
             return last
         key: Hashable = (task.fn, task.resources, task.keep, task.name)
         try:
@@ -246,8 +251,10 @@ def _dumps(value: Any) -> bytes:
     try:
         data = pickle.dumps(value, 5)
     except Exception:  # noqa: BLE001 - cloudpickle takes more; what it does not take raises there
-        return cloudpickle.dumps(value, 5)
-    return cloudpickle.dumps(value, 5) if b"__main__" in data else data
+        data = b"__main__"
+    if b"__main__" in data:
+        data = cloudpickle.dumps(value, 5)
+    return data
 
 
 def _label(fn: Any) -> str:

@@ -38,9 +38,7 @@ class Event(NamedTuple):
 
 
 class Pool:
-    def __init__(
-        self, slots: int, preload: tuple[str, ...], environment: Mapping[str, str], hand_back_ns: int
-    ) -> None:
+    def __init__(self, slots: int, preload: tuple[str, ...], environment: Mapping[str, str], hand_back_ns: int) -> None:
         self._buffer = bytearray(BUFFER_BYTES)
         self._wake_lock = threading.RLock()  # re-entrant: a signal handler may call wake() in the middle of close()
         self._trouble: NotSupported | None = None
@@ -191,4 +189,3 @@ class Pool:
         for fd in (self._waker, *(w.pidfd for w in self.workers)):
             with contextlib.suppress(OSError):
                 os.close(fd)
-

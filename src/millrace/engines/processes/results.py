@@ -28,7 +28,7 @@ _key, _value, _failure, _measures, _cached = (getattr(Outcome, name).__set__ for
 def take(frame: bytes | bytearray, worker: WorkerEnd, flow: Flow, accounts: Accounts) -> Message | None:
     """Deliver what a frame holds; returns the message when the worker is done with it (what is left of it goes back)."""
     results, message = parse_results(frame), worker.messages[0]
-    count = results.count
+    count = results.size
     try:
         values, extras = pickle.loads(results.body)
     except Exception as e:  # noqa: BLE001 - recorded as a typed failure, of the one task that it belongs to
@@ -56,7 +56,7 @@ def _deliver(
     accounts: Accounts,
 ) -> None:
     """Setting the slots of a frozen class one by one is half the price of its `__init__`."""
-    slot, pid, sent, count = worker.slot, worker.pid, message.sent_ns, results.count
+    slot, pid, sent, count = worker.slot, worker.pid, message.sent_ns, results.size
     in_bytes, out_bytes = message.task_bytes, len(results.body) // count
     start, cpu_before, last, out, finished = results.began_ns, results.began_cpu_ns, count - 1, flow.out, 0
     uniform = message.entries[0].kind if message.uniform else None
@@ -105,9 +105,11 @@ def _deliver(
 _ABSENT: Any = object()
 
 
-def _unreadable(message: Message, results: Results, error: Exception, flow: Flow) -> tuple[list[Any], dict[int, tuple[Any, ...]]]:
+def _unreadable(
+    message: Message, results: Results, error: Exception, flow: Flow
+) -> tuple[list[Any], dict[int, tuple[Any, ...]]]:
     """Values that cannot be unpickled here. Of one task it is its failure; of several, each runs again alone."""
-    count = results.count
+    count = results.size
     if count == 1:
         kind, said, trace = failure_of(error)
         failure = kind, f"The value that it returned cannot be read back: {said}", trace
@@ -131,5 +133,3 @@ def _unread(failure: Any, worker: WorkerEnd, message: Message, flow: Flow) -> No
         said = f"Its arguments cannot be read in the worker: {said}"
         measures = Measures(worker.slot, worker.pid, attempts(left[0]), message.sent_ns, in_bytes=message.task_bytes)
         flow.fail(left[0], Failure(kind, said, trace), measures)
-
-

@@ -207,7 +207,10 @@ def preload(names: list[str]) -> tuple[str, str] | None:
             return name, f"importing it raised {type(e).__name__}: {e}"
         started = kernel.thread_count() - before
         if started > 0:
-            return name, f"importing it started {started} thread(s), and a fork would leave them behind with their locks held"
+            return (
+                name,
+                f"importing it started {started} thread(s), and a fork would leave them behind with their locks held",
+            )
     return None
 
 
@@ -222,12 +225,14 @@ def main(config: dict[str, Any]) -> None:
     if sys.stderr is not None:
         faulthandler.enable()  # a segmentation fault in a task says where
     for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a killed worker has no time to flush
+        stream.reconfigure(line_buffering=True)  # a killed worker has no time to flush
     trouble = preload(config["preload"])
     kernel.prctl(kernel.SET_CHILD_SUBREAPER, 1)
     server = Server(control, config["life"], page.Page(config["page"]), config["driver"], config["hand_back_ns"])
     os.close(guard)  # from here on the loop sees it, and sweeps
-    server.nudge = kernel.lifeline(config["life"], os.getpid(), signal.SIGCONT)  # even when somebody stopped this process
+    server.nudge = kernel.lifeline(
+        config["life"], os.getpid(), signal.SIGCONT
+    )  # even when somebody stopped this process
     gc.collect()
     gc.freeze()  # a collection in a worker must not touch, and so copy, the pages it shares with the others
     try:

@@ -129,7 +129,12 @@ class Worker:
     def run(self, runs: list[tuple[Any, ...]]) -> None:
         """All tasks of a message in order. Plain ones (known function, nothing but values) are called right here."""
         cells, at, number = self.cells, self.at, self.number
-        at_seq, at_start, at_cpu, at_peak = at + page.SEQ, at + page.START_NS, at + page.START_CPU_NS, at + page.PEAK_SEQ
+        at_seq, at_start, at_cpu, at_peak = (
+            at + page.SEQ,
+            at + page.START_NS,
+            at + page.START_CPU_NS,
+            at + page.PEAK_SEQ,
+        )
         begun_ns = now = flushed = self.began_ns
         cpu, seq, seen, dropped = self.began_cpu_ns, number, self.seen, self.dropped
         values, ends, cpus, extras = _batch()
@@ -199,7 +204,9 @@ class Worker:
     ) -> None:
         """Pack and send; afterwards `began_ns` is when the next attempt starts. Packing belongs to the last attempt."""
         cells, at, count, pack_ns = self.cells, self.at, len(ends or ()), 0
-        cells[at + page.PHASE] = page.PACKING  # SEQ still tells the last task: its ceilings hold, and a crash has a cause
+        cells[at + page.PHASE] = (
+            page.PACKING
+        )  # SEQ still tells the last task: its ceilings hold, and a crash has a cause
         try:
             data = pickle.dumps((values, {i: tuple(extra) for i, extra in extras.items()} if extras else None), 5)
         except BaseException:  # noqa: BLE001 - a class made here, a lambda, or what nothing can pickle: told one by one
@@ -271,7 +278,8 @@ def _carefully(values: list[Any], extras: dict[int, Extra]) -> bytes:
             values[i] = None
             failure = kind, f"The task returned a {type(value).__name__}, which cannot be sent back: {said}", trace
             extras[i] = extras.get(i, PLAIN)._replace(failure=failure)
-    return cloudpickle.dumps((values, {i: tuple(extra) for i, extra in extras.items()}), 5)
+    data: bytes = cloudpickle.dumps((values, {i: tuple(extra) for i, extra in extras.items()}), 5)
+    return data
 
 
 def _read(sock: socket.socket, size: int) -> bytearray | None:

@@ -15,8 +15,9 @@ shows in every pair that splits them. So the solver is generalised least squares
 interactions of order k with prior variance proportional to ORDER_RATE^k / k!. It is linear in the evaluations and adds
 up to the prediction just as well. Mean absolute error against `shap.KernelExplainer` with the same evaluations
 (MLP, SVM, kNN, GP, forest, boosting): 0.2-0.3 times at 13 features, 0.5 at 30, 0.6 at 50, 0.5-0.7 at 200 and 500;
-weighted least squares on the same design gave 0.93, 0.70 and 0.72, and was worse than shap at 500. Its price is a small
-shrinkage of interactions that the evaluations cannot tell from noise; the standard errors below cover it.
+weighted least squares on the same design gave 0.93, 0.70 and 0.72, and 0.9-1.05 at 500. Its price is a small shrinkage
+of interactions that the evaluations cannot tell from noise: in a single design less than the noise, and counted in the
+coverage below; in designs of many parts (PART_PAIRS) it is what remains.
 
 **Standard errors** leave out one pair at a time (the jackknife; a linear solver gives it in closed form), with the
 share of each size that was not seen as the finite population correction. On the same models two standard errors held
@@ -49,15 +50,14 @@ OUTPUT_BYTES = 4 << 20
 """A call of the model has at most so many rows, bytes of input, and bytes of output. By shape, never by a budget."""
 
 PART_PAIRS = 2048
-"""Pairs beyond the number of features that are solved together; more are cut into parts, and
-their solutions are averaged (which lessens their noise, not their shrinkage). A part's solver takes memory of
-13 pairs^2 bytes and time of pairs^3 to make."""
+"""Pairs beyond the number of features that are solved together; more are cut into parts, and their solutions are
+averaged (which lessens their noise, not their shrinkage). To make a part takes 13 pairs^2 bytes and time of pairs^3."""
 
 ORDER_RATE = 2.0
 NUGGET = 0.02
 HIGHEST_ORDER = 13
 """The prior of interactions: flat optimum, see the module's docstring. The nugget (share of variance of a coalition
-that nothing else tells of) goes to 0 as the design becomes complete, so that estimates end in the exact values."""
+that nothing else tells of) goes to 0 as a part becomes complete, so that estimates end in the exact values."""
 
 _SPARE_PAIRS = 8
 _ROWS_AT_ONCE = 256

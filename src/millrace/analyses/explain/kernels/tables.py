@@ -67,14 +67,14 @@ def _columns(node, left, parent, size, slot, stamp):  # type: ignore[no-untyped-
 
 @njit(
     types.int64(
-        *(_INTS, _INTS, read_only(types.float64, 2), _INTS, _INTS, _INTS, _INTS, _INTS, _FLOATS, _INTS),
+        *(_INTS, _INTS, read_only(types.float64, 2), _INTS, _INTS, _INTS, _INTS, _INTS, _FLOATS),
         *(types.int64, types.float64, types.float64, types.int64, types.float64),
         *(writable(types.int32), writable(types.uint8), writable(types.int64)),
     ),
     cache=True,
 )
 def choose_items(  # type: ignore[no-untyped-def]
-    left, right, value, parent, size, inner, distinct, slot, fraction, previous,
+    left, right, value, parent, size, inner, distinct, slot, fraction,
     n_used, rows, background, itemsize, byte_price, item_node, item_kind, item_bytes,
 ):  # fmt: skip
     """Cover every leaf that matters by one item; returns how many. Items come in preorder.
@@ -326,18 +326,12 @@ def _group_table(  # type: ignore[no-untyped-def]
                     total[first + pattern] += v * sums[code[pattern]]
 
 
-_TABLE_KINDS = [writable(dtype) for dtype in (types.float32, types.float64)]
-
-
 @njit(
-    [
-        types.void(
-            *(_INTS, _BYTES, _INTS, _LONGS, _LONGS, _INTS, _INTS, _BYTES, _INTS, _LONGS, _LONGS),
-            *(_INTS, _INTS, read_only(types.float64, 2), _INTS, _BYTES, _INTS, _INTS),
-            *(_FLOATS, _LONGS, _FLOATS, _FLOATS, _FLOATS, kind),
-        )
-        for kind in _TABLE_KINDS
-    ],
+    types.void(
+        *(_INTS, _BYTES, _INTS, _LONGS, _LONGS, _INTS, _INTS, _BYTES, _INTS, _LONGS, _LONGS),
+        *(_INTS, _INTS, read_only(types.float64, 2), _INTS, _BYTES, _INTS, _INTS),
+        *(_FLOATS, _LONGS, _FLOATS, _FLOATS, _FLOATS, writable(types.float64)),
+    ),
     cache=True,
 )
 def fill_tables(  # type: ignore[no-untyped-def]
@@ -346,12 +340,10 @@ def fill_tables(  # type: ignore[no-untyped-def]
     histogram, rule_start, at, rest, rule_weight, table,
 ):  # fmt: skip
     """All tables of a batch, from the histograms (by pattern of met bits) of its items."""
-    most, widest = 0, 0
+    most = 0
     for item in range(len(item_node)):
         if item_kind[item] != PAIRS:
             most = max(most, item_bits[item])
-        if item_kind[item] == GROUP:
-            widest = max(widest, table_start[item + 1] - table_start[item])
     n = 1 << most
     powers = np.zeros(n, np.uint8)
     for pattern in range(1, n):
@@ -360,7 +352,6 @@ def fill_tables(  # type: ignore[no-untyped-def]
     code = np.empty(n, np.uint16)
     weight, gain, keep, loss = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
     sums = aligned_zeros(max(n, LANES))
-    total = np.empty(widest)
     for item in range(len(item_node)):
         bits, first = item_bits[item], table_start[item]
         own = histogram[histogram_start[item] : histogram_start[item + 1]]
@@ -370,10 +361,8 @@ def fill_tables(  # type: ignore[no-untyped-def]
                 item_node[item], bits, columns, literal_start[item], literal_start[item + 1], column_start[item],
                 literal_bit, literal_node, literal_right, column_slot, left, right, value, parent, side, size, slot,
                 own, powers, rule_start, at, rest, rule_weight, must, must_not, code, weight, sums, gain, keep, loss,
-                total,
+                table[first : table_start[item + 1]],
             )  # fmt: skip
-            for place in range(table_start[item + 1] - first):
-                table[first + place] = total[place]
         elif item_kind[item] == SINGLE:
             here = 1 << bits
             for pattern in range(here):

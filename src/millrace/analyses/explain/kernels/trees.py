@@ -33,7 +33,7 @@ from millrace.analyses.explain.kernels.rows import columns_of, values_out
 from millrace.analyses.explain.kernels.structure import Structure
 from millrace.run.errors import WrongQuestion
 
-BATCH_BYTES = 32 << 20
+BATCH_BYTES = 16 << 20
 """Tables of a batch, unless a single item has more."""
 
 TABLE_BYTES = 1 << 30
@@ -133,7 +133,7 @@ def _items(
     while n:
         made = tables.choose_items(
             ensemble.left, ensemble.right, ensemble.value, structure.parent, structure.size, structure.inner,
-            structure.distinct, structure.slot, structure.fraction, structure.previous, len(structure.used),
+            structure.distinct, structure.slot, structure.fraction, len(structure.used),
             float(max(rows, 1)), float(background_rows), itemsize, price, node, kind, size,
         )  # fmt: skip
         if size[:made].sum() <= TABLE_BYTES:
@@ -185,7 +185,7 @@ def build(
     held["pair_gain"], held["pair_loss"] = pairs.pair_weights(most)
     held["weights"] = shares(background_weights)
     histogram, held["answers"] = _background(ensemble, structure, held, nodes, background)
-    table = np.empty(int(held["table_start"][-1]), layout.table_dtype)
+    table = np.empty(int(held["table_start"][-1]))
     tables.fill_tables(
         *(frozen(held[name]) for name in (
             "item_node", "item_kind", "item_bits", "literal_start", "column_start", "literal_bit", "literal_node",
@@ -195,7 +195,7 @@ def build(
         structure.slot, frozen(histogram), structure.rule_start, structure.rule_at, structure.rule_rest,
         structure.rule_weight, table,
     )  # fmt: skip
-    held["table"] = table
+    held["table"] = table.astype(layout.table_dtype, copy=False)
     for name in ("histogram_start", "item_bits"):
         del held[name]
     return held
@@ -296,42 +296,36 @@ def explain_rows(
     if len(batches) != layout.batches:
         raise ValueError(f"the layout has {layout.batches} batches, but the tables of {len(batches)} were given")
     out = np.zeros((len(rows), ensemble.n_features, ensemble.n_outputs), out_dtype)
-    walked = layout.method == "quadrature"
-    size = _block(len(structure.used), ensemble.n_outputs, walked)
-    for first in range(0, len(rows) if len(structure.used) else 0, size):
+    walked, used = layout.method == "quadrature", len(structure.used)
+    size = _block(used, ensemble.n_outputs, walked)
+    works = [_walk_arguments(ensemble, structure)] if walked else [_apply_arguments(ensemble, structure, b) for b in batches]
+    kernel = quadrature.walk_passes if walked else apply.apply_items
+    for first in range(0, len(rows) if used else 0, size):
         block = rows[first : first + size]
         columns = columns_of(block, structure.used, ensemble.float32_inputs, LANES if walked else patterns.WORD)
-        sums = aligned(ensemble.n_outputs * len(structure.used), columns.shape[1])
-        if walked:
-            _walk(ensemble, structure, columns, len(block), sums)
-        for held in batches:
-            _apply(ensemble, structure, held, columns, len(block), sums)
+        sums = aligned(ensemble.n_outputs * used, columns.shape[1])
+        for arguments in works:
+            kernel(*arguments, frozen(columns.reshape(-1)), columns.shape[1], len(block), used, sums.reshape(-1))
         values_out(sums, structure.used, first, out)
     return out
 
 
-def _walk(
-    ensemble: Ensemble, structure: Structure, columns: NDArray[np.float64], rows: int, sums: NDArray[np.float64]
-) -> None:
-    quadrature.walk_passes(
+def _walk_arguments(ensemble: Ensemble, structure: Structure) -> tuple[Any, ...]:
+    """What `quadrature.walk_passes` takes before a block of rows."""
+    return (
         ensemble.left, ensemble.right, ensemble.value, ensemble.threshold, ensemble.mode, ensemble.category_start,
         ensemble.category_count, ensemble.category_member, ensemble.tree_start, ensemble.tree_output,
         structure.parent, structure.side, structure.depth, structure.slot, structure.previous, structure.fraction,
         structure.before, structure.needs, structure.pass_start, structure.pass_mask, structure.pass_points,
         structure.rule_start, structure.rule_at, structure.rule_rest, structure.rule_weight, structure.most_depth,
-        frozen(columns.reshape(-1)), columns.shape[1], rows, len(structure.used), sums.reshape(-1),
     )  # fmt: skip
 
 
-def _apply(
-    ensemble: Ensemble,
-    structure: Structure,
-    held: Mapping[str, NDArray[Any]],
-    columns: NDArray[np.float64],
-    rows: int,
-    sums: NDArray[np.float64],
-) -> None:
-    apply.apply_items(
+def _apply_arguments(
+    ensemble: Ensemble, structure: Structure, held: Mapping[str, NDArray[Any]]
+) -> tuple[Any, ...]:
+    """What `apply.apply_items` takes before a block of rows."""
+    return (
         *(frozen(held[name]) for name in (
             "item_node", "item_kind", "item_output", "literal_start", "column_start", "table_start", "literal_bit",
             "literal_node", "literal_row", "literal_right", "literal_answer", "column_slot", "table",
@@ -339,7 +333,6 @@ def _apply(
         frozen(held["answers"]).reshape(-1), frozen(held["weights"]), frozen(held["pair_gain"]),
         frozen(held["pair_loss"]), _bit_rows(structure), ensemble.value, structure.slot, ensemble.threshold,
         ensemble.mode, ensemble.category_start, ensemble.category_count, ensemble.category_member,
-        frozen(columns.reshape(-1)), columns.shape[1], rows, len(structure.used), sums.reshape(-1),
     )  # fmt: skip
 
 
