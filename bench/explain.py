@@ -49,7 +49,9 @@ def shap_path(model: Any, x: np.ndarray) -> object:
 
 def shap_background(model: Any, x: np.ndarray, background: np.ndarray) -> object:
     masker = shap.maskers.Independent(background, max_samples=len(background))
-    return shap.TreeExplainer(model, masker, feature_perturbation="interventional").shap_values(x, check_additivity=False)
+    return shap.TreeExplainer(model, masker, feature_perturbation="interventional").shap_values(
+        x, check_additivity=False
+    )
 
 
 def woodelf_values(model: Any, x: Any, background: Any = None) -> object:
@@ -140,7 +142,9 @@ def forests(bench: Bench, turns: int) -> None:
         max(1, turns - 1),
         f"shap on {few} rows, scaled",
     )
-    bench.figure("random forest 100 x depth 10: peak private memory", peak_bytes(lambda: ours(forest, x)) / 2**20, "MiB", 400)
+    bench.figure(
+        "random forest 100 x depth 10: peak private memory", peak_bytes(lambda: ours(forest, x)) / 2**20, "MiB", 400
+    )
     deep = RandomForestRegressor(20, max_features=0.1, n_jobs=1, random_state=0).fit(x, y)
     part = x[:64]
     bench.against(
@@ -173,7 +177,11 @@ def one_row(bench: Bench, model: Any, x: np.ndarray) -> None:
     row = np.ascontiguousarray(x[:1])
     call = partial(trees.explain_rows, forest, shape, cut, tables, row, np.dtype(np.float32), None, None)
     peers = {
-        "LightGBM's own": (lambda: [model.booster_.predict(row, pred_contrib=True, num_threads=1) for _ in range(50)], 1, None),
+        "LightGBM's own": (
+            lambda: [model.booster_.predict(row, pred_contrib=True, num_threads=1) for _ in range(50)],
+            1,
+            None,
+        ),
         "shap": (partial(_repeat, shap.TreeExplainer(model).shap_values, row), 1, None),
     }
     took = bench.against("one row, LightGBM 300 trees, warm (50 times)", lambda: [call() for _ in range(50)], peers, 5)

@@ -107,7 +107,11 @@ class Bench:
     def write(self) -> None:
         """results/NAME.json, and a picture of the ratios."""
         RESULTS.mkdir(exist_ok=True)
-        said = {"machine": machine(), "lines": [asdict(x) for x in self.lines], "figures": [asdict(x) for x in self.figures]}
+        said = {
+            "machine": machine(),
+            "lines": [asdict(x) for x in self.lines],
+            "figures": [asdict(x) for x in self.figures],
+        }
         (RESULTS / f"{self.name}.json").write_text(json.dumps(said, indent=1) + "\n")
         if self.lines:
             draw(self.lines, RESULTS / f"{self.name}.svg")
@@ -126,7 +130,12 @@ def seconds(value: float) -> str:
 
 
 def machine() -> dict[str, object]:
-    return {"cores": os.cpu_count(), "processor": platform.processor(), "python": sys.version.split()[0], "day": time.strftime("%Y-%m-%d")}
+    return {
+        "cores": os.cpu_count(),
+        "processor": platform.processor(),
+        "python": sys.version.split()[0],
+        "day": time.strftime("%Y-%m-%d"),
+    }
 
 
 def draw(lines: list[Line], path: Path) -> None:
@@ -135,14 +144,28 @@ def draw(lines: list[Line], path: Path) -> None:
     import vl_convert
 
     rows = [
-        {"work": x.work, "peer": x.peer, "ratio": x.ratio, "low": x.low, "high": x.high, "hold": x.hold, "label": f"{x.ratio:,.1f}x"}
+        {
+            "work": x.work,
+            "peer": x.peer,
+            "ratio": x.ratio,
+            "low": x.low,
+            "high": x.high,
+            "hold": x.hold,
+            "label": f"{x.ratio:,.1f}x",
+        }
         for x in lines
     ]
     top = 10 ** math.ceil(math.log10(max(x.ratio for x in lines) * 1.5))
     axis = alt.Scale(type="log", domain=[min(0.5, *(x.ratio for x in lines)), top])
     base = alt.Chart(alt.Data(values=rows)).encode(y=alt.Y("peer:N", title=None, sort=None))
-    bars = base.mark_bar(height=12, color="#4c78a8").encode(x=alt.X("ratio:Q", scale=axis, title="times faster than the peer"))
-    held = base.transform_filter("isValid(datum.hold)").mark_tick(color="#e45756", thickness=2, height=18).encode(x=alt.X("hold:Q", scale=axis))
+    bars = base.mark_bar(height=12, color="#4c78a8").encode(
+        x=alt.X("ratio:Q", scale=axis, title="times faster than the peer")
+    )
+    held = (
+        base.transform_filter("isValid(datum.hold)")
+        .mark_tick(color="#e45756", thickness=2, height=18)
+        .encode(x=alt.X("hold:Q", scale=axis))
+    )
     text = base.mark_text(align="left", dx=4).encode(x=alt.X("ratio:Q", scale=axis), text="label:N")
     chart = (bars + held + text).properties(width=420).facet(
         row=alt.Row("work:N", title=None, sort=None, header=alt.Header(labelAngle=0, labelAlign="left", labelLimit=320))

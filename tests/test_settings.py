@@ -89,9 +89,7 @@ def test_pyproject_is_read_where_it_has_a_table_and_passed_over_where_not(tmp_pa
     found = load(environ=_home(tmp_path), cwd=tmp_path / "inner")
     assert (found.cores, found.origin("cores")) == (2, f"file {outer}:8")
     _write(tmp_path / "millrace.toml", "nice = 1")
-    assert (
-        load(environ=_home(tmp_path), cwd=tmp_path / "inner").cores is None
-    )  # one file speaks for a directory
+    assert load(environ=_home(tmp_path), cwd=tmp_path / "inner").cores is None  # one file speaks for a directory
     inline = _write(tmp_path / "other" / "pyproject.toml", "tool = {millrace = {cores = 4}}\n")
     found = load(environ=_home(tmp_path), cwd=inline.parent)
     assert (found.cores, found.origin("cores")) == (4, f"file {inline}")
@@ -154,9 +152,7 @@ def test_a_misspelt_variable_is_an_error_and_a_foreign_one_is_not(tmp_path: Path
         ("runs", 3, "not a valid path"),
     ],
 )
-def test_a_wrong_value_tells_name_value_place_and_reason(
-    tmp_path: Path, name: str, value: object, reason: str
-) -> None:
+def test_a_wrong_value_tells_name_value_place_and_reason(tmp_path: Path, name: str, value: object, reason: str) -> None:
     with pytest.raises(WrongQuestion) as wrong:
         load({name: value}, _home(tmp_path), tmp_path)
     assert reason in str(wrong.value)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from millrace import compose
+from millrace.run.errors import MillraceError, WrongQuestion
 from millrace.run.run import Progress
 from millrace.run.run import Run as OpenRun
 
@@ -56,10 +57,27 @@ def explain(
         "max_evaluations": max_evaluations, "precision": precision, "top": top, "limit": limit,
     }  # fmt: skip
     machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
-    return compose.carry_out("explain", question, machine, run)  # type: ignore[no-any-return]
+    return _asked("explain", question, machine, run)  # type: ignore[no-any-return]
 
 
-def Run(  # noqa: N802 - it opens a Run, and reads as one: `with mr.Run(cores=4) as run`
+def _asked(analysis: str, question: dict[str, Any], machine: compose.Machine, run: OpenRun | None) -> Any:
+    """Carry out; what the spec refuses is said in one paragraph, with the names of the arguments."""
+    from pydantic import ValidationError
+
+    try:
+        return compose.carry_out(analysis, question, machine, run)
+    except ValidationError as e:
+        said = []
+        for one in e.errors():
+            own = one.get("ctx", {}).get("error")
+            if isinstance(own, MillraceError):
+                raise own from None
+            name = "X" if one["loc"] == ("data",) else ".".join(map(str, one["loc"]))
+            said.append(f"{name}={one['input']!r}: {own or one['msg']}")
+        raise WrongQuestion(f"{analysis} cannot be asked so. {'; '.join(said)}.") from None
+
+
+def Run(  # it opens a Run, and reads as one: `with mr.Run(cores=4) as run`
     *,
     engine: str = "auto",
     cores: int | None = None,

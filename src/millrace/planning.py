@@ -10,9 +10,7 @@ if TYPE_CHECKING:
     from millrace.run.budget import Plan
 
 
-def explain(
-    model: Any, X: Any, *, cores: int | None = None, memory: str | int | None = None, **question: Any
-) -> Plan:
+def explain(model: Any, X: Any, *, cores: int | None = None, memory: str | int | None = None, **question: Any) -> Plan:
     """The plan of `mr.explain(model, X, ...)`: blocks, tasks, slots, peak memory, predicted core-seconds."""
     machine = compose.Machine(cores=cores, memory=memory)
     return compose.plan("explain", {"model": model, "data": X, **question}, machine)

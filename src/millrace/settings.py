@@ -125,9 +125,7 @@ class Settings(BaseModel):
     def show(self) -> tuple[Row, ...]:
         """All settings in the order of this class, as text."""
         fields = type(self).model_fields
-        return tuple(
-            Row(n, _text(n, getattr(self, n)), self.origin(n), fields[n].description or "") for n in fields
-        )
+        return tuple(Row(n, _text(n, getattr(self, n)), self.origin(n), fields[n].description or "") for n in fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +199,7 @@ def _from_call(explicit: Mapping[str, Any], here: Path) -> dict[str, _Given]:
     for name in explicit:
         if name not in Settings.model_fields:
             raise WrongQuestion(_unknown(name, "the call"))
-    return {
-        name: _Given(value, "command line", here) for name, value in explicit.items() if value is not None
-    }
+    return {name: _Given(value, "command line", here) for name, value in explicit.items() if value is not None}
 
 
 def _from_environment(environ: Mapping[str, str], here: Path) -> dict[str, _Given]:

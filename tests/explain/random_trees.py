@@ -155,9 +155,7 @@ def ensembles(
 
 
 @st.composite
-def ensembles_with_rows(
-    draw: st.DrawFn, n_rows: int = 8, **sizes: Any
-) -> tuple[Ensemble, NDArray[np.float64]]:
+def ensembles_with_rows(draw: st.DrawFn, n_rows: int = 8, **sizes: Any) -> tuple[Ensemble, NDArray[np.float64]]:
     """An ensemble of `ensembles(**sizes)` and rows[n_rows, n_features] for it."""
     ensemble = draw(ensembles(**sizes))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))

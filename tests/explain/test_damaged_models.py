@@ -61,9 +61,7 @@ def test_a_file_that_is_cut_short_is_trouble_wherever_it_is_cut() -> None:
 
 
 TEXT = lightgbm_model(rounds=3, categories=True).model_to_string().partition("\nfeature_importances")[0]
-CONTENTS = [
-    bytes(xgboost_model(rounds=2, max_depth=2, categories=True).save_raw(form)) for form in ("ubj", "json")
-]
+CONTENTS = [bytes(xgboost_model(rounds=2, max_depth=2, categories=True).save_raw(form)) for form in ("ubj", "json")]
 
 
 @settings(deadline=None, max_examples=150)
@@ -79,9 +77,7 @@ def test_a_damaged_text_is_trouble_or_a_sound_ensemble(at: int, cut: int, put: s
 
 @settings(deadline=None, max_examples=300)
 @given(st.sampled_from(CONTENTS), st.floats(0, 1, exclude_max=True), st.integers(0, 9), st.binary(max_size=4))
-def test_a_damaged_document_is_trouble_or_a_sound_ensemble(
-    content: bytes, where: float, cut: int, put: bytes
-) -> None:
+def test_a_damaged_document_is_trouble_or_a_sound_ensemble(content: bytes, where: float, cut: int, put: bytes) -> None:
     at = int(where * len(content))
     try:
         model = read_xgboost(content[:at] + put + content[at + cut :])

@@ -169,9 +169,7 @@ def test_lightgbm_estimators_bring_the_names_of_their_classes() -> None:
         assert model is not None
         assert model.output_names == names
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # it was fitted with the same array, and warns all the same
+            warnings.simplefilter("ignore", UserWarning)  # it was fitted with the same array, and warns all the same
             close(predict(model, rows), estimator.predict(rows, raw_score=True))
             if names != ("output",):
                 probability = estimator.predict_proba(rows)

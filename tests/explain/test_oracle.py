@@ -45,9 +45,7 @@ def table(missing: float = 0.1, categories: bool = False) -> Rows:
 
 def target(rows: Rows) -> Rows:
     known = np.nan_to_num(rows)
-    return np.asarray(
-        known[:, 0] * known[:, 1] + np.sin(known[:, 2]) + (known[:, 3] % 3 > 1) + known[:, 4] / 4
-    )
+    return np.asarray(known[:, 0] * known[:, 1] + np.sin(known[:, 2]) + (known[:, 3] % 3 > 1) + known[:, 4] / 4)
 
 
 def read(model: Any) -> Ensemble:
@@ -245,9 +243,7 @@ def test_brute_force_on_an_xgboost_model_equals_its_own_contributions(case: str)
     def matrix(part: Rows, **more: Any) -> xgboost.DMatrix:
         return xgboost.DMatrix(part, feature_types=kinds, enable_categorical=True, **more)
 
-    booster = xgboost.train(
-        {"max_depth": 4, "nthread": 1} | parameters, matrix(rows, label=label, weight=weight), 6
-    )
+    booster = xgboost.train({"max_depth": 4, "nthread": 1} | parameters, matrix(rows, label=label, weight=weight), 6)
     model = read(booster)
     theirs = contributions(booster.predict(matrix(rows[:LOOKS]), pred_contribs=True), model.n_outputs)
     # XGBoost computes these in float32.
@@ -263,9 +259,7 @@ SKLEARN: dict[str, Any] = {
     "boosting": forests.GradientBoostingRegressor(n_estimators=8, random_state=0),
     "boosting, binary": forests.GradientBoostingClassifier(n_estimators=8, random_state=0),
     "histograms": forests.HistGradientBoostingRegressor(max_iter=8, min_samples_leaf=4, max_leaf_nodes=8),
-    "histograms, binary": forests.HistGradientBoostingClassifier(
-        max_iter=8, min_samples_leaf=4, max_leaf_nodes=8
-    ),
+    "histograms, binary": forests.HistGradientBoostingClassifier(max_iter=8, min_samples_leaf=4, max_leaf_nodes=8),
 }
 
 

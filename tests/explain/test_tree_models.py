@@ -43,9 +43,7 @@ from millrace.run.errors import ModelTrouble, NotSupported, WrongQuestion
 def test_columns_of_any_numeric_type_are_read_as_the_libraries_read_them(dtype: Any) -> None:
     rows = (np.random.default_rng(3).integers(0, 9, (N, P))).astype(dtype)
     label = rows.astype(float) @ np.arange(P)
-    boosted = lightgbm.train(
-        {"verbose": -1, "num_threads": 1}, lightgbm.Dataset(rows.astype(float), label), 5
-    )
+    boosted = lightgbm.train({"verbose": -1, "num_threads": 1}, lightgbm.Dataset(rows.astype(float), label), 5)
     other = xgboost.train({"nthread": 1}, xgboost.DMatrix(rows, label), 5)
     forest = forests.RandomForestRegressor(3, random_state=0, n_jobs=1).fit(rows, label)
     close(predict(read_lightgbm(boosted), rows), boosted.predict(rows.astype(float)))

@@ -78,9 +78,7 @@ XGBOOST: dict[str, dict[str, Any]] = {
 
 def float32_bound(model: Ensemble) -> float:
     """XGBoost adds in float32: each of n + 1 additions rounds to 2^-24 of a sum that is at most this large."""
-    largest = [
-        np.abs(model.value[a:b]).max() for a, b in zip(model.tree_start, model.tree_start[1:], strict=False)
-    ]
+    largest = [np.abs(model.value[a:b]).max() for a, b in zip(model.tree_start, model.tree_start[1:], strict=False)]
     return (model.n_trees + 2) * 2.0**-24 * (np.abs(model.base).max() + sum(largest))
 
 

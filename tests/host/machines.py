@@ -7,9 +7,7 @@ from pathlib import Path
 GIB = 1 << 30
 V1_NO_LIMIT = "9223372036854771712"
 
-V2_MOUNT = (
-    "30 23 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate"
-)
+V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 
 
 def v1_mount(controllers: str, root: str = "/", point: str | None = None) -> str:

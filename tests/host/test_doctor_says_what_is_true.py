@@ -161,9 +161,7 @@ def test_disk_speed_leaves_nothing_and_times_what_it_says(tmp_path: Path) -> Non
 
 def test_importing_host_is_light() -> None:
     code = "import sys, millrace.host, millrace.host.doctor; print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     heavy = {"numpy", "pydantic", "psutil", "threadpoolctl", "rich", "numba", "pyarrow"}
     assert not heavy & set(done.stdout.split())
 

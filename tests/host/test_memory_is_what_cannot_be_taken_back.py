@@ -173,9 +173,7 @@ def test_private_bytes_grow_by_what_is_held_and_not_by_mapped_files(tmp_path: Pa
 def test_a_tree_counts_its_children_and_a_dead_process_is_an_error() -> None:
     size = 32 << 20
     alone = private_bytes(tree=True)
-    child = subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    child = subprocess.Popen([sys.executable, "-c", _HOLD, str(size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with child:
         assert child.stdout is not None
         assert child.stdin is not None

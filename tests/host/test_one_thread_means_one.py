@@ -47,7 +47,5 @@ def test_it_comes_back_after_an_error_too() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the threads in /proc")
 def test_a_process_with_this_environment_starts_no_threads() -> None:
     environment = {**os.environ, **one_thread_environment()}
-    done = subprocess.run(
-        [sys.executable, "-c", _PRODUCT], env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", _PRODUCT], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "1"]

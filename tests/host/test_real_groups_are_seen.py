@@ -69,10 +69,7 @@ def test_a_quota_above_the_own_group_is_seen_and_throttles(half_a_core: Path) ->
 
 
 def test_a_namespace_does_not_hide_it(half_a_core: Path) -> None:
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run(["unshare", "-C", "true"], capture_output=True).returncode
-    ):
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-C", "true"], capture_output=True).returncode:
         pytest.skip("this user may not make a cgroup namespace here")
     found, _ = _look(half_a_core, "unshare", "-C")
     assert found["allowed"] == 0.5

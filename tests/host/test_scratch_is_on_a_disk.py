@@ -117,9 +117,7 @@ def test_this_machine_refuses_its_own_shared_memory() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="statfs names the kind on Linux")
 def test_this_machine_agrees_with_stat(tmp_path: Path) -> None:
-    told = subprocess.run(
-        ["stat", "-f", "-c", "%T", str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    told = subprocess.run(["stat", "-f", "-c", "%T", str(tmp_path)], capture_output=True, text=True, check=True)
     found = filesystem(tmp_path)
     names = {"ext2/ext3": "ext4", "overlayfs": "overlay"}
     assert names.get(told.stdout.strip(), told.stdout.strip()) == found.kind

@@ -157,9 +157,7 @@ def test_affinity_and_cpusets_count_too(tmp_path: Path) -> None:
 
 def test_a_mount_point_with_a_blank_is_found(tmp_path: Path) -> None:
     mount = V2_MOUNT.replace("/sys/fs/cgroup", "/my\\040groups")
-    assert (
-        cores(machine(tmp_path, mounts=(mount,), files={"my groups/cpu.max": "100000 100000"})).quota == 1.0
-    )
+    assert cores(machine(tmp_path, mounts=(mount,), files={"my groups/cpu.max": "100000 100000"})).quota == 1.0
 
 
 def test_a_machine_that_shows_no_groups_still_has_cores(tmp_path: Path) -> None:
@@ -203,9 +201,7 @@ def test_cpu_lists_are_read_as_the_kernel_writes_them(numbers: set[int]) -> None
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity on this platform")
 def test_this_machine_agrees_with_nproc_and_the_scheduler() -> None:
     found = cores()
-    nproc = subprocess.run(
-        ["nproc"], capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]}
-    )
+    nproc = subprocess.run(["nproc"], capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]})
     assert found.affinity == len(os.sched_getaffinity(0)) == int(nproc.stdout)
     assert 0 < found.allowed <= found.affinity <= found.logical
 

@@ -9,9 +9,7 @@ from machines import machine, v1_mount
 
 from millrace.host import absences, ceilings, pressure, stolen_share, throttling
 
-_CPU = (
-    "some avg10=1.50 avg60=12.25 avg300=3.00 total=7930430\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
-)
+_CPU = "some avg10=1.50 avg60=12.25 avg300=3.00 total=7930430\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
 _OLD_CPU = "some avg10=2.00 avg60=4.00 avg300=3.00 total=1000000\n"
 
 
@@ -85,10 +83,7 @@ def test_ulimits_are_numbers_or_none(tmp_path: Path) -> None:
 
 
 def test_each_platform_says_what_it_lacks(tmp_path: Path) -> None:
-    assert (
-        absences(machine(tmp_path / "a", files={"sys/fs/cgroup/x": "", "proc/pressure/cpu": _CPU}), "linux")
-        == ()
-    )
+    assert absences(machine(tmp_path / "a", files={"sys/fs/cgroup/x": "", "proc/pressure/cpu": _CPU}), "linux") == ()
     assert any("control group" in s for s in absences(machine(tmp_path / "b", mounts=()), "linux"))
     assert len(absences(tmp_path, "darwin")) == 3
     assert "win32" in absences(tmp_path, "win32")[0]

@@ -187,7 +187,9 @@ def test_fitted_models_have_a_key_by_their_content():
     x, y = rng.standard_normal((50, 3)), rng.standard_normal(50)
 
     def fitted(seed):
-        return MLPRegressor(hidden_layer_sizes=(4,), max_iter=5, random_state=seed, tol=10.0, n_iter_no_change=1).fit(x, y)
+        return MLPRegressor(hidden_layer_sizes=(4,), max_iter=5, random_state=seed, tol=10.0, n_iter_no_change=1).fit(
+            x, y
+        )
 
     keys = Keys(0)
     assert keys.of(len, (fitted(0),)) == keys.of(len, (fitted(0),)) != keys.of(len, (fitted(1),))

@@ -13,9 +13,7 @@ from millrace.run.tables import align, read_items, read_rows
 
 
 def frame() -> pd.DataFrame:
-    return pd.DataFrame(
-        {"a": [1, 2, 3], "b": [True, False, True], "c": ["x", None, "y"], "d": [0.5, np.nan, -1.0]}
-    )
+    return pd.DataFrame({"a": [1, 2, 3], "b": [True, False, True], "c": ["x", None, "y"], "d": [0.5, np.nan, -1.0]})
 
 
 def test_every_library_and_file_gives_the_same_rows(tmp_path):

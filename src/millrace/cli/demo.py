@@ -39,7 +39,7 @@ MEANINGS = {
     "hlthp": ("poor_health", "1 when poor"),
 }
 TARGET = "mdvis"
-TREES, LEAVES = 300, 31
+TREES, LEAVES = 200, 31
 
 WHAT = {
     "report.html": "all of this on one page, with pictures; it needs no network",
@@ -98,7 +98,7 @@ def train(people: pandas.DataFrame, visits: pandas.Series[float]) -> lightgbm.Bo
     except ImportError as e:
         raise MissingExtra("lightgbm", "all", "The demo") from e
     options = {
-        "objective": "poisson", "num_leaves": LEAVES, "learning_rate": 0.03, "min_child_samples": 60,
+        "objective": "poisson", "num_leaves": LEAVES, "learning_rate": 0.05, "min_child_samples": 60,
         "seed": 0, "deterministic": True, "force_row_wise": True, "num_threads": 1, "verbosity": -1,
     }  # fmt: skip
     return lightgbm.train(options, lightgbm.Dataset(people, visits), TREES)

@@ -46,9 +46,7 @@ def absences(root: Root = "/", platform: str = sys.platform) -> tuple[str, ...]:
             "macOS tells no pressure and no throttling: reports leave both out.",
         )
     if platform != "linux":
-        return (
-            f"{platform} is not a platform that millrace is tested on: limits of this machine are not seen.",
-        )
+        return (f"{platform} is not a platform that millrace is tested on: limits of this machine are not seen.",)
     found = []
     if not groups("memory", root) and not groups("cpu", root):
         found.append(

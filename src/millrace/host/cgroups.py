@@ -45,9 +45,7 @@ def groups(controller: str, root: Root = "/") -> tuple[Group, ...]:
     for version, controllers, path in _memberships(root):
         if version == 1 and controller not in controllers:
             continue
-        fitting = [
-            m for m in mounts if m.version == version and (version == 2 or controller in m.controllers)
-        ]
+        fitting = [m for m in mounts if m.version == version and (version == 2 or controller in m.controllers)]
         found += _walk(fitting, path, Path(root))
     return tuple(dict.fromkeys(found))
 
@@ -73,9 +71,7 @@ def read_table(text: str | None) -> dict[str, int]:
 
 def mount_lines(root: Root = "/") -> list[tuple[list[str], list[str]]]:
     """Lines of /proc/self/mountinfo in halves: (id parent dev root point options ...) and (type source options)."""
-    halves = [
-        line.partition(" - ") for line in (read_text(Path(root, "proc/self/mountinfo")) or "").splitlines()
-    ]
+    halves = [line.partition(" - ") for line in (read_text(Path(root, "proc/self/mountinfo")) or "").splitlines()]
     rows = [(left.split(" "), right.split(" ")) for left, _, right in halves]
     return [(left, right) for left, right in rows if len(left) >= 6 and len(right) >= 2]
 
@@ -107,9 +103,7 @@ def _memberships(root: Root) -> list[tuple[Literal[1, 2], frozenset[str], tuple[
         if len(fields) == 3:
             number, controllers, path = fields
             version: Literal[1, 2] = 2 if number == "0" and not controllers else 1
-            found.append(
-                (version, frozenset(controllers.split(",")), _parts(path.removesuffix(" (deleted)")))
-            )
+            found.append((version, frozenset(controllers.split(",")), _parts(path.removesuffix(" (deleted)"))))
     return found
 
 

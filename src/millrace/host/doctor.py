@@ -151,9 +151,7 @@ def advise(facts: Facts) -> tuple[Advice, ...]:
         found.append(Advice(why, f"scratch = {json.dumps(str(facts.scratch), ensure_ascii=False)}", _TOML))
     if any(library.threads > 1 for library in facts.blas):
         why = "for your own programs: as many threads as cores in each process get in each other's way"
-        found.append(
-            Advice(why, "export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1", "shell")
-        )
+        found.append(Advice(why, "export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1", "shell"))
     return (*found, *(Advice(why) for why in [*_strain_advice(facts), *_place_advice(facts)]))
 
 
@@ -166,9 +164,7 @@ def _strain_advice(facts: Facts) -> list[str]:
             f"Throttled in {share:.0%} of all periods: use fewer workers, or raise the quota of the container."
         )
     if facts.stolen_share is not None and facts.stolen_share > _MUCH_STOLEN:
-        found.append(
-            f"The hypervisor takes {facts.stolen_share:.0%} of the processor time: this machine is oversold."
-        )
+        found.append(f"The hypervisor takes {facts.stolen_share:.0%} of the processor time: this machine is oversold.")
     squeezed = facts.pressure.memory if facts.pressure else None
     if squeezed and squeezed.some_60s_pct > _MUCH_PRESSURE_PCT:
         found.append(
@@ -176,14 +172,10 @@ def _strain_advice(facts: Facts) -> list[str]:
         )
     if facts.memory.available_bytes < _LITTLE_MEMORY_BYTES:
         free = format_bytes(facts.memory.available_bytes)
-        found.append(
-            f"Only {free} of memory are free below {facts.memory.where}: large questions will not fit."
-        )
+        found.append(f"Only {free} of memory are free below {facts.memory.where}: large questions will not fit.")
     ceiling = facts.ceilings.address_space_bytes
     if ceiling is not None:
-        found.append(
-            f"`ulimit -v` is {format_bytes(ceiling)} and counts mapped files too: set it to unlimited."
-        )
+        found.append(f"`ulimit -v` is {format_bytes(ceiling)} and counts mapped files too: set it to unlimited.")
     if facts.ceilings.open_files is not None and facts.ceilings.open_files < _FEW_FILES:
         found.append(f"Only {facts.ceilings.open_files} files may be open at once: `ulimit -n {_FEW_FILES}`.")
     return found
@@ -192,9 +184,7 @@ def _strain_advice(facts: Facts) -> list[str]:
 def _place_advice(facts: Facts) -> list[str]:
     found = [facts.scratch_refusal] if facts.scratch_refusal else []
     if facts.filesystem is not None and facts.filesystem.over_network:
-        found.append(
-            f"Scratch is on {facts.filesystem.kind}, over a network: a disk of this machine is faster to map."
-        )
+        found.append(f"Scratch is on {facts.filesystem.kind}, over a network: a disk of this machine is faster to map.")
     for extra in facts.extras or ():
         old = ", ".join(f"{p.name} {p.version} (wants {p.wanted})" for p in extra.missing if p.version)
         if old:
@@ -268,9 +258,7 @@ def _strain_lines(facts: Facts) -> list[str]:
     text = ", ".join(f"{name} {_stall(stall)}" for name, stall in stalls)
     found.append(_row("Pressure", f"waiting in the last minute: {text}" if text else "not told here"))
     if facts.stolen_share is not None and facts.stolen_share > 0:
-        found.append(
-            _row("Stolen", f"{facts.stolen_share:.2%} of processor time since boot by the hypervisor")
-        )
+        found.append(_row("Stolen", f"{facts.stolen_share:.2%} of processor time since boot by the hypervisor"))
     return found
 
 
@@ -299,9 +287,7 @@ def _extra_lines(found: tuple[Extra, ...] | None) -> list[str]:
     lines = [_row("Extras", "installed: " + (", ".join(whole) or "none"))]
     for extra in found:
         if extra.missing:
-            lines.append(
-                _row("", f"{extra.name} lacks {', '.join(p.name for p in extra.missing)}: {extra.pip}")
-            )
+            lines.append(_row("", f"{extra.name} lacks {', '.join(p.name for p in extra.missing)}: {extra.pip}"))
     return lines
 
 

@@ -56,9 +56,7 @@ def memory(root: Root = "/") -> Memory:
     bounds = [machine, *_bounds(root)]
     least = min(bounds, key=lambda bound: bound.limit_bytes)
     available = min(bound.limit_bytes - (bound.used_bytes or 0) for bound in bounds)
-    return Memory(
-        machine.limit_bytes, least.limit_bytes, max(0, available), least.used_bytes, swap_bytes, least.where
-    )
+    return Memory(machine.limit_bytes, least.limit_bytes, max(0, available), least.used_bytes, swap_bytes, least.where)
 
 
 def budget_bytes(found: Memory) -> int:
@@ -102,9 +100,7 @@ def _machine(root: Root) -> tuple[_Bound, int]:
     import psutil
 
     told = psutil.virtual_memory()
-    return _Bound(
-        told.total, told.total - told.available, "psutil.virtual_memory"
-    ), psutil.swap_memory().total
+    return _Bound(told.total, told.total - told.available, "psutil.virtual_memory"), psutil.swap_memory().total
 
 
 def _bounds(root: Root) -> list[_Bound]:
@@ -149,9 +145,7 @@ def _private_of(pid: int, root: Root) -> int:
     if sys.platform != "linux":
         return _unique_set_size(pid)
     try:
-        with open(
-            f"{root}/proc/{pid}/status", "rb"
-        ) as file:  # asked often, and Path takes longer than the kernel
+        with open(f"{root}/proc/{pid}/status", "rb") as file:  # asked often, and Path takes longer than the kernel
             text = file.read()
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(f"there is no process {pid}") from None
@@ -178,9 +172,7 @@ def _unique_set_size(pid: int) -> int:
     except psutil.NoSuchProcess:
         raise ProcessLookupError(f"there is no process {pid}") from None
     except psutil.AccessDenied as refused:
-        raise MillraceError(
-            f"the memory of process {pid} may not be read by this user: {refused}."
-        ) from refused
+        raise MillraceError(f"the memory of process {pid} may not be read by this user: {refused}.") from refused
 
 
 def _descendants(pid: int, root: Root) -> list[int]:
@@ -199,9 +191,7 @@ def _parents(root: Root) -> list[tuple[int, int]]:
     if sys.platform != "linux":
         import psutil
 
-        return [
-            (process.info["pid"], process.info["ppid"]) for process in psutil.process_iter(["pid", "ppid"])
-        ]
+        return [(process.info["pid"], process.info["ppid"]) for process in psutil.process_iter(["pid", "ppid"])]
     found = []
     for place in Path(root, "proc").iterdir():
         if place.name.isdecimal():

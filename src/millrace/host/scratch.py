@@ -94,9 +94,7 @@ def candidates(environ: Mapping[str, str]) -> list[Path]:
     own = f"millrace-{os.getuid()}"
     bases = [environ.get("TMPDIR", ""), "/var/tmp", "/tmp"]
     places = [Path(base, own) for base in bases if os.path.isabs(base)]
-    cache = environ.get("XDG_CACHE_HOME") or (
-        os.path.join(environ["HOME"], ".cache") if environ.get("HOME") else ""
-    )
+    cache = environ.get("XDG_CACHE_HOME") or (os.path.join(environ["HOME"], ".cache") if environ.get("HOME") else "")
     if os.path.isabs(cache):
         places.append(Path(cache, "millrace", "scratch"))
     return list(dict.fromkeys(places))

@@ -54,9 +54,7 @@ def throttling(root: Root = "/") -> Throttling | None:
             tables.append((table, f"{group.shown}/cpu.stat"))
     if not tables:
         return None
-    throttled_us = sum(
-        table.get("throttled_usec", table.get("throttled_time", 0) / 1000) for table, _ in tables
-    )
+    throttled_us = sum(table.get("throttled_usec", table.get("throttled_time", 0) / 1000) for table, _ in tables)
     return Throttling(
         throttled_us / 1e6,
         sum(table.get("nr_periods", 0) for table, _ in tables),

@@ -35,13 +35,16 @@ class Pending:
 
 
 class Flow:
-    """State of one open stream. `inbound()` is what the engine pulls; `take()` is told every outcome."""
+    """State of one open stream. `inbound()` is what the engine pulls; `take()` is told every outcome.
+
+    `cut`: the run was asked to stop before the source had ended.
+    """
 
     def __init__(self, run: Run, source: Source) -> None:
         self.run, self.source = run, source
         self.pending: dict[str, Pending] = {}
         self.again: deque[Task] = deque()
-        self.ended = False
+        self.cut = False
         self.keep = Keep(run.arena.url) if run.arena.url else None
 
     # -- from the analysis to the engine -----------------------------------------------------------------------
@@ -53,6 +56,7 @@ class Flow:
                 yield self.again.popleft()
                 continue
             if run.stopping():
+                self.cut = True
                 break
             start = monotonic_ns()
             try:
@@ -69,7 +73,6 @@ class Flow:
                 if type(asked) is Cancel:
                     self._forget(asked)
                 yield asked
-        self.ended = True
 
     def _admit(self, task: Task) -> Task | Outcome | None:
         """The task as the engine gets it, its value when the store has it, None when it is in flight already."""

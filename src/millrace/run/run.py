@@ -190,7 +190,8 @@ class Run:
             self.store.flush()
             self.ledger.spans(self.engine.spans())
             self._free_ns = monotonic_ns()
-        self._raise_if_stopped()
+        if flow.cut:
+            self._raise_if_stopped()
 
     def note(self, text: str, *, once: bool = False) -> None:
         """Say something in the answer, the ledger and the report (`once`: the same text one time only)."""

@@ -146,7 +146,7 @@ def _as_arrow(source: Any, what: str) -> pyarrow.Table:
         import pyarrow
     except ImportError as e:
         raise MissingExtra("pyarrow", "data", f"The {what}, a table,") from e
-    if type(source).__module__.startswith("pandas."):
+    if type(source).__module__.partition(".")[0] == "pandas":
         return pyarrow.Table.from_pandas(source, preserve_index=False)
     if hasattr(source, "__arrow_c_stream__"):
         return pyarrow.table(source)

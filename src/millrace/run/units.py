@@ -35,16 +35,12 @@ def parse_bytes(value: str | int | float) -> int:
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         if value != value or value < 0 or value != int(min(value, 2**63)):
-            raise WrongQuestion(
-                f"{value!r} is not a size: give a whole number of bytes, or text such as '4GiB'."
-            )
+            raise WrongQuestion(f"{value!r} is not a size: give a whole number of bytes, or text such as '4GiB'.")
         return int(value)
     text = value.strip().lower() if isinstance(value, str) else ""
     match = _SIZE.fullmatch(text) if len(text) <= _LONGEST_TEXT else None
     if match is None:
-        raise WrongQuestion(
-            f"{_shown(value)} is not a size: write a number and a unit, such as '4GiB' or '500MB'."
-        )
+        raise WrongQuestion(f"{_shown(value)} is not a size: write a number and a unit, such as '4GiB' or '500MB'.")
     number, unit = match.groups()
     if unit in {"k", "m", "g", "t", "p", "ki", "mi", "gi", "ti", "pi"}:
         letter = unit[0].upper() if unit[0] != "k" else "k"

@@ -41,7 +41,7 @@ class Sink:
         """One entry; False when it was damaged or gone, and was left out."""
         fd = -1
         if record.kind == FILE:
-            note = FileNote.of(record)
+            note = FileNote.of(record.kind, record.payload)
             opened = images.open_image(home.object_path(record.raw_key, note), note.size_bytes)
             if opened is None:
                 return False
@@ -79,7 +79,7 @@ def entries(file: BinaryIO) -> Iterator[tuple[Record, BinaryIO | None]]:
             return
         if record.kind == FILE:
             try:
-                FileNote.of(record)
+                FileNote.of(record.kind, record.payload)
             except Damaged:
                 raise damaged() from None
         elif record.kind != VALUE:
@@ -97,7 +97,7 @@ def damaged() -> WrongQuestion:
 
 def _record(file: BinaryIO) -> Record:
     head = file.read(segments.HEAD_BYTES)
-    length = segments.length_of(head)
+    length = segments.length_from(head)
     if not 0 < length <= segments.MOST_RECORD_BYTES:
         raise damaged()
     opened = segments.opened(head + file.read(length - len(head)))

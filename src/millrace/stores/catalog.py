@@ -17,9 +17,9 @@ from typing import Literal
 
 from millrace.run.errors import AnalysisFailed
 from millrace.stores import images, segments
-from millrace.stores.index import Index, Place, tag_of, write_table
+from millrace.stores.index import Index, tag_of, write_table
 from millrace.stores.layout import Home
-from millrace.stores.segments import Record
+from millrace.stores.segments import Place, Record
 
 Lies = Literal["whole", "damaged", "another's"]
 """What is at a place: this key's value, nothing that can be read, or a record of a key with the same tag."""
@@ -67,7 +67,7 @@ class Catalog:
 
     def find(self, raw: bytes) -> list[Place]:
         """Places where the key's record may lie; usually none or one."""
-        return [place for _, place in self._index.find(raw)] if self._index is not None else []
+        return self._index.find(raw) if self._index is not None else []
 
     def renewed(self) -> bool:
         """True when there is a newer table than the one that was asked."""
@@ -88,7 +88,7 @@ class Catalog:
             if number is not None:
                 for offset, length, record in segments.scan(self._home.segments / name):
                     if length <= segments.MOST_RECORD_BYTES:
-                        yield Place(number, offset, length), record
+                        yield segments.place(number, offset, length), record
 
     # -- under the lock --------------------------------------------------------------------------------------------
     @contextlib.contextmanager
@@ -149,7 +149,8 @@ class Catalog:
     def enter(self, raw: bytes, place: Place, lies: Callable[[bytes, Place], Lies]) -> None:
         """Point to the record at `place`, unless the key has one that is whole; in place of one that is not. `lies`
         looks at what a slot leads to."""
-        found, free = self.table.look(raw)
+        tag = tag_of(raw)
+        found, free = self.table.look(tag)
         damaged = 0
         for position, other in found:
             found_there = lies(raw, other)
@@ -161,7 +162,7 @@ class Catalog:
             self._make(2 * self.table.count() + 1)
             self.enter(raw, place, lies)
             return
-        self.table.set(damaged or free, raw, place)
+        self.table.set(damaged or free, tag, place)
         self._entered += not damaged
 
     def _make(self, room_for: int) -> None:
@@ -177,4 +178,4 @@ class Catalog:
 
     def _scanned(self) -> Iterator[tuple[bytes, int]]:
         for place, record in self.records():
-            yield tag_of(record.raw_key), place.packed()
+            yield tag_of(record.raw_key), place

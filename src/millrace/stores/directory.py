@@ -30,10 +30,9 @@ from millrace.run.task import Key
 from millrace.stores import archive, eviction, images, segments
 from millrace.stores.catalog import PATIENCE_S, Busy, Catalog, Lies
 from millrace.stores.codecs import Damaged, decode, encode, raw_key
-from millrace.stores.index import Place
 from millrace.stores.layout import FileNote, Home
 from millrace.stores.pins import Pins
-from millrace.stores.segments import FILE, VALUE, Record
+from millrace.stores.segments import FILE, VALUE, Place, Record
 
 PACKED_BYTES = 16_384
 """A value that takes no more than this is packed with others; a larger one gets a file."""
@@ -99,32 +98,29 @@ class DirectoryStore:
             raise KeyError(f"{key} is not in the store at {self.path} (any more): run again to compute it")
         return found.value
 
-    def _found(self, raw: bytes, verify: bool) -> Stored | None:
+    def _found(self, raw: bytes, verify: bool, renew: bool = True) -> Stored | None:
         pending = self._pending.get(raw)
         if pending is not None:
-            opened = segments.opened(pending)
-            return self._stored(opened[0], verify) if opened else None
+            return self._stored(raw, pending, verify)
         for _ in (0, 1):
             for place in self._catalog.find(raw):
-                stored = self._at(place, raw, verify)
+                stored = self._stored(raw, self._reader.read(place), verify)
                 if stored is not None:
                     return stored
-            if not self._catalog.renewed():
+            if not renew or not self._catalog.renewed():
                 return None
         return None
 
-    def _at(self, place: Place, raw: bytes, verify: bool) -> Stored | None:
-        """The value at this place if it is that of the key, and whole."""
-        opened = segments.opened(self._reader.read(place.segment, place.offset, place.length))
-        if opened is None or opened[0].raw_key != raw:
+    def _stored(self, raw: bytes, data: bytes, verify: bool) -> Stored | None:
+        """The value of this record if it is that of the key, and whole."""
+        opened = segments.of_key(data, raw)
+        if opened is None:
             return None
-        return self._stored(opened[0], verify)
-
-    def _stored(self, record: Record, verify: bool) -> Stored | None:
+        kind, payload = opened
         try:
-            if record.kind == VALUE:
-                return Stored(record.raw_key.hex(), decode(record.payload), len(record.payload))
-            return self._mapped(record.raw_key, FileNote.of(record), verify)
+            if kind == VALUE:
+                return Stored(raw.hex(), decode(payload), len(payload))
+            return self._mapped(raw, FileNote.of(kind, payload), verify)
         except Damaged:
             return None
 
@@ -145,8 +141,8 @@ class DirectoryStore:
         A large value is written at once and is there for everybody when this returns.
         """
         raw = self._raw(key)
-        with self._catalog.guard:
-            found = self._found(raw, verify=True)
+        with self._catalog.guard:  # not asking for a newer table: what is in there is found when this is written
+            found = self._found(raw, verify=True, renew=False)
         if found is not None:
             return found
         encoded = encode(value)
@@ -192,7 +188,7 @@ class DirectoryStore:
         self._catalog.make_room(len(self._pending))
         offset = self._appended(self._values, b"".join(self._pending.values()))
         for raw, data in self._pending.items():
-            self._catalog.enter(raw, Place(self._values.number, offset, len(data)), self._lies)
+            self._catalog.enter(raw, segments.place(self._values.number, offset, len(data)), self._lies)
             offset += len(data)
         self._pending.clear()
         self._pending_bytes = 0
@@ -215,7 +211,7 @@ class DirectoryStore:
                     except BaseException:
                         os.unlink(path)
                         raise
-                    place = Place(self._files.number, offset, len(record))
+                    place = segments.place(self._files.number, offset, len(record))
                     self._catalog.enter(raw, place, self._lies)
                     self._mapper.trust(path)  # its checksum was made of the very bytes that were written
                 stored = self._found(raw, verify=not first)
@@ -232,16 +228,17 @@ class DirectoryStore:
     def _lies(self, raw: bytes, place: Place) -> Lies:
         """What a slot of this key leads to. The file of a damaged value is taken away: should its note be found again,
         `attach` would trust it."""
-        opened = segments.opened(self._reader.read(place.segment, place.offset, place.length))
+        data = self._reader.read(place)
+        opened = segments.opened(data)
         if opened is None:
             return "damaged"
         if opened[0].raw_key != raw:
             return "another's"
-        if self._stored(opened[0], verify=True) is not None:
+        if self._stored(raw, data, verify=True) is not None:
             return "whole"
         if opened[0].kind == FILE:
             with contextlib.suppress(Damaged, FileNotFoundError):
-                os.unlink(self._home.object_path(raw, FileNote.of(opened[0])))
+                os.unlink(self._home.object_path(raw, FileNote.of(FILE, opened[0].payload)))
         return "damaged"
 
     def _appended(self, writer: segments.Writer, data: bytes) -> int:
@@ -316,7 +313,7 @@ class DirectoryStore:
         for other in self._catalog.find(record.raw_key):
             if other == place:
                 break
-            opened = segments.opened(self._reader.read(other.segment, other.offset, other.length))
+            opened = segments.opened(self._reader.read(other))
             if opened is not None and opened[0].raw_key == record.raw_key:
                 return False
         else:
@@ -324,7 +321,7 @@ class DirectoryStore:
         if record.kind == VALUE:
             return True
         try:
-            note = FileNote.of(record)
+            note = FileNote.of(record.kind, record.payload)
             return os.stat(self._home.object_path(record.raw_key, note)).st_size == note.size_bytes
         except (Damaged, FileNotFoundError):
             return False
@@ -352,7 +349,7 @@ class DirectoryStore:
                     with self._catalog.guard:
                         self._buffer(record.raw_key, segments.sealed(VALUE, record.raw_key, record.payload))
                 continue
-            note = FileNote.of(record)
+            note = FileNote.of(record.kind, record.payload)
             assert body is not None, "a note of a file comes with the file"
             draft = images.copied(self._home.drafts, body, note.size_bytes)
             if draft.crc != note.crc:

@@ -19,19 +19,17 @@ from pathlib import Path
 from millrace.stores import index as tables
 from millrace.stores import segments
 from millrace.stores.codecs import Damaged
-from millrace.stores.index import Index, Place, tag_of
+from millrace.stores.index import Index, tag_of
 from millrace.stores.layout import FileNote, Home
-
-Word = int
-"""A packed `Place`."""
+from millrace.stores.segments import Place
 
 
 @dataclass(frozen=True, slots=True)
 class Large:
-    """A large value: its record at `word`, its file."""
+    """A large value: its record at `place`, its file."""
 
     raw_key: bytes
-    word: Word
+    place: Place
     record_bytes: int
     path: str
     size_bytes: int
@@ -82,7 +80,7 @@ def evict(home: Home, index: Index, pinned: set[bytes], limit_bytes: int) -> Non
     gone, larges = _chosen(survey, pinned, limit_bytes)
     for large in larges:
         _unlink(large.path)
-    dead = {large.word for large in larges}
+    dead = {large.place for large in larges}
     rewritten = set()
     for number, segment in survey.segments.items():
         if number in gone and not segment.pinned:
@@ -92,10 +90,14 @@ def evict(home: Home, index: Index, pinned: set[bytes], limit_bytes: int) -> Non
     places = _rewrite(home, index, survey, gone, rewritten, dead)
     lost = gone | rewritten
 
-    def slots() -> Iterator[tuple[bytes, Word]]:
-        for tag, word in index.slots():
-            if word >> 40 in survey.segments and word >> 40 not in lost and word not in dead:
-                yield tag, word
+    def slots() -> Iterator[tuple[bytes, Place]]:
+        for tag, place in index.slots():
+            if (
+                segments.segment_of(place) in survey.segments
+                and segments.segment_of(place) not in lost
+                and place not in dead
+            ):
+                yield tag, place
         yield from places
 
     tables.write_table(home.index, slots)
@@ -111,40 +113,41 @@ def _survey(home: Home, index: Index, pinned: set[bytes]) -> Survey:
             path = home.segments / name
             status = os.stat(path)
             found[number] = Segment(path, status.st_size, segments.last_use_ns(status))
-    words: set[Word] = set()
+    places: set[Place] = set()
     count = 0
-    for _, word in index.slots():
-        segment = found.get(word >> 40)
+    for _, place in index.slots():
+        segment = found.get(segments.segment_of(place))
         if segment is None:
             continue
         count += 1
-        segment.live_bytes += tables.unpacked(word).length
+        segment.live_bytes += segments.length_of(place)
         segment.live_count += 1
-        if word >> 40 & 1:
-            words.add(word)
+        if segments.segment_of(place) & 1:
+            places.add(place)
     for raw in pinned:
-        for _, place in index.find(raw):
-            if not place.segment & 1 and place.segment in found:
-                found[place.segment].pinned.append(place)
-    larges = [x for number in found if number & 1 for x in _larges(home, number, found[number], words)]
+        for place in index.find(raw):
+            number = segments.segment_of(place)
+            if not number & 1 and number in found:
+                found[number].pinned.append(place)
+    larges = [x for number in found if number & 1 for x in _larges(home, number, found[number], places)]
     named = {x.path for x in larges}
     return Survey(found, larges, [p for p in home.object_paths() if p not in named], count)
 
 
-def _larges(home: Home, number: int, segment: Segment, words: set[Word]) -> Iterator[Large]:
+def _larges(home: Home, number: int, segment: Segment, places: set[Place]) -> Iterator[Large]:
     """The large values whose live records are in this segment; records without a file are counted out."""
     for offset, length, record in segments.scan(segment.path):
-        word = Place(number, offset, length).packed()
-        if word not in words:
+        place = segments.place(number, offset, length)
+        if place not in places:
             continue
         try:
-            note = FileNote.of(record)
+            note = FileNote.of(record.kind, record.payload)
             path = home.object_path(record.raw_key, note)
             status = os.stat(path)
         except (Damaged, FileNotFoundError):
             segment.live_bytes -= length
             continue
-        yield Large(record.raw_key, word, length, path, status.st_size, segments.last_use_ns(status))
+        yield Large(record.raw_key, place, length, path, status.st_size, segments.last_use_ns(status))
 
 
 def _is_wasteful(number: int, segment: Segment) -> bool:
@@ -160,7 +163,7 @@ def _chosen(survey: Survey, pinned: set[bytes], limit_bytes: int) -> tuple[set[i
         stays = segment.live_bytes if _is_wasteful(number, segment) else segment.size_bytes
         total += stays
         if not number & 1:
-            kept = sum(place.length for place in segment.pinned)
+            kept = sum(map(segments.length_of, segment.pinned))
             if stays > kept:
                 units.append((segment.last_use_ns, stays - kept, segment.live_count - len(segment.pinned), number))
     for large in survey.larges:
@@ -183,20 +186,20 @@ def _chosen(survey: Survey, pinned: set[bytes], limit_bytes: int) -> tuple[set[i
 
 
 def _rewrite(
-    home: Home, index: Index, survey: Survey, gone: set[int], rewritten: set[int], dead: set[Word]
-) -> list[tuple[bytes, Word]]:
+    home: Home, index: Index, survey: Survey, gone: set[int], rewritten: set[int], dead: set[Place]
+) -> list[tuple[bytes, Place]]:
     """Copy what survives of `rewritten` into new segments; the new slots of these records."""
-    live: dict[int, set[Word]] = defaultdict(set)
-    for _, word in index.slots():
-        if word >> 40 in rewritten and word not in dead:
-            live[word >> 40].add(word)
-    named = {large.word for large in survey.larges}
+    live: dict[int, set[Place]] = defaultdict(set)
+    for _, place in index.slots():
+        if segments.segment_of(place) in rewritten and place not in dead:
+            live[segments.segment_of(place)].add(place)
+    named = {large.place for large in survey.larges}
     for number in rewritten:
         if number in gone:
-            live[number] &= {place.packed() for place in survey.segments[number].pinned}
+            live[number] &= set(survey.segments[number].pinned)
         elif number & 1:
             live[number] &= named
-    places: list[tuple[bytes, Word]] = []
+    places: list[tuple[bytes, Place]] = []
     for kind in (segments.VALUE, segments.FILE):
         old = [n for n in rewritten if (n & 1) == (kind == segments.FILE)]
         places += _copy(home, kind, sorted(old, key=lambda n: survey.segments[n].last_use_ns), survey, live)
@@ -204,14 +207,14 @@ def _rewrite(
 
 
 def _copy(
-    home: Home, kind: int, old: Iterable[int], survey: Survey, live: dict[int, set[Word]]
-) -> Iterator[tuple[bytes, Word]]:
+    home: Home, kind: int, old: Iterable[int], survey: Survey, live: dict[int, set[Place]]
+) -> Iterator[tuple[bytes, Place]]:
     batch: list[tuple[bytes, bytes]] = []
     size = last_use = 0
     for number in old:
         segment = survey.segments[number]
         for offset, length, record in segments.scan(segment.path):
-            if Place(number, offset, length).packed() not in live[number]:
+            if segments.place(number, offset, length) not in live[number]:
                 continue
             if size >= segments.SEGMENT_BYTES:
                 yield from _write(home, kind, batch, last_use)
@@ -224,7 +227,7 @@ def _copy(
         yield from _write(home, kind, batch, last_use)
 
 
-def _write(home: Home, kind: int, batch: list[tuple[bytes, bytes]], last_use_ns: int) -> Iterator[tuple[bytes, Word]]:
+def _write(home: Home, kind: int, batch: list[tuple[bytes, bytes]], last_use_ns: int) -> Iterator[tuple[bytes, Place]]:
     number = segments.fresh_number(kind)
     path = home.segments / segments.path_name(number)
     with open(path, "xb") as file:
@@ -232,7 +235,7 @@ def _write(home: Home, kind: int, batch: list[tuple[bytes, bytes]], last_use_ns:
     os.utime(path, ns=(last_use_ns, last_use_ns))
     at = 0
     for raw, data in batch:
-        yield tag_of(raw), Place(number, at, len(data)).packed()
+        yield tag_of(raw), segments.place(number, at, len(data))
         at += len(data)
 
 

@@ -21,13 +21,13 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from millrace.stores.segments import Place
 
 SLOTS = 16
 _SLOT = struct.Struct("<QQ")
 _BUCKET_BYTES = SLOTS * _SLOT.size
-_BUCKET = struct.Struct(f"<{2 * SLOTS}Q")
 _HEADER = struct.Struct("<8sQI")
 _MAGIC = b"mrindex1"
 _DATA_AT = 4_096
@@ -38,22 +38,6 @@ _LEAST_BUCKETS = 64
 _MOST_LOAD = 0.65
 _SCAN_BYTES = 1 << 20
 _EMPTY = bytes(8)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a record lies. Offset and length are multiples of 8 bytes; the length stays below 32 KiB."""
-
-    segment: int
-    offset: int
-    length: int
-
-    def packed(self) -> int:
-        return self.segment << 40 | (self.offset >> 3) << 12 | self.length >> 3
-
-
-def unpacked(word: int) -> Place:
-    return Place(word >> 40, (word >> 12 & 0xFFFFFFF) << 3, (word & 0xFFF) << 3)
 
 
 def tag_of(raw_key: bytes) -> bytes:
@@ -80,7 +64,7 @@ def _matches(at: int, data: bytes, tag: bytes) -> list[tuple[int, Place]]:
         if not i % _SLOT.size and i + _SLOT.size <= len(data):
             word = _WORD.unpack_from(data, i + 8)[0]
             if word:
-                found.append((at + i, unpacked(word)))
+                found.append((at + i, word))
         i = data.find(tag, i + 1)
     return found
 
@@ -128,24 +112,25 @@ class Index:
         """A newer table has taken the place of this one."""
         return os.pread(self._fd, 8, _MOVED_AT) not in (_EMPTY, b"")
 
-    def find(self, raw_key: bytes) -> list[tuple[int, Place]]:
-        """Slots that may be of this key, as (position in the file, place); usually none or one."""
+    def find(self, raw_key: bytes) -> list[Place]:
+        """Where the key's record may lie; usually nowhere or in one place."""
         tag = tag_of(raw_key)
         at = _DATA_AT + (_TAG_HEAD.unpack_from(tag)[0] & (self._buckets - 1)) * _BUCKET_BYTES
         data = os.pread(self._fd, _BUCKET_BYTES, at)
         if len(data) < _BUCKET_BYTES or data.endswith(_EMPTY):  # nearly always: what a miss costs is in these lines
-            return _matches(at, data, tag) if tag in data else []
-        return [match for at, data in self._buckets_of(tag) for match in _matches(at, data, tag)]
+            return [place for _, place in _matches(at, data, tag)] if tag in data else []
+        return [place for at, data in self._buckets_of(tag) for _, place in _matches(at, data, tag)]
 
-    def look(self, raw_key: bytes) -> tuple[list[tuple[int, Place]], int]:
-        """The same, and the position of the slot where a new entry of this key goes; 0 when the table is full."""
-        tag = tag_of(raw_key)
+    def look(self, tag: bytes) -> tuple[list[tuple[int, Place]], int]:
+        """The slots of a tag as (position in the file, place), and the position where a new one of it goes; 0 when the
+        table is full."""
         found: list[tuple[int, Place]] = []
         for at, data in self._buckets_of(tag):
-            found += _matches(at, data, tag)
-            places = _BUCKET.unpack(data.ljust(_BUCKET_BYTES, b"\0"))[1::2]
-            if 0 in places:
-                return found, at + places.index(0) * _SLOT.size
+            if tag in data:
+                found += _matches(at, data, tag)
+            used = (len(data.rstrip(b"\0")) + 15) >> 4  # slots are filled from the front
+            if used < SLOTS:
+                return found, at + (used << 4)
         return found, 0
 
     def _buckets_of(self, tag: bytes) -> Iterator[tuple[int, bytes]]:
@@ -159,8 +144,8 @@ class Index:
                 return
             bucket = (bucket + 1) & (self._buckets - 1)
 
-    def set(self, position: int, raw_key: bytes, place: Place) -> None:
-        os.pwrite(self._fd, tag_of(raw_key) + _WORD.pack(place.packed()), position)
+    def set(self, position: int, tag: bytes, place: Place) -> None:
+        os.pwrite(self._fd, tag + _WORD.pack(place), position)
 
     def count(self) -> int:
         data = os.pread(self._fd, 8, _COUNT_AT)
@@ -176,8 +161,8 @@ class Index:
     def is_full(self, more: int) -> bool:
         return self.count() + more > self._buckets * SLOTS * _MOST_LOAD
 
-    def slots(self) -> Iterator[tuple[bytes, int]]:
-        """All used slots as (tag, packed place)."""
+    def slots(self) -> Iterator[tuple[bytes, Place]]:
+        """All used slots as (tag, place)."""
         at, end = _DATA_AT, _DATA_AT + self._buckets * _BUCKET_BYTES
         while at < end:
             data = os.pread(self._fd, min(_SCAN_BYTES, end - at), at)
@@ -194,7 +179,7 @@ class Index:
         os.pwrite(self._fd, _WORD.pack(1), _MOVED_AT)
 
 
-def write_table(path: Path, slots: Callable[[], Iterator[tuple[bytes, int]]], room_for: int = 0) -> None:
+def write_table(path: Path, slots: Callable[[], Iterator[tuple[bytes, Place]]], room_for: int = 0) -> None:
     """A whole new table in place of the one at `path`, with room for at least `room_for` keys. Under the lock.
 
     `slots` is called twice: once to count them, so that they are never all in memory.
@@ -223,7 +208,7 @@ def write_table(path: Path, slots: Callable[[], Iterator[tuple[bytes, int]]], ro
         raise
 
 
-def _laid_out(slots: Iterator[tuple[bytes, int]], buckets: int) -> bytearray:
+def _laid_out(slots: Iterator[tuple[bytes, Place]], buckets: int) -> bytearray:
     data = bytearray(buckets * _BUCKET_BYTES)
     filled = bytearray(buckets)
     for tag, word in slots:

@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from millrace.stores.codecs import Damaged
-from millrace.stores.segments import FILE, Record
+from millrace.stores.segments import FILE
 
 LAYOUT = "v1"
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# A store of millrace: everything in it can be computed again.\n"
@@ -48,12 +48,12 @@ class FileNote:
         return _encode(self)
 
     @classmethod
-    def of(cls, record: Record) -> FileNote:
+    def of(cls, kind: int, payload: bytes) -> FileNote:
         """`Damaged` when the record is not one of a file."""
-        if record.kind != FILE:
+        if kind != FILE:
             raise Damaged("not a note of a file")
         try:
-            note = _decode(record.payload)
+            note = _decode(payload)
         except msgspec.DecodeError as e:
             raise Damaged(f"no note of a file: {e}") from e
         if not _NAME.fullmatch(note.name) or note.size_bytes <= 0:

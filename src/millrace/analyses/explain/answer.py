@@ -86,7 +86,11 @@ class Explanation:
         base = numpy.full(len(self), self.base_values[0]) if single else numpy.tile(self.base_values, (len(self), 1))
         names = None if single else list(self.output_names)
         return shap.Explanation(
-            numpy.asarray(self.values), base, numpy.asarray(self.data), feature_names=list(self.feature_names), output_names=names
+            numpy.asarray(self.values),
+            base,
+            numpy.asarray(self.data),
+            feature_names=list(self.feature_names),
+            output_names=names,
         )
 
     # -- tables ----------------------------------------------------------------------------------------------------
@@ -101,7 +105,9 @@ class Explanation:
         tables = []
         for k, name in enumerate(self.output_names):
             stream = rng(self.seed, 1, k)
-            found = views.importance(self.of(k), self.data, self.feature_names, stream, categorical=tuple(self.categories))
+            found = views.importance(
+                self.of(k), self.data, self.feature_names, stream, categorical=tuple(self.categories)
+            )
             table = pyarrow.table(found)
             tables.append(table.append_column("output", pyarrow.array([name] * len(table))))
         return pyarrow.concat_tables(tables)
@@ -196,12 +202,12 @@ class Explanation:
     def save(self, folder: str | Path) -> Path:
         """Write result.json, Parquet tables, pictures and report.html into `folder`."""
         if self.saver is None:
-            raise WrongQuestion("This explanation was computed inside another run: write_tables(folder) keeps its tables.")
+            raise WrongQuestion(
+                "This explanation was computed inside another run: write_tables(folder) keeps its tables."
+            )
         return self.saver(self, Path(folder))
 
     def _repr_html_(self) -> str:
         import html
 
         return "<pre>" + html.escape(self.summary()) + "</pre>"
-
-

@@ -91,9 +91,7 @@ def tree_facts(spec: Spec, asked: Question, shape: Structure, cut: Layout) -> Fa
     paired = float(shape.depth[cut.item_node[cut.item_kind == tables.PAIRS]].sum())
     row_s = WALK_S * forest.n_nodes * (points + WALK_EDGE) if not background else TABLE_S * forest.n_nodes
     row_s += PAIR_S * paired * (1 + background / 64) + VALUE_S * said["features"] * forest.n_outputs
-    scratch = trees.scratch_bytes(
-        len(shape.used), forest.n_outputs, shape.most_depth, shape.most_distinct, background
-    )
+    scratch = trees.scratch_bytes(len(shape.used), forest.n_outputs, shape.most_depth, shape.most_distinct, background)
     return Facts(
         "trees",
         outputs=forest.n_outputs,

@@ -42,7 +42,9 @@ def open_model(source: Any, note: Callable[[str], None]) -> Any:
 
 
 def _extra(package: str | None) -> str:
-    return {"sklearn": "sklearn", "joblib": "sklearn", "lightgbm": "lightgbm", "xgboost": "xgboost"}.get(package or "", "all")
+    return {"sklearn": "sklearn", "joblib": "sklearn", "lightgbm": "lightgbm", "xgboost": "xgboost"}.get(
+        package or "", "all"
+    )
 
 
 def _lightgbm(path: Path) -> Any:
@@ -62,7 +64,9 @@ def _xgboost(path: Path) -> Any:
         booster.load_model(path)
     except (xgboost.core.XGBoostError, ValueError) as e:
         first = str(e).strip().partition("\n")[0]
-        raise ModelTrouble(f"XGBoost cannot read the model file {path}: {first}. Save it again with save_model().") from e
+        raise ModelTrouble(
+            f"XGBoost cannot read the model file {path}: {first}. Save it again with save_model()."
+        ) from e
     return booster
 
 

@@ -70,9 +70,7 @@ def path_dependent_game(ensemble: Ensemble, x: NDArray[Any]) -> tuple[NDArray[np
     for tree, first in enumerate(ensemble.tree_output):
         start, stop = ensemble.tree_start[tree], ensemble.tree_start[tree + 1]
         in_tree = {int(column) for column in ensemble.feature[start:stop] if column >= 0}
-        seen: dict[
-            frozenset[int], NDArray[np.float64]
-        ] = {}  # a tree sees only its own columns of a coalition
+        seen: dict[frozenset[int], NDArray[np.float64]] = {}  # a tree sees only its own columns of a coalition
         for coalition in range(1 << len(used)):
             known = frozenset(in_tree & {column for j, column in enumerate(used) if coalition >> j & 1})
             if known not in seen:
@@ -81,9 +79,7 @@ def path_dependent_game(ensemble: Ensemble, x: NDArray[Any]) -> tuple[NDArray[np
     return worth, used
 
 
-def brute_path_dependent(
-    ensemble: Ensemble, x: NDArray[Any]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def brute_path_dependent(ensemble: Ensemble, x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(phi[n_features, n_outputs], base[n_outputs]) of one row x[n_features].
 
     `WrongQuestion` when the trees use more than `MOST_PLAYERS` columns.
@@ -149,9 +145,7 @@ def _expected(ensemble: Ensemble, node: int, x: NDArray[Any], known: frozenset[i
         return _expected(ensemble, left if _left(ensemble, node, x[column]) else right, x, known)
     total = ensemble.cover[node]
     # Nothing is known of where the data went below a node that none reached: both ways alike.
-    to_left, to_right = (
-        (ensemble.cover[left] / total, ensemble.cover[right] / total) if total > 0 else (0.5, 0.5)
-    )
+    to_left, to_right = (ensemble.cover[left] / total, ensemble.cover[right] / total) if total > 0 else (0.5, 0.5)
     below_left, below_right = _expected(ensemble, left, x, known), _expected(ensemble, right, x, known)
     return np.asarray(to_left * below_left + to_right * below_right)
 

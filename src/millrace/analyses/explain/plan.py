@@ -68,7 +68,13 @@ def plan(facts: Facts, budget: Budget) -> Plan:
     worker = WORKER_BYTES + max(inside + facts.scratch_bytes, 2 * facts.table_bytes + facts.scratch_bytes)
     answer = facts.rows * facts.features * facts.kept * facts.value_bytes * (1 if facts.exact else 2)
     data = facts.rows * facts.features * facts.input_bytes
-    driver = DRIVER_BYTES + facts.driver_extra_bytes + data + (answer if answer <= MAPPED_BYTES else 0) + facts.rows * (facts.kept + 1) * 8
+    driver = (
+        DRIVER_BYTES
+        + facts.driver_extra_bytes
+        + data
+        + (answer if answer <= MAPPED_BYTES else 0)
+        + facts.rows * (facts.kept + 1) * 8
+    )
     why = (f"{facts.blocks:,} blocks of {size:,} rows, by the shape of the question",)
     if facts.batches:
         why += (f"{facts.batches} batches of pattern tables, built once and mapped by every worker",)

@@ -17,9 +17,15 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    model: Any = Field(description="the fitted model: an object, or a file (LightGBM text, XGBoost JSON or UBJ, joblib)")
-    data: Any = Field(description="the rows to explain: a table or matrix, or a file (CSV, Parquet, Arrow, npy, JSON lines)")
-    background: Any = Field(None, description="rows that stand for 'feature unknown'; without them: tree_path_dependent")
+    model: Any = Field(
+        description="the fitted model: an object, or a file (LightGBM text, XGBoost JSON or UBJ, joblib)"
+    )
+    data: Any = Field(
+        description="the rows to explain: a table or matrix, or a file (CSV, Parquet, Arrow, npy, JSON lines)"
+    )
+    background: Any = Field(
+        None, description="rows that stand for 'feature unknown'; without them: tree_path_dependent"
+    )
     method: str = Field("auto", description=f"how: {', '.join(METHODS)}")
     output: str = Field("auto", description="what of the model: auto, raw, probability, or the name of a class")
     max_evaluations: int | None = Field(

@@ -15,9 +15,7 @@ from millrace.analyses.explain.kernels.pairs import pair_scratch, pair_values
 from millrace.analyses.explain.kernels.patterns import WORD, conditions
 from millrace.analyses.explain.kernels.tables import GROUP, SINGLE
 
-_INTS, _LONGS, _FLOATS, _BYTES = (
-    read_only(dtype) for dtype in (types.int32, types.int64, types.float64, types.uint8)
-)
+_INTS, _LONGS, _FLOATS, _BYTES = (read_only(dtype) for dtype in (types.int32, types.int64, types.float64, types.uint8))
 _MATRIX = read_only(types.float64, 2)
 
 

@@ -57,10 +57,7 @@ def assemble(
     Raises `ModelTrouble` when they are not binary trees over columns 0 .. n_features - 1 with finite values.
     """
     tree_output = np.asarray(tree_output, np.int64)
-    if (
-        tree_output.size
-        and not 0 <= tree_output.min() <= tree_output.max() <= len(output_names) - nodes.value.shape[1]
-    ):
+    if tree_output.size and not 0 <= tree_output.min() <= tree_output.max() <= len(output_names) - nodes.value.shape[1]:
         raise ModelTrouble(
             f"The model has trees for outputs outside 0 .. {len(output_names) - 1}; the model is damaged. Save it anew."
         )
@@ -82,14 +79,10 @@ def assemble(
             "The model has leaves or node weights that are not finite (or weights below 0), so its output has no "
             "meaning. Look at its training: an exploding objective, infinite labels or negative sample weights."
         )
-    start, count = (
-        np.asarray(part, np.int64)[order] for part in (nodes.category_start, nodes.category_count)
-    )
+    start, count = (np.asarray(part, np.int64)[order] for part in (nodes.category_start, nodes.category_count))
     length = len(nodes.category_member)
     if not ((start >= 0) & (count >= 0) & (start <= length) & (count <= length - start)).all():
-        raise ModelTrouble(
-            "The model has category sets that are cut short; the model is damaged. Save it anew."
-        )
+        raise ModelTrouble("The model has category sets that are cut short; the model is damaged. Save it anew.")
     if np.isnan(threshold).any():
         raise ModelTrouble("The model has a split at NaN; the model is damaged. Save it anew.")
     return Ensemble(
@@ -165,9 +158,7 @@ def member_sets(
     owner = np.repeat(np.asarray(nodes, np.int64), length)
     alone = len(np.unique(nodes)) == len(length)
     if not alone or len(owner) != len(members) or (members.size and members.min() < 0):
-        raise ModelTrouble(
-            "The model's category sets are not lists of codes; the model is damaged. Save it anew."
-        )
+        raise ModelTrouble("The model's category sets are not lists of codes; the model is damaged. Save it anew.")
     np.maximum.at(count, owner, members + 1)
     total = int(count.sum())
     if total > _MEMBER_BYTES:

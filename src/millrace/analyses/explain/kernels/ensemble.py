@@ -218,9 +218,7 @@ def _read_only(dtype: types.Type, dimensions: int) -> types.Array:
 
 
 @njit(
-    types.boolean(
-        types.float64, types.uint8, types.float64, types.int64, types.int64, _read_only(types.uint8, 1)
-    ),
+    types.boolean(types.float64, types.uint8, types.float64, types.int64, types.int64, _read_only(types.uint8, 1)),
     cache=True,
 )
 def goes_left(z, mode, threshold, start, count, member):  # type: ignore[no-untyped-def]

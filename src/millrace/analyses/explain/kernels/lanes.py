@@ -93,9 +93,7 @@ def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any, to: 
 
 def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     kind = ir.FunctionType(_DOUBLES, [_DOUBLES] * 3)
-    return builder.call(
-        cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f64"), [a, b, c]
-    )
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f64"), [a, b, c])
 
 
 def _bits_of(builder: Any, mask: Any) -> Any:

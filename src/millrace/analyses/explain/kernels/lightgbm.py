@@ -131,9 +131,7 @@ def _numbers(lines: dict[str, list[str]], key: str, expected: int) -> NDArray[An
             # Ten times as fast as int() of each piece, but it only warns at what is no number: looked at before.
             if joined.strip("0123456789 -"):
                 raise ValueError("not whole numbers")
-            numbers = (
-                np.fromstring(joined, dtype=np.int64, sep=" ") if joined.strip() else np.zeros(0, np.int64)
-            )
+            numbers = np.fromstring(joined, dtype=np.int64, sep=" ") if joined.strip() else np.zeros(0, np.int64)
     except (ValueError, DeprecationWarning) as error:
         raise ModelTrouble(
             f"The LightGBM model's {key!r} cannot be read ({error}); the file is damaged. Save the model anew."
@@ -170,9 +168,7 @@ def _nodes(lines: dict[str, list[str]]) -> tuple[Nodes, NDArray[np.int64]]:
         return np.where(allowed, np.where(own >= 0, first_inner + own, first_leaf + ~own), 1 << 40)
 
     rule = split["decision_type"]
-    start, count, member = _sets(
-        lines, rule & 1 == 1, split["threshold"], np.repeat(np.arange(n_trees), n_inner)
-    )
+    start, count, member = _sets(lines, rule & 1 == 1, split["threshold"], np.repeat(np.arange(n_trees), n_inner))
 
     def padded(inner: NDArray[Any], fill: NDArray[Any] | float) -> NDArray[Any]:
         return np.concatenate([inner, np.broadcast_to(fill, leaves)])
@@ -230,9 +226,7 @@ def _sets(
     at = np.flatnonzero(is_category)
     owner = tree[at]
     if not ((threshold[at] >= 0) & (threshold[at] < n_sets[owner])).all():
-        raise ModelTrouble(
-            "The LightGBM model names a category set that it does not hold; the file is damaged."
-        )
+        raise ModelTrouble("The LightGBM model names a category set that it does not hold; the file is damaged.")
     number = threshold[at].astype(np.int64)
     low, high = bounds[first_bound[owner] + number], bounds[first_bound[owner] + number + 1]
     start[at], count[at] = 32 * (first_word[owner] + low), 32 * (high - low)

@@ -102,9 +102,7 @@ def code_rows(first, last, literal_bit, literal_row, literal_right, bits, words,
         first = end
 
 
-_INTS, _LONGS, _FLOATS, _BYTES = (
-    read_only(dtype) for dtype in (types.int32, types.int64, types.float64, types.uint8)
-)
+_INTS, _LONGS, _FLOATS, _BYTES = (read_only(dtype) for dtype in (types.int32, types.int64, types.float64, types.uint8))
 
 
 @njit(

@@ -138,9 +138,7 @@ def walk_passes(  # type: ignore[no-untyped-def]
                         else:
                             first, count = category_start[node], category_count[node]
                             o = ones(
-                                sent_left(
-                                    mode[node], threshold[node], first, count, category_member, columns, place
-                                )
+                                sent_left(mode[node], threshold[node], first, count, category_member, columns, place)
                             )
                         on = one
                         if seen >= 0:

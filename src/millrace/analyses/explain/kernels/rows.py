@@ -20,9 +20,7 @@ _INTS = read_only(types.int32)
 _TABLE = writable(types.float64, 2)
 
 
-def columns_of(
-    rows: NDArray[Any], used: NDArray[np.int32], float32_inputs: bool, multiple: int
-) -> NDArray[np.float64]:
+def columns_of(rows: NDArray[Any], used: NDArray[np.int32], float32_inputs: bool, multiple: int) -> NDArray[np.float64]:
     """float64[len(used), rows padded with zeros to the multiple] of rows[n, n_features] (float32 or float64)."""
     columns = aligned(len(used), -(-len(rows) // multiple) * multiple)
     if rows.dtype != np.float32:

@@ -33,11 +33,7 @@ def read_sklearn(model: Any) -> Ensemble | None:
     if _is_tree(model):
         return _read_average(model, [model])
     parts = getattr(model, "estimators_", None)
-    if (
-        parts is None
-        or not len(parts)
-        or not all(_is_tree(tree) for tree in np.ravel(np.asarray(parts, object)))
-    ):
+    if parts is None or not len(parts) or not all(_is_tree(tree) for tree in np.ravel(np.asarray(parts, object))):
         return None
     if hasattr(model, "init_") and hasattr(model, "learning_rate"):
         return _read_boosting(model)
@@ -67,9 +63,7 @@ def _read_average(model: Any, trees: list[Any]) -> Ensemble:
         )
     width = len(classes) if classes is not None else n_targets
     # Values are (nodes, targets, classes); one of the last two is 1.
-    if any(
-        tree.tree_.value.shape[1:] != ((1, width) if classes is not None else (width, 1)) for tree in trees
-    ):
+    if any(tree.tree_.value.shape[1:] != ((1, width) if classes is not None else (width, 1)) for tree in trees):
         raise NotSupported(
             f"The leaves of {type(model).__name__} do not hold one number for each output, so its output is not the "
             "average of its leaves. Explain it with method='kernel'."

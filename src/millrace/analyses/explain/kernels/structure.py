@@ -148,9 +148,7 @@ def _rules(counts: set[int]) -> dict[str, NDArray[Any]]:
     return {"rule_start": start, "rule_at": at, "rule_rest": rest, "rule_weight": weight}
 
 
-_INTS, _LONGS, _FLOATS, _MASKS = (
-    read_only(dtype) for dtype in (types.int32, types.int64, types.float64, types.uint64)
-)
+_INTS, _LONGS, _FLOATS, _MASKS = (read_only(dtype) for dtype in (types.int32, types.int64, types.float64, types.uint64))
 _NEW_INTS, _NEW_LONGS, _NEW_BYTES, _NEW_FLOATS, _NEW_MASKS = (
     writable(dtype) for dtype in (types.int32, types.int64, types.uint8, types.float64, types.uint64)
 )

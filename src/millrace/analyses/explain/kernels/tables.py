@@ -42,9 +42,7 @@ _MIX = 0.7  # building: a number of one leaf's table, or of its share in a group
 _PAIR_ITEM, _PAIR_PATTERN, _PAIR_HIT, _PAIR_ADD = 5.0, 0.03, 5.0, 1.5  # a row: a leaf, a pattern, a hit, a sum
 _PAIR_BACKGROUND, _PAIR_BLOCK = 2.0, 1024  # a background row and feature, in every block of rows
 
-_INTS, _LONGS, _FLOATS, _BYTES = (
-    read_only(dtype) for dtype in (types.int32, types.int64, types.float64, types.uint8)
-)
+_INTS, _LONGS, _FLOATS, _BYTES = (read_only(dtype) for dtype in (types.int32, types.int64, types.float64, types.uint8))
 
 
 @njit(cache=True)

@@ -70,9 +70,7 @@ class Layout:
             object.__setattr__(self, field.name, frozen(getattr(self, field.name)))
 
     def __repr__(self) -> str:
-        return (
-            f"Layout({self.method}, {len(self.item_node)} items, {self.batches} batches of {self.table_bytes} bytes)"
-        )
+        return f"Layout({self.method}, {len(self.item_node)} items, {self.batches} batches of {self.table_bytes} bytes)"
 
     @property
     def batches(self) -> int:
@@ -104,9 +102,7 @@ def choose(ensemble: Ensemble, structure: Structure, rows: int, background_rows:
     return layout(ensemble, structure, rows, background_rows, np.float64).method
 
 
-def layout(
-    ensemble: Ensemble, structure: Structure, rows: int, background_rows: int, table_dtype: DTypeLike
-) -> Layout:
+def layout(ensemble: Ensemble, structure: Structure, rows: int, background_rows: int, table_dtype: DTypeLike) -> Layout:
     """Decide by the question's shape: its rows in all, the background's rows (0: path-dependent), the trees.
 
     table_dtype: float32 or float64; float32 tables halve the bytes, and round each of their numbers to 2^-24.
@@ -298,7 +294,11 @@ def explain_rows(
     out = np.zeros((len(rows), ensemble.n_features, ensemble.n_outputs), out_dtype)
     walked, used = layout.method == "quadrature", len(structure.used)
     size = _block(used, ensemble.n_outputs, walked)
-    works = [_walk_arguments(ensemble, structure)] if walked else [_apply_arguments(ensemble, structure, b) for b in batches]
+    works = (
+        [_walk_arguments(ensemble, structure)]
+        if walked
+        else [_apply_arguments(ensemble, structure, b) for b in batches]
+    )
     kernel = quadrature.walk_passes if walked else apply.apply_items
     for first in range(0, len(rows) if used else 0, size):
         block = rows[first : first + size]
@@ -321,9 +321,7 @@ def _walk_arguments(ensemble: Ensemble, structure: Structure) -> tuple[Any, ...]
     )  # fmt: skip
 
 
-def _apply_arguments(
-    ensemble: Ensemble, structure: Structure, held: Mapping[str, NDArray[Any]]
-) -> tuple[Any, ...]:
+def _apply_arguments(ensemble: Ensemble, structure: Structure, held: Mapping[str, NDArray[Any]]) -> tuple[Any, ...]:
     """What `apply.apply_items` takes before a block of rows."""
     return (
         *(frozen(held[name]) for name in (
@@ -399,9 +397,7 @@ def _block(used: int, n_outputs: int, walked: bool) -> int:
     return max(least, min(most, 1 << max(fits, 1).bit_length() - 1))
 
 
-def scratch_bytes(
-    used: int, n_outputs: int, most_depth: int, most_distinct: int, background_rows: int
-) -> int:
+def scratch_bytes(used: int, n_outputs: int, most_depth: int, most_distinct: int, background_rows: int) -> int:
     """Most private bytes of `explain_rows` beside its arguments and result, for any number of rows.
 
     used: features that the trees split on. background_rows: 0 for path-dependent values.

@@ -120,9 +120,7 @@ def _kept(forest: dict[str, Any], n_iterations: int | None, n_outputs: int) -> i
     """Trees in the first n_iterations rounds."""
     n_trees = len(forest["trees"])
     if n_trees != len(forest["tree_info"]):
-        raise ModelTrouble(
-            "The XGBoost model does not say which output each tree adds to; the file is damaged."
-        )
+        raise ModelTrouble("The XGBoost model does not say which output each tree adds to; the file is damaged.")
     if n_iterations is None:
         return n_trees
     if "iteration_indptr" in forest:
@@ -166,8 +164,7 @@ def _nodes(trees: list[dict[str, Any]], weights: NDArray[np.float32]) -> tuple[N
         raise ModelTrouble("The XGBoost model's trees have arrays of unequal length; the file is damaged.")
     leaf = part["left_children"] < 0
     left, right = (
-        np.where(leaf, -1, part[side].astype(np.int64) + root[owner])
-        for side in ("left_children", "right_children")
+        np.where(leaf, -1, part[side].astype(np.int64) + root[owner]) for side in ("left_children", "right_children")
     )
     outside = ~leaf & ((left >= (root + length)[owner]) | (right >= (root + length)[owner]))
     left[outside] = 1 << 40  # no node: `assemble` says that the trees are damaged
