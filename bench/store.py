@@ -209,7 +209,10 @@ def together(bench: Bench, root: Path) -> None:
     took: dict[int, float] = {}
     for workers in (1, 2):
         children = [
-            subprocess.Popen([sys.executable, "-c", PUT, store.url, key((workers, i))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [sys.executable, "-c", PUT, store.url, key((workers, i))],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
             for i in range(workers)
         ]  # fmt: skip
         for child in children:

@@ -98,7 +98,7 @@ def write_module(folder: Path, name: str, text: str) -> None:
 
 
 def key_in_a_project(folder: Path, seed: int = 0) -> str:
-    program = "from millrace.run.keys import Keys; import work; print(Keys(%d).of(work.f, (1,)))" % seed
+    program = f"from millrace.run.keys import Keys; import work; print(Keys({seed}).of(work.f, (1,)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 

@@ -31,7 +31,7 @@ def told(error: BaseException, with_traceback: bool) -> int:
     if isinstance(error, BrokenPipeError) and _reader_left():
         return PIPE_CLOSED
     if isinstance(error, SystemExit):
-        if isinstance(sys.stdout, click.utils.PacifyFlushWrapper):  # how click marks that the reader left
+        if type(sys.stdout) is click.utils.PacifyFlushWrapper:  # how click marks that the reader left
             return PIPE_CLOSED
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, click.exceptions.NoArgsIsHelpError):

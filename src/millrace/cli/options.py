@@ -45,6 +45,11 @@ class Argument(click.Argument):
 class Sectioned(click.Command):
     """A command whose help lists its options by section."""
 
+    def __init__(
+        self, name: str, *, params: Sequence[click.Parameter], callback: Callable[..., int], help: str
+    ) -> None:
+        super().__init__(name, params=list(params), callback=callback, help=help)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
@@ -56,7 +61,7 @@ class Sectioned(click.Command):
                 formatter.write_dl(sections[name])
 
 
-class Measure(click.ParamType):
+class Measure(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """Text such as "4GiB" or "9h", kept as it was written once it is known to be readable."""
 
     def __init__(self, name: str, parse: Callable[[str], float]) -> None:

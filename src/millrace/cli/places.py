@@ -40,7 +40,7 @@ class Past:
 def runs_in(place: Path) -> list[Past]:
     """The runs of a folder, oldest first; what is no run is passed over."""
     found = [past for folder in _folders(place) if (past := past_of(folder)) is not None]
-    return sorted(found, key=lambda past: past.run_id[::-1])
+    return sorted(found, key=lambda past: (past.started_at, past.from_ns))
 
 
 def past_of(folder: Path) -> Past | None:

@@ -13,7 +13,7 @@ from millrace.analyses.explain.kernels.ensemble import NAN_RIGHT
 from millrace.analyses.explain.kernels.lanes import LANES, at_most, mark, read_only, writable
 from millrace.analyses.explain.kernels.pairs import pair_scratch, pair_values
 from millrace.analyses.explain.kernels.patterns import WORD, conditions
-from millrace.analyses.explain.kernels.tables import GROUP, SINGLE
+from millrace.analyses.explain.kernels.tables import GROUP, MERGED_PAIRS, SINGLE
 
 _INTS, _LONGS, _FLOATS, _BYTES = (read_only(dtype) for dtype in (types.int32, types.int64, types.float64, types.uint8))
 _MATRIX = read_only(types.float64, 2)
@@ -73,7 +73,8 @@ def apply_items(  # type: ignore[no-untyped-def]
         if kind != GROUP and kind != SINGLE:
             pair_values(
                 first, last, literal_bit, literal_row, literal_right, literal_answer, column_slot,
-                column_start[item], value, item_node[item], output, answers, weights, gain, loss,
+                column_start[item], kind == MERGED_PAIRS, value, item_node[item], output, answers, weights, gain,
+                loss,
                 bits, words, stride, rows, n_used, sums, room, counts, numbers,
             )  # fmt: skip
             continue

@@ -1,14 +1,15 @@
 """Interventional SHAP values of one leaf from pairs of a row's pattern and a background row's pattern.
 
 For leaves that a table cannot hold, or that are not worth one: any number of distinct features on the path. With A,
-M and m as in `tables`, a row is reached by a background row only when M is within A, and then, with a = |M|, each
-feature of M gains (a - 1)! m! / (a + m)! and each feature that the row misses loses a! (m - 1)! / (a + m)!, times the
-leaf's value and the background row's weight.
+M and m as in `tables`, a background row bears on a row only when M is within A; then, with a = |M|, each feature of M
+gains (a - 1)! m! / (a + m)! and each feature that the row misses loses a! (m - 1)! / (a + m)!, times the leaf's value
+and the background row's weight.
 
-Background rows with the same M are one pattern with their weights added. For a block of rows the conditions lie as
-one bit a row, so "M is within A" is an `and` of |M| words for 64 rows at a time: pairs that do not meet (nearly all,
-for a deep leaf) cost a fraction of a nanosecond. Sums go in the order of the background's patterns, row by row: no
-value depends on the block. Does not decide which leaves come here (see `tables`).
+The background's answers lie as one bit a background row, so the ones that bear on a row are an `and` of m of these
+bit sets: pairs that do not meet (nearly all, for a deep leaf) cost a fraction of a nanosecond each. Where rows are
+many, background rows with the same M are merged first into one pattern with their weights added. Sums go in the order
+of the patterns, row by row: no value depends on the block. Does not decide which leaves come here, nor when to merge
+(see `tables`).
 """
 
 from __future__ import annotations
@@ -24,15 +25,13 @@ from millrace.analyses.explain.kernels.lanes import (
     aligned_zeros,
     first_bit,
     fma,
-    load,
+    full,
+    ones,
     read_only,
     store,
     writable,
 )
 from millrace.analyses.explain.kernels.patterns import WORD, met_words
-
-_CHUNK = 256
-"""Background patterns that are worked on together: bounds the scratch, whatever the background."""
 
 
 def pair_weights(most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -58,13 +57,12 @@ def pair_bytes(most_distinct: int, background_rows: int, block: int) -> int:
 def _room(most_distinct, background_rows, words):  # type: ignore[no-untyped-def]
     """(words, int32s, floats) of scratch."""
     wide, padded = (most_distinct + WORD - 1) // WORD, (most_distinct + LANES - 1) // LANES * LANES
-    rows, answer_words = words * WORD, (background_rows + WORD - 1) // WORD
+    patterns = (background_rows + WORD - 1) // WORD * WORD
     size = 16
     while size < 2 * background_rows:
         size *= 2
-    room = answer_words * WORD * wide + words * (most_distinct + _CHUNK + 2)
-    numbers = background_rows + _CHUNK * padded + 2 * (most_distinct + 1) + rows * (padded + 1)
-    return room, size + rows + _CHUNK, numbers
+    room = patterns * wide + most_distinct * (patterns // WORD + words) + WORD * wide
+    return room, size + 2 * patterns + most_distinct, padded + 2 * patterns
 
 
 @njit(cache=True)
@@ -75,40 +73,38 @@ def pair_scratch(most_distinct, background_rows, words):  # type: ignore[no-unty
 
 
 @njit(cache=True)
-def _distinct_patterns(  # type: ignore[no-untyped-def]
-    d, feature_start, literal_right, literal_answer, answers, words, weights, missed, seen, share
-):
-    """Background patterns: missed[64 words * column + pattern] (a column for 64 features), share[pattern]; returns
-    how many.
-
-    In order of first appearance; found again by hashing (`seen` holds pattern + 1).
-    """
-    n, wide, room = len(weights), (d + WORD - 1) // WORD, np.uint64(words * WORD)
-    missed[:] = np.uint64(0)
+def _missed_features(d, met, met_words, words, count, missed, room):  # type: ignore[no-untyped-def]
+    """Turn bits by feature into bits by row: bit j % 64 of missed[j // 64 * room + row], for the first `count` rows of
+    met[j * met_words : ... + words], is set where the row does not meet feature j."""
     one = np.uint64(1)
+    for place in range((d + WORD - 1) // WORD * room):
+        missed[place] = np.uint64(0)
     for j in range(d):
-        first, column, shift = feature_start[j], np.uint64(j // WORD) * room, np.uint64(j % WORD)
+        column, shift = np.uint64(j // WORD * room), np.uint64(j % WORD)
         for w in range(words):
-            met = ~np.uint64(0)
-            for place in range(first, feature_start[j + 1]):
-                answer = answers[np.int64(literal_answer[place]) * words + w]
-                met &= ~answer if literal_right[place] else answer
-            misses, start = ~met, column + np.uint64(w * WORD)
-            for k in range(np.uint64(WORD)):
+            misses, start = ~met[j * met_words + w], column + np.uint64(w * WORD)
+            for k in range(np.uint64(min(WORD, count - w * WORD))):
                 missed[start + k] |= ((misses >> k) & one) << shift
+
+
+@njit(cache=True)
+def _merge(d, weights, missed, room, seen, share):  # type: ignore[no-untyped-def]
+    """Put distinct patterns of missed features first, in order of appearance, with their weights in share; returns
+    how many. `seen`: a hash table, a power of two in size, of pattern + 1."""
+    last, found, one = np.uint64(len(seen) - 1), np.uint64(0), np.uint64(1)
+    wide, room = np.uint64((d + WORD - 1) // WORD), np.uint64(room)
     seen[:] = 0
-    last, found = np.uint64(len(seen) - 1), np.uint64(0)
-    for row in range(np.uint64(n)):
+    for row in range(np.uint64(len(weights))):
         if weights[row] == 0.0:
             continue
         key = np.uint64(0)
-        for w in range(np.uint64(wide)):
+        for w in range(wide):
             key = (key ^ missed[w * room + row]) * np.uint64(0x9E3779B97F4A7C15)
             key ^= key >> np.uint64(29)
         place = key & last
         while True:
             if seen[place] == 0:
-                for w in range(np.uint64(wide)):
+                for w in range(wide):
                     missed[w * room + found] = missed[w * room + row]
                 share[found] = weights[row]
                 found += one
@@ -116,7 +112,7 @@ def _distinct_patterns(  # type: ignore[no-untyped-def]
                 break
             pattern = np.uint64(seen[place]) - one
             same = True
-            for w in range(np.uint64(wide)):
+            for w in range(wide):
                 same &= missed[w * room + pattern] == missed[w * room + row]
             if same:
                 share[pattern] += weights[row]
@@ -132,7 +128,7 @@ _INTS, _FLOATS, _TABLE = read_only(types.int32), read_only(types.float64), read_
 
 @njit(
     types.void(
-        *(types.int64, types.int64, _INTS, _INTS, _BYTES, _INTS, _INTS, types.int64),
+        *(types.int64, types.int64, _INTS, _INTS, _BYTES, _INTS, _INTS, types.int64, types.boolean),
         *(_TABLE, types.int64, types.int64, read_only(types.uint64), _FLOATS, _TABLE, _TABLE),
         *(_WORDS, types.int64, types.int64, types.int64, types.int64, writable(types.float64)),
         *(_WORDS, writable(types.int32), writable(types.float64)),
@@ -140,7 +136,7 @@ _INTS, _FLOATS, _TABLE = read_only(types.int32), read_only(types.float64), read_
     cache=True,
 )
 def pair_values(  # type: ignore[no-untyped-def]
-    first, last, literal_bit, literal_row, literal_right, literal_answer, column_slot, first_column,
+    first, last, literal_bit, literal_row, literal_right, literal_answer, column_slot, first_column, merge,
     value, leaf, output, answers, weights, gain, loss,
     bits, words, stride, rows, n_used, sums, room, counts, numbers,
 ):  # fmt: skip
@@ -150,92 +146,105 @@ def pair_values(  # type: ignore[no-untyped-def]
     the background. bits: the answers of the block's own rows, `words` words each. The last three: `pair_scratch`.
     """
     one = np.uint64(1)
-    background_rows = len(weights)
-    answer_words = (background_rows + WORD - 1) // WORD
+    patterns = len(weights)
+    pattern_words = (patterns + WORD - 1) // WORD
+    padded_patterns = pattern_words * WORD
     d = np.int64(literal_bit[last - 1]) + 1
     wide, padded = (d + WORD - 1) // WORD, (d + LANES - 1) // LANES * LANES
-    size = 16
-    while size < 2 * background_rows:
-        size *= 2
-    # -- scratch: words, then counts, then numbers (rows of lanes first, so that they stay aligned) --
-    at = answer_words * WORD * wide
-    missed, met = room[:at], room[at : at + d * words]
-    at += d * words
-    meets, touched = room[at : at + _CHUNK * words], room[at + _CHUNK * words : at + (_CHUNK + 1) * words]
-    seen, misses = counts[:size], counts[size : size + words * WORD]
-    size_of = counts[size + words * WORD :]
-    at = _CHUNK * padded
-    absent, gained = numbers[:at], numbers[at : at + words * WORD * padded]
-    at += words * WORD * padded
-    lost, up = numbers[at : at + words * WORD], numbers[at + words * WORD : at + words * WORD + d + 1]
-    at += words * WORD + d + 1
-    down, share = numbers[at : at + d + 1], numbers[at + d + 1 : at + d + 1 + background_rows]
+    # -- scratch --
+    at = padded_patterns * wide
+    missed, own = room[:at], room[at : at + WORD * wide]  # features missed: by background pattern, and by 64 rows
+    at += WORD * wide
+    held = room[at : at + d * pattern_words]  # by feature, the background patterns that meet it
+    met = room[at + d * pattern_words : at + d * (pattern_words + words)]  # and the block's rows
+    size_of, hits = counts[:padded_patterns], counts[padded_patterns : 2 * padded_patterns]
+    absent, seen = counts[2 * padded_patterns : 2 * padded_patterns + d], counts[2 * padded_patterns + d :]
+    gained, scale = numbers[:padded], numbers[padded : padded + padded_patterns]
+    share = numbers[padded + padded_patterns : padded + 2 * padded_patterns]
 
-    feature_start = np.empty(d + 1, np.int64)
-    feature_start[0] = first
-    for place in range(first, last):
-        feature_start[literal_bit[place] + 1] = place + 1
-    patterns = _distinct_patterns(
-        d, feature_start, literal_right, literal_answer, answers, answer_words, weights, missed, seen, share
-    )
+    start = first
     for j in range(d):
-        met_words(feature_start[j], feature_start[j + 1], literal_row, literal_right, bits, words, met, j * words)
-    touched[:] = np.uint64(0)
-    for chunk in range(0, patterns, _CHUNK):
-        here = min(_CHUNK, patterns - chunk)
-        for p in range(here):
-            for w in range(words):
-                within = rows - w * WORD  # rows that are no padding
-                meets[p * words + w] = (one << np.uint64(within)) - one if within < WORD else ~np.uint64(0)
-            count = 0
-            for j in range(d):
-                gone = missed[j // WORD * answer_words * WORD + chunk + p] >> np.uint64(j % WORD) & one
-                absent[p * padded + j] = np.float64(gone)
-                if gone:
-                    count += 1
-                    for w in range(words):
-                        meets[p * words + w] &= met[j * words + w]
-            for j in range(d, padded):
-                absent[p * padded + j] = 0.0
-            size_of[p] = count
-        for p in range(here):
-            a = size_of[p]
-            for m in range(d + 1 - a):
-                up[m] = share[chunk + p] * gain[a, m]
-                down[m] = share[chunk + p] * loss[a, m]
-            for w in range(words):
-                hits = meets[p * words + w]
-                while hits:
-                    lowest = hits & (~hits + one)
-                    row = np.uint64(w * WORD + first_bit(hits))
-                    hits ^= lowest
-                    if not touched[w] & lowest:
-                        touched[w] |= lowest
-                        missing = 0
-                        for j in range(d):
-                            if not met[j * words + w] & lowest:
-                                missing += 1
-                        misses[row] = missing
-                        lost[row] = 0.0
-                        for j in range(padded):
-                            gained[row * np.uint64(padded) + np.uint64(j)] = 0.0
-                    m = np.uint64(misses[row])
-                    lost[row] += down[m]
-                    for j in range(0, padded, LANES):
-                        place = np.int64(row) * padded + j
-                        store(gained, place, fma(up[m], load(absent, p * padded + j), load(gained, place)))
-    for w in range(words):
-        if not touched[w]:
-            continue
+        stop = start + 1
+        while stop < last and literal_bit[stop] == j:
+            stop += 1
+        met_words(start, stop, literal_row, literal_right, bits, words, met, j * words)
+        met_words(start, stop, literal_answer, literal_right, answers, pattern_words, held, j * pattern_words)
+        start = stop
+    if merge:
+        size = 16
+        while size < 2 * patterns:
+            size *= 2
+        _missed_features(d, held, pattern_words, pattern_words, patterns, missed, padded_patterns)
+        patterns = _merge(d, weights, missed, padded_patterns, seen[:size], share)
+        pattern_words = (patterns + WORD - 1) // WORD
         for j in range(d):
-            hits, there = touched[w], met[j * words + w]
-            for k in range(value.shape[1]):
-                target = ((output + k) * n_used + column_slot[first_column + j]) * stride
-                v = value[leaf, k]
-                hits = touched[w]
-                while hits:
-                    lowest = hits & (~hits + one)
-                    row = np.uint64(w * WORD + first_bit(hits))
-                    hits ^= lowest
-                    each = gained[row * np.uint64(padded) + np.uint64(j)] if there & lowest else -lost[row]
-                    sums[np.uint64(target) + row] += v * each
+            column, shift = j // WORD * padded_patterns, np.uint64(j % WORD)
+            for w in range(pattern_words):
+                word = np.uint64(0)
+                for k in range(min(WORD, patterns - w * WORD)):
+                    word |= (~missed[column + w * WORD + k] >> shift & one) << np.uint64(k)
+                held[j * pattern_words + w] = word
+    else:
+        for p in range(patterns):
+            share[p] = weights[p]
+    for p in range(patterns):
+        size_of[p] = -1  # not counted: the background pattern has not met a row
+    for w in range(words):
+        within = min(WORD, rows - w * WORD)
+        if within <= 0:
+            break
+        _missed_features(d, met[w:], words, 1, within, own, WORD)
+        for k in range(within):
+            m = 0
+            for c in range(wide):
+                word = own[c * WORD + k]
+                while word:
+                    absent[m] = c * WORD + first_bit(word)
+                    word &= word - one
+                    m += 1
+            found = 0
+            for b in range(pattern_words):
+                left = patterns - b * WORD
+                word = (one << np.uint64(left)) - one if left < WORD else ~np.uint64(0)
+                for j in range(m):
+                    word &= held[absent[j] * pattern_words + b]
+                    if not word:
+                        break
+                while word:
+                    hits[found] = b * WORD + first_bit(word)
+                    word &= word - one
+                    found += 1
+            if not found:
+                continue
+            lost = 0.0
+            for h in range(found):
+                p = hits[h]
+                a = size_of[p]
+                if a < 0:
+                    a = 0
+                    if not merge:
+                        for c in range(wide):
+                            missed[c * padded_patterns + p] = np.uint64(0)
+                        for j in range(d):
+                            gone = ~held[j * pattern_words + p // WORD] >> np.uint64(p % WORD) & one
+                            missed[j // WORD * padded_patterns + p] |= gone << np.uint64(j % WORD)
+                    for c in range(wide):
+                        word = missed[c * padded_patterns + p]
+                        while word:
+                            word &= word - one
+                            a += 1
+                    size_of[p] = a
+                lost += share[p] * loss[a, m]
+                scale[h] = share[p] * gain[a, m]
+            for j in range(0, padded, LANES):
+                total = full(0.0)
+                column, shift = j // WORD * padded_patterns, np.uint64(j % WORD)
+                for h in range(found):
+                    total = fma(scale[h], ones(np.int64(missed[column + hits[h]] >> shift)), total)
+                store(gained, j, total)
+            row = w * WORD + k
+            for j in range(d):
+                each = gained[j] if met[j * words + w] >> np.uint64(k) & one else -lost
+                for c in range(value.shape[1]):
+                    place = ((output + c) * n_used + column_slot[first_column + j]) * stride + row
+                    sums[place] += value[leaf, c] * each

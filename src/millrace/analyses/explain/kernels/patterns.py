@@ -118,7 +118,7 @@ def count_patterns(  # type: ignore[no-untyped-def]
     left_out, slot, threshold, mode, category_start, category_count, category_member,
     columns, stride, weights, histogram,
 ):  # fmt: skip
-    """Add a block of background rows to the histograms of all items but those of the kind `left_out`.
+    """Add a block of background rows to the histograms of all items but those of the kinds from `left_out` on.
 
     stride is a multiple of 64, len(weights) the number of rows; rows are added in their order.
     """
@@ -126,7 +126,7 @@ def count_patterns(  # type: ignore[no-untyped-def]
     bits, held = np.empty(bit_rows * words, np.uint64), np.full(bit_rows, -1, np.int64)
     met, codes = np.empty(words, np.uint64), np.empty(stride, np.uint16)
     for item in range(len(item_kind)):
-        if item_kind[item] == left_out:
+        if item_kind[item] >= left_out:
             continue
         first, last = literal_start[item], literal_start[item + 1]
         hold_literals(

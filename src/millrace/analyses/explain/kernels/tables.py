@@ -19,7 +19,8 @@ at a point t one subset sum F(A) = sum over M within A, M not empty, of h(M) t^(
 Two kinds of table are kept. A SINGLE leaf's three arrays serve all its features and outputs with 3 * 2^d numbers. A
 GROUP is a whole subtree: one bit for each distinct feature of the path above it and one for each of its splits, and
 one column per feature and output, its leaves added up; a few look-ups then serve many leaves. PAIRS of row and
-background patterns (see `pairs`) take the leaves that are too wide, or not worth a table. `choose_items` picks by a
+background patterns (see `pairs`), with the background's
+patterns merged or not, take the leaves that are too wide, or not worth a table. `choose_items` picks by a
 cost that knows only shapes: rows, background rows, the trees; so the choice is the same on every host.
 """
 
@@ -31,7 +32,7 @@ from numba import njit, types
 from millrace.analyses.explain.kernels.lanes import LANES, aligned_zeros, load, read_only, store, writable
 from millrace.analyses.explain.kernels.structure import TABLE_FEATURES
 
-GROUP, SINGLE, PAIRS = range(3)
+GROUP, SINGLE, PAIRS, MERGED_PAIRS = range(4)
 
 GROUP_BITS = 11
 """Most bits of a group."""
@@ -39,8 +40,9 @@ GROUP_BITS = 11
 # Costs in nanoseconds, measured at blocks of 1,024 rows; only their ratios matter.
 _ITEM, _BIT, _LOOK_UP, _SINGLE_LOOK_UP = 0.5, 0.04, 0.8, 1.4  # a row: an item, a bit of it, a look-up
 _MIX = 0.7  # building: a number of one leaf's table, or of its share in a group's column
-_PAIR_ITEM, _PAIR_PATTERN, _PAIR_HIT, _PAIR_ADD = 5.0, 0.03, 5.0, 1.5  # a row: a leaf, a pattern, a hit, a sum
-_PAIR_BACKGROUND, _PAIR_BLOCK = 2.0, 1024  # a background row and feature, in every block of rows
+_PAIR_ITEM, _PAIR_FEATURE, _PAIR_PATTERN = 5.0, 0.5, 0.005  # a row: a leaf, its features, its patterns' features
+_PAIR_HIT, _PAIR_ADD = 4.0, 1.5  # a row: a pattern that meets it, a sum
+_PAIR_MERGE, _PAIR_HASH, _PAIR_BLOCK = 0.3, 5.0, 1024  # a background row, its features, in every block of rows
 
 _INTS, _LONGS, _FLOATS, _BYTES = (read_only(dtype) for dtype in (types.int32, types.int64, types.float64, types.uint8))
 
@@ -123,12 +125,18 @@ def choose_items(  # type: ignore[no-untyped-def]
                 chance *= 1.0 - (1.0 - share[feature]) ** 2
                 share[feature] = 1.0  # each feature counts once
                 step = parent[step]
-            patterns = min(background, 2.0 ** min(d, 60))
             blocks = np.ceil(rows / _PAIR_BLOCK)
-            hits = patterns * chance
-            best = rows * (_PAIR_ITEM + patterns * _PAIR_PATTERN + hits * _PAIR_HIT * (1 + d // 16))
-            best += rows * min(1.0, hits) * d * width * _PAIR_ADD + blocks * background * d * _PAIR_BACKGROUND
-            kind[node] = PAIRS
+            for merged in range(2):
+                patterns, price = background, blocks * background * (d * _PAIR_MERGE + _PAIR_HASH)
+                if merged:
+                    patterns = min(background, 2.0 ** min(d, 60))
+                else:
+                    price = 0.0
+                hits = patterns * chance
+                price += rows * (_PAIR_ITEM + d * _PAIR_FEATURE + patterns * d * _PAIR_PATTERN)
+                price += rows * (hits * _PAIR_HIT * (1 + d // 16) + min(1.0, hits) * d * width * _PAIR_ADD)
+                if price < best:
+                    best, kind[node] = price, PAIRS + merged
             if d <= TABLE_FEATURES:
                 size_bytes = np.int64(3 << d) * itemsize
                 price = rows * (_ITEM + d * _BIT + (d * width + 2) * _SINGLE_LOOK_UP) + byte_price * size_bytes
@@ -340,7 +348,7 @@ def fill_tables(  # type: ignore[no-untyped-def]
     """All tables of a batch, from the histograms (by pattern of met bits) of its items."""
     most = 0
     for item in range(len(item_node)):
-        if item_kind[item] != PAIRS:
+        if item_kind[item] < PAIRS:
             most = max(most, item_bits[item])
     n = 1 << most
     powers = np.zeros(n, np.uint8)

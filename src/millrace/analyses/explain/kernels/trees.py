@@ -52,7 +52,7 @@ class Layout:
     """How a question's leaves are worked on.
 
     method: one of `METHODS`. background_rows: 0 for path-dependent values. table_dtype: "float32" or "float64".
-    item_node: int32, root of each item; item_kind: uint8, `tables.GROUP`, `SINGLE` or `PAIRS`, in preorder.
+    item_node: int32, root of each item; item_kind: uint8, `tables.GROUP` and so on, in preorder.
     batch_start: int64[batches + 1], the items of each batch; batch_bytes: int64[batches], what a batch's arrays take
     at most. All empty for quadrature.
     """
@@ -113,7 +113,7 @@ def layout(ensemble: Ensemble, structure: Structure, rows: int, background_rows:
     nodes, kinds, item_bytes = _items(ensemble, structure, rows, background_rows, dtype.itemsize)
     method = "quadrature" if structure.most_distinct else "nothing"
     if background_rows:
-        paired, tabled = bool((kinds == tables.PAIRS).any()), bool((kinds != tables.PAIRS).any())
+        paired, tabled = bool((kinds >= tables.PAIRS).any()), bool((kinds < tables.PAIRS).any())
         method = {(0, 0): "nothing", (0, 1): "tables", (1, 0): "pairs", (1, 1): "tables+pairs"}[paired, tabled]
     start, size = _batches(item_bytes)
     return Layout(nodes, kinds, start, size, background_rows, method, dtype.name)
@@ -139,7 +139,7 @@ def _items(
     # Literals (18 bytes each), columns, and for pairs the background's answers at the nodes of the path.
     literals = structure.depth[node] + np.where(kind == tables.GROUP, structure.inner[node], 0)
     size += literals.astype(np.int64) * 22 + 48
-    size += np.where(kind == tables.PAIRS, structure.depth[node].astype(np.int64) * 8 * _words(background_rows), 0)
+    size += np.where(kind >= tables.PAIRS, structure.depth[node].astype(np.int64) * 8 * _words(background_rows), 0)
     return node, kind, size
 
 
@@ -175,7 +175,7 @@ def build(
     _check_background(ensemble, background, background_weights, layout.background_rows)
     part = slice(int(layout.batch_start[batch]), int(layout.batch_start[batch + 1]))
     held = _literals(ensemble, structure, layout.item_node[part], layout.item_kind[part])
-    pairs_at = np.flatnonzero(held["item_kind"] == tables.PAIRS)
+    pairs_at = np.flatnonzero(held["item_kind"] >= tables.PAIRS)
     nodes, held["literal_answer"] = _pair_nodes(held, pairs_at)
     most = int(held["item_bits"][pairs_at].max(initial=0))
     held["pair_gain"], held["pair_loss"] = pairs.pair_weights(most)
@@ -223,7 +223,7 @@ def _literals(
     held["column_slot"] = held["column_slot"][:columns].copy()
     tree = np.searchsorted(ensemble.tree_start, node, side="right") - 1
     held["item_output"] = ensemble.tree_output[tree]
-    patterns_of = np.where(kind == tables.PAIRS, 0, np.left_shift(1, held["item_bits"].astype(np.int64) % 32))
+    patterns_of = np.where(kind >= tables.PAIRS, 0, np.left_shift(1, held["item_bits"].astype(np.int64) % 32))
     numbers = np.where(group, np.diff(held["column_start"]) * ensemble.width, 3) * patterns_of
     held["histogram_start"] = np.concatenate([[0], np.cumsum(patterns_of)]).astype(np.int64)
     held["table_start"] = np.concatenate([[0], np.cumsum(numbers)]).astype(np.int64)
