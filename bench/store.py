@@ -208,13 +208,9 @@ def together(bench: Bench, root: Path) -> None:
     store = DirectoryStore(root / "together")
     took: dict[int, float] = {}
     for workers in (1, 2):
-        children = [
-            subprocess.Popen(
-                [sys.executable, "-c", PUT, store.url, key((workers, i))],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            )  # fmt: skip
-            for i in range(workers)
-        ]  # fmt: skip
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        commands = [[sys.executable, "-c", PUT, store.url, key((workers, i))] for i in range(workers)]
+        children = [subprocess.Popen(command, **pipes) for command in commands]
         for child in children:
             assert child.stdout is not None
             child.stdout.readline()

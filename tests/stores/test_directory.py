@@ -133,6 +133,24 @@ def test_a_mapped_value_outlives_eviction_and_the_store(store: DirectoryStore) -
     assert same(taken, array)
 
 
+def test_a_reader_that_lives_long_gives_evicted_space_back(store: DirectoryStore) -> None:
+    for i in range(100):
+        store.put(key_of(i), i)
+    store.flush()
+    other = open_by_url(store.url)
+    assert other.attach(key_of(7)) == 7
+    store.evict(0)
+    other._reader._touched_s.clear()  # a minute later
+    assert other.get(key_of(7)) is None
+    held = [
+        os.readlink(f"/proc/self/fd/{fd}")
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.lexists(f"/proc/self/fd/{fd}")
+    ]
+    assert not [path for path in held if path.startswith(str(store.path / "v1" / "segments"))]
+    other.close()
+
+
 def test_numbers_need_neither_numpy_nor_pyarrow(tmp_path: Path) -> None:
     code = (
         "import sys; from millrace.stores.directory import DirectoryStore; from millrace.stores.memory import MemoryStore\n"
@@ -218,6 +236,13 @@ def test_a_lost_index_is_made_again(tmp_path: Path) -> None:
     other = DirectoryStore(tmp_path)
     assert all(same(other.attach(key_of(name)), value) for name, value in wanted.items())
     assert other.attach(key_of("more")) == 1
+    (tmp_path / "v1" / "index").unlink()
+    DirectoryStore(tmp_path).close()  # makes a table that the open store does not know
+    store.put(key_of("last"), 1)
+    store.flush()
+    third = DirectoryStore(tmp_path)
+    assert third.attach(key_of("last")) == 1
+    third.close()
     for each in (store, other):
         each.close()
 
@@ -254,8 +279,8 @@ def test_a_forked_child_goes_on_with_the_store(store: DirectoryStore) -> None:
     assert os.waitpid(pid, 0)[1] == 0
     assert store.attach(key_of("child")) == "child"
     store.flush()
-    store.evict(0)
     other = open_by_url(store.url)
+    other.evict(0)
     assert list(other.keys()) == [key_of("before")], "the parent's pin holds, the child's values were not pinned"
     other.close()
 
@@ -455,6 +480,10 @@ def test_a_damaged_export_is_said_and_takes_in_nothing_wrong(store: DirectorySto
     file = io.BytesIO()
     store.export(file)
     whole, rng = file.getvalue(), random.Random(3)
+    with pytest.raises(WrongQuestion, match="damaged"):
+        DirectoryStore(tmp_path / "longer").import_(io.BytesIO(whole + b"x"))
+    with pytest.raises(WrongQuestion, match="not a file"):
+        DirectoryStore(tmp_path / "other").import_(io.BytesIO(b"something else"))
     for turn in range(40):
         data = bytearray(whole)
         if turn % 2:

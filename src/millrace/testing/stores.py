@@ -379,6 +379,19 @@ def what_was_flushed_outlives_its_process(kind: Kind) -> None:
             assert _value(found, i) == _worked_out(i), f"value {i} is not there"
 
 
+def who_writes_first_stays(kind: Kind) -> None:
+    store = kind.make()
+    other = kind.reopened(store)
+    for i in range(20):
+        store.put(key_of(i), "store's")
+        other.put(key_of(i), "other's")
+    other.flush()
+    store.flush()
+    for found in (store, other, kind.reopened(store)):
+        seen = {_value(found, i) for i in range(20)}
+        assert seen == {"other's"}, f"what was written first was changed: {seen}"
+
+
 def what_others_write_is_found(kind: Kind) -> None:
     store = kind.make()
     other = kind.reopened(store)
@@ -398,7 +411,7 @@ def racing_puts_leave_one_whole_value(kind: Kind) -> None:
     names = [str(i) for i in range(4)]
     with ExitStack() as running:
         children = [running.enter_context(_child(kind, store, "race", name)) for name in names]
-        for step in ("ready", "put"):
+        for step in ("ready", *["large"] * LARGE_RACES, "put"):
             assert [child.said() for child in children] == [step] * len(names)
             for child in children:
                 child.go()
@@ -539,6 +552,7 @@ LAWS: tuple[Callable[[Kind], None], ...] = (
 SHARED_LAWS: tuple[Callable[[Kind], None], ...] = (
     what_was_flushed_outlives_its_process,
     what_others_write_is_found,
+    who_writes_first_stays,
     racing_puts_leave_one_whole_value,
     a_kill_at_any_moment_is_invisible,
     pins_of_a_dead_process_are_gone,
@@ -599,11 +613,11 @@ def _worked_out(i: int) -> Any:
     return b"%d," % i * (LARGE_BYTES // 4) if i % 100 == 50 else [i, i * 0.5, f"value {i}"]
 
 
-RACES = 40
+RACES, LARGE_RACES = 40, 4
 
 
 def _raced(name: str, i: int) -> Any:
-    return f"{name}-{i} " * (20_000 if i % 4 == 0 else 5)
+    return f"{name}-{i} " * (1_000_000 if i < LARGE_RACES else 5)
 
 
 def _digest(found: list[Any]) -> str:
@@ -674,10 +688,12 @@ def _churn(store: Store, start: str, count: str) -> None:
 def _race(store: Store, name: str) -> None:
     _say("ready")
     sys.stdin.readline()
-    for i in range(RACES):
+    for i in range(LARGE_RACES):
         store.put(key_of(("race", i)), _raced(name, i))
-        if i % 10 == 9:
-            store.flush()
+        _say("large")
+        sys.stdin.readline()
+    for i in range(LARGE_RACES, RACES):
+        store.put(key_of(("race", i)), _raced(name, i))
     store.flush()
     before = [_value(store, ("race", i)) for i in range(RACES)]
     _say("put")

@@ -37,8 +37,8 @@ def apply_items(  # type: ignore[no-untyped-def]
     value, slot, threshold, mode, category_start, category_count, category_member,
     columns, stride, rows, n_used, sums,
 ):  # fmt: skip
-    """Add the values of a batch's items to sums; columns and sums as in `quadrature.walk_passes`, but stride is a
-    multiple of 64."""
+    """Add the values of a batch's items to sums; columns and sums as in `quadrature.walk_passes`, but stride is at
+    least the rows rounded up to a multiple of 64."""
     words, width = stride // WORD, value.shape[1]
     bits, held = np.empty(bit_rows * words, np.uint64), np.full(bit_rows, -1, np.int64)
     codes = np.empty(stride, np.uint16)

@@ -208,8 +208,6 @@ def pair_values(  # type: ignore[no-untyped-def]
                 word = (one << np.uint64(left)) - one if left < WORD else ~np.uint64(0)
                 for j in range(m):
                     word &= held[absent[j] * pattern_words + b]
-                    if not word:
-                        break
                 while word:
                     hits[found] = b * WORD + first_bit(word)
                     word &= word - one
@@ -241,10 +239,12 @@ def pair_values(  # type: ignore[no-untyped-def]
                 column, shift = j // WORD * padded_patterns, np.uint64(j % WORD)
                 for h in range(found):
                     total = fma(scale[h], ones(np.int64(missed[column + hits[h]] >> shift)), total)
-                store(gained, j, total)
+                # A feature that the row misses has gained nothing, so one sum serves both kinds without a branch.
+                misses = ones(np.int64(own[j // WORD * WORD + k] >> shift))
+                store(gained, j, fma(-lost, misses, total))
             row = w * WORD + k
-            for j in range(d):
-                each = gained[j] if met[j * words + w] >> np.uint64(k) & one else -lost
-                for c in range(value.shape[1]):
-                    place = ((output + c) * n_used + column_slot[first_column + j]) * stride + row
-                    sums[place] += value[leaf, c] * each
+            for c in range(value.shape[1]):
+                v, start = value[leaf, c], (output + c) * n_used
+                for j in range(d):
+                    place = np.uint64((start + column_slot[first_column + j]) * stride + row)
+                    sums[place] += v * gained[np.uint64(j)]

@@ -120,7 +120,7 @@ def count_patterns(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Add a block of background rows to the histograms of all items but those of the kinds from `left_out` on.
 
-    stride is a multiple of 64, len(weights) the number of rows; rows are added in their order.
+    stride is at least the rows rounded up to a multiple of 64, len(weights) the number of rows; rows are added in their order.
     """
     words = stride // WORD
     bits, held = np.empty(bit_rows * words, np.uint64), np.full(bit_rows, -1, np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
-from millrace.analyses.explain.kernels.lanes import aligned, frozen, read_only, writable
+from millrace.analyses.explain.kernels.lanes import LANES, aligned, frozen, read_only, writable
 
 _TILE = 64
 _INTS = read_only(types.int32)
@@ -21,8 +21,13 @@ _TABLE = writable(types.float64, 2)
 
 
 def columns_of(rows: NDArray[Any], used: NDArray[np.int32], float32_inputs: bool, multiple: int) -> NDArray[np.float64]:
-    """float64[len(used), rows padded with zeros to the multiple] of rows[n, n_features] (float32 or float64)."""
-    columns = aligned(len(used), -(-len(rows) // multiple) * multiple)
+    """float64[len(used), stride] of rows[n, n_features] (float32 or float64), zeros beyond n.
+
+    The stride is at least n rounded up to the multiple, itself a multiple of 16, and never a power of two when large:
+    a row's values of different features would all fall into the same few sets of the cache.
+    """
+    stride = -(-len(rows) // multiple) * multiple
+    columns = aligned(len(used), stride + (LANES if stride >= 256 else 0))
     if rows.dtype != np.float32:
         rows = rows.astype(np.float64, copy=False)
     _in(frozen(rows), used, float32_inputs, columns)
@@ -52,17 +57,16 @@ def _in(rows, used, float32_inputs, columns):  # type: ignore[no-untyped-def]
 
 @njit(
     [
-        types.void(_TABLE, _INTS, types.int64, writable(types.float64, 3)),
-        types.void(_TABLE, _INTS, types.int64, writable(types.float32, 3)),
+        types.void(_TABLE, _INTS, types.int64, types.int64, writable(types.float64, 3)),
+        types.void(_TABLE, _INTS, types.int64, types.int64, writable(types.float32, 3)),
     ],
     cache=True,
 )
-def values_out(sums, used, first, out):  # type: ignore[no-untyped-def]
-    """out[first + k, used[j], o] = sums[o * len(used) + j, k] for the rows of one block; other features stay as
+def values_out(sums, used, first, rows, out):  # type: ignore[no-untyped-def]
+    """out[first + k, used[j], o] = sums[o * len(used) + j, k] for the k < rows of one block; other features stay as
     they are."""
-    n = min(sums.shape[1], out.shape[0] - first)
-    for start in range(0, n, _TILE):
-        stop = min(n, start + _TILE)
+    for start in range(0, rows, _TILE):
+        stop = min(rows, start + _TILE)
         for output in range(out.shape[2]):
             for j in range(len(used)):
                 feature = used[j]

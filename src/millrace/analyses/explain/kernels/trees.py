@@ -306,7 +306,7 @@ def explain_rows(
         sums = aligned(ensemble.n_outputs * used, columns.shape[1])
         for arguments in works:
             kernel(*arguments, frozen(columns.reshape(-1)), columns.shape[1], len(block), used, sums.reshape(-1))
-        values_out(sums, structure.used, first, out)
+        values_out(sums, structure.used, first, len(block), out)
     return out
 
 
