@@ -126,8 +126,11 @@ def cpu_us(work: Callable[[], object], count: int) -> float:
 def small(bench: Bench, root: Path) -> None:
     keys, others = [key(i) for i in range(SMALL)], [key((i, "no")) for i in range(SMALL)]
     makes: dict[str, Callable[[Path], Any]] = {
-        "directory": DirectoryStore, "memory": lambda root: MemoryStore(), "a file each": Files, "SQLite": Database,
-    }  # fmt: skip
+        "directory": DirectoryStore,
+        "memory": lambda root: MemoryStore(),
+        "a file each": Files,
+        "SQLite": Database,
+    }
     best: dict[tuple[str, str], float] = {}
     for turn in range(3):
         for name, make in makes.items():
@@ -171,9 +174,10 @@ def large(bench: Bench, root: Path) -> None:
     bench.against("put of an array of 160 MB", put, {"numpy.save": (save, 1, 0.5)}, turns=5)
     data = memoryview(array).cast("B")
     sums: dict[str, Callable[[], object]] = {
-        "adler32": lambda: zlib.adler32(data), "sha256": lambda: hashlib.sha256(data).digest(),
+        "adler32": lambda: zlib.adler32(data),
+        "sha256": lambda: hashlib.sha256(data).digest(),
         "blake2b": lambda: hashlib.blake2b(data).digest(),
-    }  # fmt: skip
+    }
     peers = {name: (function, 1.0, None) for name, function in sums.items()}
     bench.against("checksum of 160 MB (CRC-32)", lambda: zlib.crc32(data), peers)
     store.put(key("array"), array)

@@ -120,6 +120,8 @@ def open_run(
     if kind not in ENGINES:
         raise NotSupported(f"There is no engine {kind!r} in this release. Engines are {', '.join(ENGINES)}.")
     budget = budget_of(settings)
+    if settings.nice:  # workers inherit it
+        os.nice(max(0, settings.nice - os.nice(0)))
     run_id = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{analysis}-{secrets.token_hex(2)}"
     with contextlib.ExitStack() as owned:
         out = Path(machine.out) if machine.out is not None else None

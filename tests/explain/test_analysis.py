@@ -198,3 +198,16 @@ def test_bad_input_is_one_clear_paragraph_before_the_work(question, error, says)
     with warnings.catch_warnings(), pytest.raises(error, match=says):
         warnings.simplefilter("ignore")
         mr.explain(model, rows, engine="inline", **question)
+
+
+def test_a_deadline_gives_no_part_in_place_of_the_whole():
+    from millrace.run.errors import Interrupted
+
+    with pytest.raises(Interrupted, match="deadline"):
+        trees(engine="inline", deadline=1e-9)
+
+
+def test_spaces_in_names_are_lightgbms_underscores():
+    frame = pd.DataFrame(X, columns=["the first", *"bcdef"])
+    model = light().fit(frame.rename(columns={"the first": "the_first"}), Y)
+    np.testing.assert_array_equal(mr.explain(model, frame).values, mr.explain(MODEL, X).values)

@@ -192,6 +192,7 @@ class Run:
             self._free_ns = monotonic_ns()
         if flow.cut:
             self._raise_if_stopped()
+            self.note("The deadline ended the run before all of its tasks had started: this is a part.", once=True)
 
     def note(self, text: str, *, once: bool = False) -> None:
         """Say something in the answer, the ledger and the report (`once`: the same text one time only)."""

@@ -280,7 +280,8 @@ class DirectoryStore:
             except OSError as e:
                 raise images.no_room(self._home.segments, e, limit_bytes) from e
             self._catalog.settle()
-            self._reader.close()
+            for part in (self._reader, self._values, self._files):
+                part.close()  # open files would keep the space
             return before - eviction.size_bytes(self._home, self._catalog.table)
 
     def size_bytes(self) -> int:

@@ -50,7 +50,7 @@ def killer(every_s: float) -> Iterator[dict[int, int]]:
 
     def kill() -> None:
         while not done.wait(every_s):
-            known = [pid for slot, pid in alive.copy().items() if slot >= 0]
+            known = [pid for slot, pid in alive.copy().items() if slot >= 0 and pid > 0]
             if known:
                 try:
                     os.kill(rng.choice(known), signal.SIGKILL)

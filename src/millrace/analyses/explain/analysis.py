@@ -11,7 +11,7 @@ from millrace.analyses.explain.facts import kernel_facts, linear_facts, tree_fac
 from millrace.analyses.explain.plan import Facts, block_rows, plan, tolerance
 from millrace.analyses.explain.spec import Spec
 from millrace.run.canonical import Unkeyable
-from millrace.run.errors import NotAdditive
+from millrace.run.errors import NotAdditive, Paused
 from millrace.run.keys import content_key
 
 if TYPE_CHECKING:
@@ -39,12 +39,13 @@ def explain(spec: Spec, run: Run) -> Explanation:
 
 def _tree_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
     """Lay the forest out, build its tables (tasks of their own), then the blocks of rows."""
+    forest = asked.forest
+    assert forest is not None
+    run.progress("loading kernels (compiled once on first use, then cached)")
     from millrace.analyses.explain import blocks
     from millrace.analyses.explain.kernels import trees
     from millrace.analyses.explain.kernels.structure import structure
 
-    forest = asked.forest
-    assert forest is not None
     run.progress("laying out trees")
     shape = structure(forest)
     known = 0 if asked.background is None else len(asked.background)
@@ -127,6 +128,11 @@ def _gather(spec: Spec, asked: Question, facts: Facts, blocks: Any, run: Run) ->
             errors[at:end] = block["errors"]
             exact = exact and block["exact"]
         at = end
+    if at < facts.rows:
+        raise Paused(
+            f"The deadline came after {at:,} of {facts.rows:,} rows. An explanation of a part is not given in place of the "
+            "whole; finished blocks are kept where there is a store. Ask the same again to go on, or give more time."
+        )
     _check_additivity(spec, asked, facts, gaps, predictions)
     for array in (values, predictions, errors):
         if array is not None:

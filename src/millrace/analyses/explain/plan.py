@@ -75,7 +75,8 @@ def plan(facts: Facts, budget: Budget) -> Plan:
         + (answer if answer <= MAPPED_BYTES else 0)
         + facts.rows * (facts.kept + 1) * 8
     )
-    why = (f"{facts.blocks:,} blocks of {size:,} rows, by the shape of the question",)
+    many = "block" if facts.blocks == 1 else "blocks"
+    why = (f"{facts.blocks:,} {many} of {size:,} rows, by the shape of the question",)
     if facts.batches:
         why += (f"{facts.batches} batches of pattern tables, built once and mapped by every worker",)
     needed = Plan(

@@ -88,6 +88,9 @@ def _in_model_columns(model: Any, rows: Rows, what: str, note: Callable[[str], N
 
     names = column_names(model)
     if names is not None:
+        plain = tuple(n.replace(" ", "_") for n in rows.names)
+        if set(names) != set(rows.names) and set(names) == set(plain):
+            rows = replace(rows, names=plain)  # LightGBM writes spaces in names as underscores
         rows, said = align(rows, names, what)
         if said is not None:
             note(said)

@@ -310,7 +310,7 @@ class ProcessEngine:
         worker, said, traces = event.worker, event.said, event.traces
         assert traces is not None
         messages = list(worker.messages)
-        judged = losses.judge(traces, messages, worker.slot, worker.pid, said["status"], said["at_ns"], said["cpu_ns"])
+        judged = losses.judge(traces, messages, worker.slot, said["pid"], said["status"], said["at_ns"], said["cpu_ns"])
         delivered = judged.failure is not None
         key = judged.running.task.key if judged.running else ""
         kind: SpanKind = "stopped" if judged.unwanted or worker.stale else "lost"

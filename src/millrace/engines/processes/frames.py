@@ -24,9 +24,9 @@ TASKS = struct.Struct("<QQQQQQ")
 """Bytes after this field; bytes of the news; number of the first task, which names the message; then what is allowed:
 processor ns, wall ns, private bytes (0: no ceiling)."""
 RESULTS = struct.Struct("<QQIIIIQQQQ")
-"""Bytes after this field; message; place of the first result in it; results; flags; 0; start of the first attempt;
-processor time then; ns of unpacking the message, which the first attempt includes; ns of packing the values, which the
-last one includes."""
+"""Bytes after this field; message; place of the first result in it; results; flags; the worker's pid; start of the first
+attempt; processor time then; ns of unpacking the message, which the first attempt includes; ns of packing the values,
+which the last one includes."""
 LAST, UNREAD = 1, 2
 """Flags: the message is over (what has no result is handed back); its tasks could not be read, the values are one
 failure (kind, message, traceback)."""
@@ -54,6 +54,7 @@ class Results(NamedTuple):
     first: int
     size: int
     flags: int
+    pid: int
     began_ns: int
     began_cpu_ns: int
     unpack_ns: int
@@ -66,12 +67,14 @@ class Results(NamedTuple):
 def parse_results(frame: bytes | bytearray) -> Results:
     """`frame` is without its length."""
     view = memoryview(frame)
-    message, first, size, flags, _, began, began_cpu, unpack, pack = _RESULTS_HEAD.unpack_from(view)
+    message, first, size, flags, pid, began, began_cpu, unpack, pack = _RESULTS_HEAD.unpack_from(view)
     ends, cpus = array("q"), array("q")
     half = _RESULTS_HEAD.size + 8 * size
     ends.frombytes(view[_RESULTS_HEAD.size : half])
     cpus.frombytes(view[half : half + 8 * size])
-    return Results(message, first, size, flags, began, began_cpu, unpack, pack, ends, cpus, view[half + 8 * size :])
+    return Results(
+        message, first, size, flags, pid, began, began_cpu, unpack, pack, ends, cpus, view[half + 8 * size :]
+    )
 
 
 _RESULTS_HEAD = struct.Struct("<QIIIIQQQQ")

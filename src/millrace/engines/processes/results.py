@@ -38,7 +38,7 @@ def take(frame: bytes | bytearray, worker: WorkerEnd, flow: Flow, accounts: Acco
         accounts.ran(worker.slot, results.began_ns, results.ends_ns[-1], message.sent_ns)
         _deliver(results, values, extras, worker, message, flow, accounts)
     if results.flags & UNREAD:
-        _unread(values[0], worker, message, flow)
+        _unread(values[0], worker, results.pid, message, flow)
     if not results.flags & LAST:
         return None
     worker.messages.popleft()
@@ -56,7 +56,7 @@ def _deliver(
     accounts: Accounts,
 ) -> None:
     """Setting the slots of a frozen class one by one is half the price of its `__init__`."""
-    slot, pid, sent, count = worker.slot, worker.pid, message.sent_ns, results.size
+    slot, pid, sent, count = worker.slot, results.pid, message.sent_ns, results.size
     in_bytes, out_bytes = message.task_bytes, len(results.body) // count
     start, cpu_before, last, out, finished = results.began_ns, results.began_cpu_ns, count - 1, flow.out, 0
     uniform = message.entries[0].kind if message.uniform else None
@@ -122,7 +122,7 @@ def _unreadable(
     return [_ABSENT] * count, {}
 
 
-def _unread(failure: Any, worker: WorkerEnd, message: Message, flow: Flow) -> None:
+def _unread(failure: Any, worker: WorkerEnd, pid: int, message: Message, flow: Flow) -> None:
     """The worker could not unpickle the tasks. One alone has failed; of several, each is sent again alone."""
     left = message.left()
     if len(left) > 1:
@@ -131,5 +131,5 @@ def _unread(failure: Any, worker: WorkerEnd, message: Message, flow: Flow) -> No
     elif left:
         kind, said, trace = failure
         said = f"Its arguments cannot be read in the worker: {said}"
-        measures = Measures(worker.slot, worker.pid, attempts(left[0]), message.sent_ns, in_bytes=message.task_bytes)
+        measures = Measures(worker.slot, pid, attempts(left[0]), message.sent_ns, in_bytes=message.task_bytes)
         flow.fail(left[0], Failure(kind, said, trace), measures)

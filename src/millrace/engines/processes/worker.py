@@ -71,6 +71,7 @@ class Worker:
         self.seen = self.cells[self.at + page.SEEN]
         self.bytes_limit = 0
         self.most = 64  # results that are worth a frame by their size
+        self.pid = os.getpid()
         self.number = self.first = self.began_ns = self.unpack_ns = 0
         self.began_cpu_ns = process_time_ns()
 
@@ -223,7 +224,7 @@ class Worker:
         times = (ends.tobytes() + cpus.tobytes()) if ends and cpus else b""
         length = RESULTS.size - LENGTH.size + len(times) + len(data)
         head = RESULTS.pack(
-            length, self.number, self.first, count, flags, 0, self.began_ns, self.began_cpu_ns,
+            length, self.number, self.first, count, flags, self.pid, self.began_ns, self.began_cpu_ns,
             self.unpack_ns, pack_ns,
         )  # fmt: skip
         if len(data) < 1 << 16:
