@@ -31,7 +31,7 @@ from millrace.analyses.explain.kernels.lanes import (
     store,
     writable,
 )
-from millrace.analyses.explain.kernels.patterns import WORD, met_words
+from millrace.analyses.explain.kernels.patterns import WORD
 
 
 def pair_weights(most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -73,49 +73,49 @@ def pair_scratch(most_distinct, background_rows, words):  # type: ignore[no-unty
 
 
 @njit(cache=True)
-def _missed_features(d, met, met_words, words, count, missed, room):  # type: ignore[no-untyped-def]
-    """Turn bits by feature into bits by row: bit j % 64 of missed[j // 64 * room + row], for the first `count` rows of
-    met[j * met_words : ... + words], is set where the row does not meet feature j."""
+def _missed_features(d, room, met, met_stride, words, count, missed, height):  # type: ignore[no-untyped-def]
+    """Turn bits by feature into bits by row, within room: bit j % 64 of room[missed + j // 64 * height + row], for the
+    first `count` rows of room[met + j * met_stride : ... + words], is set where the row does not meet feature j."""
     one = np.uint64(1)
-    for place in range((d + WORD - 1) // WORD * room):
-        missed[place] = np.uint64(0)
+    for place in range(np.uint64(missed), np.uint64(missed + (d + WORD - 1) // WORD * height)):
+        room[place] = np.uint64(0)
     for j in range(d):
-        column, shift = np.uint64(j // WORD * room), np.uint64(j % WORD)
+        column, shift = np.uint64(missed + j // WORD * height), np.uint64(j % WORD)
         for w in range(words):
-            misses, start = ~met[j * met_words + w], column + np.uint64(w * WORD)
+            misses, start = ~room[met + j * met_stride + w], column + np.uint64(w * WORD)
             for k in range(np.uint64(min(WORD, count - w * WORD))):
-                missed[start + k] |= ((misses >> k) & one) << shift
+                room[start + k] |= ((misses >> k) & one) << shift
 
 
 @njit(cache=True)
-def _merge(d, weights, missed, room, seen, share):  # type: ignore[no-untyped-def]
-    """Put distinct patterns of missed features first, in order of appearance, with their weights in share; returns
-    how many. `seen`: a hash table, a power of two in size, of pattern + 1."""
-    last, found, one = np.uint64(len(seen) - 1), np.uint64(0), np.uint64(1)
-    wide, room = np.uint64((d + WORD - 1) // WORD), np.uint64(room)
-    seen[:] = 0
+def _merge(d, weights, room, height, seen, size, numbers, share):  # type: ignore[no-untyped-def]
+    """Put distinct patterns of missed features first in room, in order of appearance, with their weights in
+    numbers[share :]; returns how many. seen[:size]: a hash table, a power of two in size, of pattern + 1."""
+    last, found, one = np.uint64(size - 1), np.uint64(0), np.uint64(1)
+    wide, height, share = np.uint64((d + WORD - 1) // WORD), np.uint64(height), np.uint64(share)
+    seen[:size] = 0
     for row in range(np.uint64(len(weights))):
         if weights[row] == 0.0:
             continue
         key = np.uint64(0)
         for w in range(wide):
-            key = (key ^ missed[w * room + row]) * np.uint64(0x9E3779B97F4A7C15)
+            key = (key ^ room[w * height + row]) * np.uint64(0x9E3779B97F4A7C15)
             key ^= key >> np.uint64(29)
         place = key & last
         while True:
             if seen[place] == 0:
                 for w in range(wide):
-                    missed[w * room + found] = missed[w * room + row]
-                share[found] = weights[row]
+                    room[w * height + found] = room[w * height + row]
+                numbers[share + found] = weights[row]
                 found += one
                 seen[place] = found
                 break
             pattern = np.uint64(seen[place]) - one
             same = True
             for w in range(wide):
-                same &= missed[w * room + pattern] == missed[w * room + row]
+                same &= room[w * height + pattern] == room[w * height + row]
             if same:
-                share[pattern] += weights[row]
+                numbers[share + pattern] += weights[row]
                 break
             place = (place + one) & last
     return np.int64(found)
@@ -148,58 +148,68 @@ def pair_values(  # type: ignore[no-untyped-def]
     one = np.uint64(1)
     patterns = len(weights)
     pattern_words = (patterns + WORD - 1) // WORD
-    padded_patterns = pattern_words * WORD
+    height = pattern_words * WORD
     d = np.int64(literal_bit[last - 1]) + 1
     wide, padded = (d + WORD - 1) // WORD, (d + LANES - 1) // LANES * LANES
-    # -- scratch --
-    at = padded_patterns * wide
-    missed, own = room[:at], room[at : at + WORD * wide]  # features missed: by background pattern, and by 64 rows
-    at += WORD * wide
-    held = room[at : at + d * pattern_words]  # by feature, the background patterns that meet it
-    met = room[at + d * pattern_words : at + d * (pattern_words + words)]  # and the block's rows
-    size_of, hits = counts[:padded_patterns], counts[padded_patterns : 2 * padded_patterns]
-    absent, seen = counts[2 * padded_patterns : 2 * padded_patterns + d], counts[2 * padded_patterns + d :]
-    gained, scale = numbers[:padded], numbers[padded : padded + padded_patterns]
-    share = numbers[padded + padded_patterns : padded + 2 * padded_patterns]
+    # Scratch is named by where it begins: slices of arrays count references, atomically, and there are many leaves.
+    # room: features missed by each background pattern (from 0 on), and by 64 rows of the block; by feature, the
+    # background patterns that meet it, and the rows of the block that do.
+    own = height * wide
+    held = own + WORD * wide
+    met = held + d * pattern_words
+    # counts: size of each pattern that has met a row; the patterns that a row meets; the features that it misses.
+    hits, absent, seen = height, 2 * height, 2 * height + d
+    # numbers: a row's gains; the scales of the patterns that it meets; the weights of patterns.
+    scale, share = padded, padded + height
 
     start = first
     for j in range(d):
         stop = start + 1
         while stop < last and literal_bit[stop] == j:
             stop += 1
-        met_words(start, stop, literal_row, literal_right, bits, words, met, j * words)
-        met_words(start, stop, literal_answer, literal_right, answers, pattern_words, held, j * pattern_words)
+        for w in range(words):
+            word = ~np.uint64(0)
+            for place in range(start, stop):
+                answer = bits[np.int64(literal_row[place]) * words + w]
+                word &= ~answer if literal_right[place] else answer
+            room[met + j * words + w] = word
+        for w in range(pattern_words):
+            word = ~np.uint64(0)
+            for place in range(start, stop):
+                answer = answers[np.int64(literal_answer[place]) * pattern_words + w]
+                word &= ~answer if literal_right[place] else answer
+            room[held + j * pattern_words + w] = word
         start = stop
     if merge:
         size = 16
         while size < 2 * patterns:
             size *= 2
-        _missed_features(d, held, pattern_words, pattern_words, patterns, missed, padded_patterns)
-        patterns = _merge(d, weights, missed, padded_patterns, seen[:size], share)
+        _missed_features(d, room, held, pattern_words, pattern_words, patterns, 0, height)
+        patterns = _merge(d, weights, room, height, counts[seen:], size, numbers, share)
         pattern_words = (patterns + WORD - 1) // WORD
         for j in range(d):
-            column, shift = j // WORD * padded_patterns, np.uint64(j % WORD)
+            column, shift = j // WORD * height, np.uint64(j % WORD)
             for w in range(pattern_words):
                 word = np.uint64(0)
                 for k in range(min(WORD, patterns - w * WORD)):
-                    word |= (~missed[column + w * WORD + k] >> shift & one) << np.uint64(k)
-                held[j * pattern_words + w] = word
+                    word |= (~room[column + w * WORD + k] >> shift & one) << np.uint64(k)
+                room[held + j * pattern_words + w] = word
     else:
         for p in range(patterns):
-            share[p] = weights[p]
+            numbers[share + p] = weights[p]
     for p in range(patterns):
-        size_of[p] = -1  # not counted: the background pattern has not met a row
+        counts[p] = -1
     for w in range(words):
         within = min(WORD, rows - w * WORD)
         if within <= 0:
             break
-        _missed_features(d, met[w:], words, 1, within, own, WORD)
+        _missed_features(d, room, met + w, words, 1, within, own, WORD)
         for k in range(within):
             m = 0
             for c in range(wide):
-                word = own[c * WORD + k]
+                word = room[own + c * WORD + k]
                 while word:
-                    absent[m] = c * WORD + first_bit(word)
+                    counts[absent + m] = c * WORD + first_bit(word)
                     word &= word - one
                     m += 1
             found = 0
@@ -207,44 +217,45 @@ def pair_values(  # type: ignore[no-untyped-def]
                 left = patterns - b * WORD
                 word = (one << np.uint64(left)) - one if left < WORD else ~np.uint64(0)
                 for j in range(m):
-                    word &= held[absent[j] * pattern_words + b]
+                    word &= room[held + counts[absent + j] * pattern_words + b]
                 while word:
-                    hits[found] = b * WORD + first_bit(word)
+                    counts[hits + found] = b * WORD + first_bit(word)
                     word &= word - one
                     found += 1
             if not found:
                 continue
             lost = 0.0
             for h in range(found):
-                p = hits[h]
-                a = size_of[p]
+                p = np.int64(counts[hits + h])
+                a = counts[p]
                 if a < 0:
                     a = 0
                     if not merge:
                         for c in range(wide):
-                            missed[c * padded_patterns + p] = np.uint64(0)
+                            room[c * height + p] = np.uint64(0)
                         for j in range(d):
-                            gone = ~held[j * pattern_words + p // WORD] >> np.uint64(p % WORD) & one
-                            missed[j // WORD * padded_patterns + p] |= gone << np.uint64(j % WORD)
+                            gone = ~room[held + j * pattern_words + p // WORD] >> np.uint64(p % WORD) & one
+                            room[j // WORD * height + p] |= gone << np.uint64(j % WORD)
                     for c in range(wide):
-                        word = missed[c * padded_patterns + p]
+                        word = room[c * height + p]
                         while word:
                             word &= word - one
                             a += 1
-                    size_of[p] = a
-                lost += share[p] * loss[a, m]
-                scale[h] = share[p] * gain[a, m]
+                    counts[p] = a
+                lost += numbers[share + p] * loss[a, m]
+                numbers[scale + h] = numbers[share + p] * gain[a, m]
             for j in range(0, padded, LANES):
                 total = full(0.0)
-                column, shift = j // WORD * padded_patterns, np.uint64(j % WORD)
+                column, shift = j // WORD * height, np.uint64(j % WORD)
                 for h in range(found):
-                    total = fma(scale[h], ones(np.int64(missed[column + hits[h]] >> shift)), total)
+                    missed = np.int64(room[column + counts[hits + h]] >> shift)
+                    total = fma(numbers[scale + h], ones(missed), total)
                 # A feature that the row misses has gained nothing, so one sum serves both kinds without a branch.
-                misses = ones(np.int64(own[j // WORD * WORD + k] >> shift))
-                store(gained, j, fma(-lost, misses, total))
+                misses = ones(np.int64(room[own + j // WORD * WORD + k] >> shift))
+                store(numbers, j, fma(-lost, misses, total))
             row = w * WORD + k
             for c in range(value.shape[1]):
-                v, start = value[leaf, c], (output + c) * n_used
+                v, target = value[leaf, c], (output + c) * n_used
                 for j in range(d):
-                    place = np.uint64((start + column_slot[first_column + j]) * stride + row)
-                    sums[place] += v * gained[np.uint64(j)]
+                    place = np.uint64((target + column_slot[first_column + j]) * stride + row)
+                    sums[place] += v * numbers[np.uint64(j)]
