@@ -170,13 +170,16 @@ def test_a_preload_that_fails_or_starts_threads_says_which(tmp_path: Path) -> No
 
 def test_workers_compute_with_one_thread_and_the_environment_that_was_given() -> None:
     use = """
-    def look(): return os.environ["OMP_NUM_THREADS"], os.environ["MINE"], len(os.listdir("/proc/self/task")), os.getcwd()
+    from millrace.engines.processes.client import WORKER_ENVIRONMENT
+    def look():
+        own = {k: os.environ.get(k) for k in WORKER_ENVIRONMENT}
+        return own == WORKER_ENVIRONMENT, os.environ["MINE"], len(os.listdir("/proc/self/task")), os.getcwd()
     e = ProcessEngine(1, preload=("numpy",), environment={"MINE": "yes"})
     def threads():
         import numpy
         (numpy.ones((300, 300)) @ numpy.ones((300, 300))).sum()
         return look()
-    print([o.value for o in e.stream(iter([Task(threads, (), "k")]))] == [("1", "yes", 1, os.getcwd())])
+    print([o.value for o in e.stream(iter([Task(threads, (), "k")]))] == [(True, "yes", 1, os.getcwd())])
     e.close()
     """
     assert run(sys.executable, "-c", BEGIN + textwrap.dedent(use)) == "True\n"

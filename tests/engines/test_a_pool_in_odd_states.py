@@ -157,3 +157,32 @@ def _draw(_: int) -> float:
 
     time.sleep(0.02)
     return float(numpy.random.random())
+
+
+def test_an_interrupt_at_any_moment_leaves_a_pool_that_works() -> None:
+    """What a handler raises comes in the middle of reads and writes; no pipe may stay out of step."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    engine = ProcessEngine(2)
+    interrupted = 0
+    try:
+        for turn in range(25):
+            signal.setitimer(signal.ITIMER_REAL, 0.002 + 0.0017 * turn)
+            try:
+                for outcome in engine.stream(
+                    Task(toys.nap, (0.0, bytes([turn]) * 3000), str(i)) for i in range(60_000)
+                ):
+                    assert outcome.value == bytes([turn]) * 3000
+            except KeyboardInterrupt:
+                interrupted += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            found = [o.value for o in engine.stream(Task(toys.square, (i,), str(i)) for i in range(10))]
+            assert sorted(found) == [i * i for i in range(10)]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        engine.close()
+    assert interrupted > 20

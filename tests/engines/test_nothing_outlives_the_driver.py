@@ -37,6 +37,7 @@ mode, case = sys.argv[1:]
 e = ProcessEngine(2, preload=("numpy",) if case == "kernel" else ())
 if mode != "young": list(e.stream(Task(time.sleep, (0.02,), str(i)) for i in range(4)))
 if mode == "forks" and not os.fork(): time.sleep(30); os._exit(0)
+if mode == "forks in C" and not __import__("ctypes").CDLL(None).fork(): time.sleep(30); os._exit(0)
 if mode == "subprocess": subprocess.Popen(["sleep", "5"], close_fds=False)
 if mode == "stopped": os.kill(e._pool.server.process.pid, signal.SIGSTOP)
 print(e._pool.server.process.pid, flush=True)
@@ -46,7 +47,7 @@ if mode == "consuming":
 for o in e.stream(Task(globals()[case], (), str(i)) for i in range(4)): print(o, flush=True)
 """
 PLAIN = [("plain", case) for case in ("busy", "blocked", "children", "orphans", "stubborn")]
-MODES = [(mode, "busy") for mode in ("idle", "young", "consuming", "subprocess", "forks", "stopped")]
+MODES = [(mode, "busy") for mode in ("idle", "young", "consuming", "subprocess", "forks", "forks in C", "stopped")]
 SLOW = [("plain", "kernel"), ("stopped", "children"), ("forks", "orphans")]
 
 
@@ -115,6 +116,44 @@ def test_the_fork_servers_death_is_an_error_and_leaves_nothing() -> None:
     finally:
         engine.close()
     assert not [pid for pid in pids if _runs(pid)]
+
+
+def test_what_a_dead_worker_leaves_is_swept_away(tmp_path: Path) -> None:
+    from millrace.engines.processes import ProcessEngine
+    from millrace.run.task import Task
+    from millrace.testing import toys
+
+    engine = ProcessEngine(1)
+    try:
+        (outcome,) = engine.stream(iter([Task(_daemonise, (), "k")]))
+        daemon = outcome.value
+        assert _runs(daemon)
+        list(engine.stream(iter([Task(toys.square, (2,), "k")])))
+        assert _runs(daemon), "it may live as long as its worker"
+        os.kill(outcome.measures.pid, signal.SIGKILL)
+        list(engine.stream(Task(toys.nap, (0.01, i), str(i)) for i in range(3)))
+        end = time.monotonic() + 2
+        while _runs(daemon) and time.monotonic() < end:
+            time.sleep(0.005)
+        assert not _runs(daemon)
+    finally:
+        engine.close()
+
+
+def _daemonise() -> int:
+    """A grandchild in a session of its own whose parent has ended; returns its pid."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.setsid()
+        grandchild = os.fork()
+        if grandchild:
+            os.write(write, str(grandchild).encode())
+        else:
+            time.sleep(30)
+        os._exit(0)
+    os.waitpid(child, 0)
+    return int(os.read(read, 20))
 
 
 def test_a_task_may_use_processes_of_its_own() -> None:

@@ -58,6 +58,16 @@ def test_what_came_back_goes_first_and_in_order() -> None:
     assert [flow.next().task.key for _ in range(4)] == ["0", "2", "3", "4"]  # type: ignore[union-attr]
 
 
+def test_what_was_cancelled_or_done_while_it_waited_is_not_sent_again() -> None:
+    flow, _ = flow_of(task(i, group=i % 2) for i in range(4))
+    sent = [flow.next() for _ in range(4)]
+    flow.put_back(e for e in sent if e)
+    flow.cancel(1)
+    flow.finish(sent[0], Outcome("0", 0))  # type: ignore[arg-type]
+    assert (left := flow.next()) is not None and left.task.key == "2"
+    assert flow.next() is None and flow.open == 1
+
+
 def test_nothing_is_pulled_while_too_many_outcomes_wait() -> None:
     flow, _ = flow_of(Outcome(str(i), i) for i in range(10 * UNDELIVERED))
     assert flow.next() is None

@@ -53,8 +53,8 @@ def smooth(rows):
 
 
 def estimated(**machine):
-    wide = np.hstack([FULL, FULL[:, ::-1] + 1, FULL * 2])[:24]
-    return ask_with(smooth, wide, wide[:12], machine)
+    wide = np.hstack([FULL, FULL[:, ::-1] + 1, FULL * 2])[:48]
+    return ask_with(smooth, wide, wide[:40], machine)
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)

@@ -273,6 +273,7 @@ class DirectoryStore:
         mapped somewhere stays readable there.
         """
         self.flush()
+        images.sweep(self._home.drafts)
         with self._catalog.locked():
             before = eviction.size_bytes(self._home, self._catalog.table)
             try:

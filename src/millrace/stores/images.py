@@ -30,7 +30,7 @@ SUFFIXES = {"npy": ".npy", "arrow": ".arrow", "container": ".mill"}
 _CHUNK_BYTES = 256 << 10
 """Written and summed at a time: small enough that the second reads what the first left in the processor's cache."""
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_ABANDONED_S = 60.0
+_ABANDONED_S = 10.0
 _TOUCH_S = 60.0
 _MOST_REMEMBERED = 10_000
 
@@ -190,7 +190,7 @@ class Mapper:
 
 
 def sweep(folder: Path) -> None:
-    """Remove drafts whose writer died: older than a minute (a young one may not have its lock yet) and unlocked."""
+    """Remove drafts whose writer died: older than ten seconds (a young one may not have its lock yet) and unlocked."""
     for name in os.listdir(folder):
         path = folder / name
         with contextlib.suppress(FileNotFoundError):  # another process swept it, or its writer is done

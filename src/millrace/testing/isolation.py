@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +237,9 @@ def what_cannot_be_sent_or_read_fails_alone(make_engine: MakeEngine) -> None:
             "unreadable here": Task(_wicked_for, (os.getpid(),), "unreadable here"),
             "interrupt": Task(_interrupt, (), "interrupt"),
         }
-        tasks = [Task(toys.nap, (0.0, i), str(i)) for i in range(100)]
+        bad = {key: replace(task, name="mixed") for key, task in bad.items()}  # so that they go in messages with others
+        tasks = [Task(toys.nap, (0.0, i), str(i), name="mixed") for i in range(100)]
+        list(engine.stream(iter(tasks)))
         for place, task in enumerate(bad.values()):
             tasks.insert(12 * (place + 1), task)
         found = toys.outcomes(engine, iter(tasks))

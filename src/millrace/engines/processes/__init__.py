@@ -1,10 +1,15 @@
 """Worker processes on this host: an own fork server, pipes, and one driver without threads.
 
-`ProcessEngine` is what others use. The rooms within: `engine` (one stream from beginning to end), `flow` (the source's
-rules), `packing` (what goes into the next message), `pool` (workers, their deaths and successors), `losses` (who is
-blamed for a death), `accounts` (what slots did when they did no task), `client` (the driver's end of server and pipes),
-`frames` (what is on a pipe), `page` (the shared status page), `kernel` (system calls), `server` (forks, reaps, holds
-ceilings), `worker` (runs tasks). Linux only.
+`ProcessEngine` is what others use. The rooms within, from the driver to the worker: `engine` (one stream from beginning
+to end), `flow` (the source's rules), `packing` (what goes into the next message), `sharing` (which worker gets it, and
+what moves to an idle one), `results` (frames to outcomes), `accounts` (what slots did when they did no task), `pool`
+(workers, their deaths and successors), `losses` (who is blamed for a death), `client` (the driver's end of server and
+pipes), `frames` (what is on a pipe), `page` (the shared status page), `kernel` (system calls), `server` (forks, reaps,
+holds ceilings), `worker` (runs tasks). Linux only.
+
+What it does not do: ceilings do not count what a task's own child processes use; a consumer that sleeps for long
+starves the workers, since only the driver gives them work; results of short tasks that are followed by a long one in
+the same message may wait for it, or be computed once more elsewhere.
 """
 
 from __future__ import annotations

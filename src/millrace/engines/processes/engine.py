@@ -22,15 +22,15 @@ from millrace.engines.processes.client import WorkerEnd, module_path
 from millrace.engines.processes.flow import UNDELIVERED, Flow
 from millrace.engines.processes.packing import Entry, Message, Packer
 from millrace.engines.processes.pool import Event, Pool
-from millrace.run.errors import EngineLost, NotSupported, SourceStalled, WrongQuestion
+from millrace.engines.processes.sharing import LONG_NS, fair_share, freest, is_uneven, stuck
+from millrace.run.errors import EngineLost, MillraceError, NotSupported, SourceStalled, WrongQuestion
 from millrace.run.task import Failure, Outcome, Span, SpanKind
 
 if TYPE_CHECKING:
     from millrace.run.ports import Opener, Source
 
 GRACE_NS = 20_000_000
-"""How long a cancelled task may go on before its worker is killed, and a long one run before what waits behind it is
-given to an idle worker."""
+"""How long a cancelled task may go on before its worker is killed."""
 BETWEEN_NS = 2_000_000
 """A consumer that takes longer than this for outcomes that have come does not keep the workers waiting."""
 FOREIGN = "This engine belongs to the process that was forked from: make a new one here."
@@ -72,21 +72,22 @@ class ProcessEngine:
         self._alone: Message | None = None
         self._unwanted: dict[Entry, int] = {}
         self._closed = False
-        self._pool = Pool(slots, preload, environment or {}, round(3e9 * target_s))
-        self._end = weakref.finalize(self, self._pool.close, True)
+        self._parts = slots, preload, environment or {}, round(3e9 * target_s)
+        self._pool = self._make_pool()
         _engines.add(self)
 
     # -- the waist ---------------------------------------------------------------------------------------------
     def stream(self, source: Source) -> Iterator[Outcome]:
         """Outcomes as they come. Closing the iterator cancels what is in flight."""
-        self._open(source)
-        flow = self._flow
-        assert flow is not None
+        self._check()
+        flow, in_order = None, False
         try:
+            flow = self._open(source)
             while True:
                 self._fill(flow)
                 if not flow.out:
                     if not flow.open and flow.exhausted:
+                        in_order = True
                         return
                     if not flow.open and flow.waiting:
                         self._stalled(flow)
@@ -102,8 +103,11 @@ class ProcessEngine:
                         looked_ns = now_ns
                         self._happened(flow, 0)
                         self._fill(flow)
+        except (GeneratorExit, MillraceError):
+            in_order = True
+            raise
         finally:
-            self._abort()
+            self._end_stream(flow, in_order or (flow is not None and flow.source_failed))
 
     def wake(self) -> None:
         self._pool.wake()
@@ -122,20 +126,30 @@ class ProcessEngine:
         return [w.pid for w in self._pool.workers if w.pid and not w.stale]
 
     # -- a stream's two ends -----------------------------------------------------------------------------------
-    def _open(self, source: Source) -> None:
+    def _make_pool(self) -> Pool:
+        pool = Pool(*self._parts)
+        self._end = weakref.finalize(self, pool.close, True)
+        return pool
+
+    def _check(self) -> None:
         if self._closed:
             raise WrongQuestion("This engine was closed: make a new one.")
         if self._pool.foreign:
             raise WrongQuestion(FOREIGN)
         if self._flow is not None:
             raise WrongQuestion("An engine serves one stream at a time: finish or close the open one first.")
+
+    def _open(self, source: Source) -> Flow:
+        self._flow = Flow(source, self._packer, self._number, self._drop)
+        if self._pool.closed:
+            self._pool = self._make_pool()
         self._packer.forget_kinds()
         place = _working_directory(), module_path()
         if place != self._place:
             self._place, self._place_number = place, self._place_number + 1
         self._accounts.open(monotonic_ns())
         self._pool.server.tell(do="watch", on=True)
-        self._flow = Flow(source, self._packer, self._number, self._pool.pages.drop)
+        return self._flow
 
     def _stalled(self, flow: Flow) -> None:
         """The source waits and nothing is in flight: an error, unless somebody has just called `wake`."""
@@ -145,23 +159,30 @@ class ProcessEngine:
                 "The source waits for an outcome, and nothing is in flight: nobody can ever bring it one."
             )
 
-    def _abort(self) -> None:
-        """End of the stream, of whatever kind: short tasks may finish, the workers of long ones are killed."""
-        flow, self._flow = self._flow, None
-        if self._pool.foreign or flow is None:
+    def _end_stream(self, flow: Flow | None, in_order: bool) -> None:
+        """Nothing stays in flight. In order, short tasks may finish, and the workers of long ones are killed. Else a
+        Ctrl-C may have come in the middle of anything, a pipe may hold half a frame: the pool is made anew when needed."""
+        self._flow = None
+        if self._pool.foreign:
             return  # a forked copy of the iterator must not touch its parent's workers
         try:
-            self._settle(flow)
+            if flow is not None and in_order:
+                self._settle(flow)
         except (EngineLost, NotSupported):
             pass  # this error is on its way already, or comes with the next stream
+        except BaseException:
+            in_order = False
+            raise
         finally:
             self._accounts.close(monotonic_ns())
             for worker in self._pool.workers:
-                if worker.messages:
-                    self._kill(worker)
-                    worker.stale = True  # what is still in its pipe belongs to no stream
-                    worker.messages.clear()
+                if worker.messages or not in_order:
                     self._accounts.gone(worker.slot)
+                if worker.messages and in_order:
+                    self._kill(worker)
+                    self._pool.discard(worker)
+            if not in_order:
+                self._pool.close(now=True)
             self._alone = None
             self._unwanted.clear()
 
@@ -183,7 +204,7 @@ class ProcessEngine:
         if woken:
             flow.woke()
         while len(flow.out) < UNDELIVERED and self._alone is None:
-            worker = self._freest()
+            worker = freest(self._pool.workers, self._window)
             if worker is None:
                 break
             entry = flow.next()
@@ -194,27 +215,14 @@ class ProcessEngine:
             if entry.limits.alone and any(w.messages for w in self._pool.workers):
                 flow.ready.appendleft(entry)  # first let all others end
                 break
-            self._send(flow, worker, *self._packer.batch(entry, flow.next, flow.ready.appendleft, self._share(flow)))
+            most = self._packer.max_tasks
+            if flow.ready and (flow.exhausted or flow.waiting):
+                most = fair_share(self._pool.workers, len(flow.ready) + 1)
+            self._send(flow, worker, *self._packer.batch(entry, flow.next, flow.ready.appendleft, most))
         flow.look_ahead(woken)
         for entry in flow.unwanted:
             self._unwanted[entry] = monotonic_ns() + GRACE_NS
         flow.unwanted.clear()
-
-    def _freest(self) -> WorkerEnd | None:
-        best, fewest = None, self._window
-        for worker in self._pool.workers:
-            if len(worker.messages) < fewest and not worker.stale:
-                best, fewest = worker, len(worker.messages)
-                if not fewest:
-                    break
-        return best
-
-    def _share(self, flow: Flow) -> int:
-        """What one worker may take of the tasks that came back when no others will come: the rest is for the others."""
-        if not (flow.exhausted or flow.waiting) or not flow.ready:
-            return 1 << 30
-        idle = sum(1 for w in self._pool.workers if not w.messages and not w.stale)
-        return -(-(len(flow.ready) + 1) // max(1, idle))
 
     def _send(self, flow: Flow, worker: WorkerEnd, batch: list[Entry], uniform: bool) -> None:
         message = Message(self._number(len(batch)), batch, uniform)
@@ -244,34 +252,22 @@ class ProcessEngine:
             self._send(flow, worker, [entry], True)
 
     def _steal(self, flow: Flow, idle: WorkerEnd) -> bool:
-        """Take for an idle worker what would wait for long behind other tasks elsewhere.
-
-        Tasks are pure, so that one may run twice when its worker comes to it in this very moment is no harm.
-        """
-        now_ns, cells = monotonic_ns(), self._pool.pages.cells
-        for worker in self._pool.workers:
-            if worker is idle or worker.stale or not worker.messages:
-                continue
-            at = page.base(worker.slot)
-            running = cells[at + page.SEQ]
-            waiting = [e for m in worker.messages for e in m.left() if e.seq != running]
-            work_s = sum(e.kind.cost.task_s for e in waiting)
-            long = running and now_ns - cells[at + page.START_NS] > GRACE_NS
-            if not waiting or not (long or work_s * 1e9 > GRACE_NS):
-                continue
-            for message in worker.messages:
-                self._pool.pages.drop(message.number)
-            for entry in waiting:
-                entry.home = None
-            flow.put_back(waiting)
-            return True
-        return False
+        found = stuck(self._pool.workers, idle, self._pool.pages.cells, monotonic_ns())
+        if found is None:
+            return False
+        worker, waiting = found
+        for message in worker.messages:
+            self._drop(message.number)
+        for entry in waiting:
+            entry.home = None
+        flow.put_back(waiting)
+        return True
 
     # -- from the workers to outcomes --------------------------------------------------------------------------
     def _wait(self, flow: Flow) -> None:
         why: SpanKind = "tail" if flow.exhausted and self._alone is None else "starved"
         self._accounts.waits(monotonic_ns(), why)
-        self._happened(flow, GRACE_NS / 1e9 if self._unwanted or self._is_uneven() else None)
+        self._happened(flow, LONG_NS / 1e9 if self._unwanted or is_uneven(self._pool.workers) else None)
 
     def _happened(self, flow: Flow, timeout_s: float | None) -> None:
         events = self._pool.wait(timeout_s)
@@ -324,13 +320,6 @@ class ProcessEngine:
             flow.fail(judged.running, judged.failure, judged.measures)
         flow.put_back(judged.back)
 
-    def _is_uneven(self) -> bool:
-        """Some worker has nothing while tasks wait at another."""
-        workers = self._pool.workers
-        return any(not w.messages for w in workers) and any(
-            sum(len(m.entries) - m.taken for m in w.messages) > 1 for w in workers
-        )
-
     # -- what nobody wants any more ----------------------------------------------------------------------------
     def _kill_unwanted(self) -> None:
         """Cancelled tasks that run on after their grace; those that did not start are passed over by the worker."""
@@ -349,6 +338,9 @@ class ProcessEngine:
         self._pool.pages.cells[page.base(worker.slot) + page.VERDICT] = page.UNWANTED
         worker.kill()
         return True
+
+    def _drop(self, number: int) -> None:
+        self._pool.pages.drop(number)
 
     def _number(self, count: int = 1) -> int:
         """Numbers of tasks, messages and groups: one line of them, none twice in the life of an engine."""

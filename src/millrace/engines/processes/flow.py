@@ -31,7 +31,7 @@ class Flow:
         self.ready: deque[Entry] = deque()
         self.open = 0
         """Entries that have no outcome yet, in flight or not."""
-        self.exhausted = self.waiting = False
+        self.exhausted = self.waiting = self.source_failed = False
         self.ask = False
         """The source is to be asked once more even when there is no free place: an outcome was delivered."""
         self.unwanted: list[Entry] = []
@@ -56,6 +56,9 @@ class Flow:
             except StopIteration:
                 self.exhausted = True
                 return None
+            except BaseException:
+                self.source_failed = True
+                raise
             if isinstance(asked, Task):
                 self.open += 1
                 if asked.group is None:

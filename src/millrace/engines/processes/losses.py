@@ -92,7 +92,7 @@ def judge(
         ended_ns=at_ns,
         cpu_ns=max(0, cpu_ns - traces.started_cpu_ns) if traces.seq else 0,
         in_bytes=head.task_bytes if head else 0,
-        peak_bytes=max(traces.peak_bytes, traces.figure if traces.verdict == page.MEMORY else 0),
+        peak_bytes=traces.peak_bytes,
     )
     return Judgement(guilty, failure, measures, [e for e in back if e is not guilty])
 

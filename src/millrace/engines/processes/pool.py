@@ -94,9 +94,10 @@ class Pool:
                 os.eventfd_write(self._waker, 1)
 
     def _frames(self, worker: WorkerEnd) -> Iterator[Event]:
+        if worker.stale:
+            return
         for frame in worker.read(self._buffer):
-            if not worker.stale:
-                yield Event("frame", worker, frame)
+            yield Event("frame", worker, frame)
         if worker.closed:
             self._forget(worker)
 
@@ -145,6 +146,16 @@ class Pool:
         self._epoll.register(worker.sock.fileno(), select.EPOLLIN)
         return worker
 
+    def discard(self, worker: WorkerEnd) -> None:
+        """It was killed, or is to be when it is up: what is in its pipe is nobody's. Its death brings a successor."""
+        worker.stale = True
+        self._forget(worker)
+        worker.sock.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._epoll.closed
+
     def _forget(self, worker: WorkerEnd) -> None:
         if self._by_fd.pop(worker.sock.fileno(), None) is not None:
             self._epoll.unregister(worker.sock.fileno())
@@ -152,7 +163,7 @@ class Pool:
     # -- the end -----------------------------------------------------------------------------------------------
     def close(self, now: bool = False) -> None:
         """Workers leave their resources and exit; whatever is left after `LEAVE_S` (or `now`) is killed. Idempotent."""
-        if self.foreign or self._epoll.closed:
+        if self.foreign or self.closed:
             return
         for worker in self.workers:
             worker.sock.close()  # an end of file

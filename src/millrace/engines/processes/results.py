@@ -10,6 +10,7 @@ from millrace.engines.attempt import Extra, failure_of
 from millrace.engines.processes.frames import LAST, UNREAD, Results, parse_results
 from millrace.engines.processes.losses import attempts
 from millrace.engines.processes.packing import Message, Past
+from millrace.run.errors import EngineLost
 from millrace.run.task import Failure, Measures, Outcome
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ _key, _value, _failure, _measures, _cached = (getattr(Outcome, name).__set__ for
 def take(frame: bytes | bytearray, worker: WorkerEnd, flow: Flow, accounts: Accounts) -> Message | None:
     """Deliver what a frame holds; returns the message when the worker is done with it (what is left of it goes back)."""
     results, message = parse_results(frame), worker.messages[0]
+    if results.message != message.number:
+        raise EngineLost(
+            f"Worker {worker.slot} answered for message {results.message}, and {message.number} was its turn: its pipe is "
+            "out of step, and no result can be trusted any more. Finished tasks are in the store: run the same again."
+        )
     count = results.size
     try:
         values, extras = pickle.loads(results.body)

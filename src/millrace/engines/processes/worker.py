@@ -82,8 +82,10 @@ class Worker:
             length, news, number, *limits = TASKS.unpack(head)
             if not self.message(start_ns, length - TASKS.size + LENGTH.size, news, number, limits):
                 break
-        self.warm.leave()
-        self.stores.close()
+        try:
+            self.warm.leave()
+        finally:
+            self.stores.close()
 
     # -- a message ---------------------------------------------------------------------------------------------
     def message(self, start_ns: int, size: int, news: int, number: int, limits: list[int]) -> bool:

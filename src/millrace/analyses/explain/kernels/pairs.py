@@ -194,10 +194,7 @@ def pair_values(  # type: ignore[no-untyped-def]
                 for k in range(min(WORD, patterns - w * WORD)):
                     word |= (~room[column + w * WORD + k] >> shift & one) << np.uint64(k)
                 room[held + j * pattern_words + w] = word
-    else:
-        for p in range(patterns):
-            numbers[share + p] = weights[p]
-    for p in range(patterns):
+    for p in range(np.uint64(patterns)):
         counts[p] = -1
     for w in range(words):
         within = min(WORD, rows - w * WORD)
@@ -242,8 +239,9 @@ def pair_values(  # type: ignore[no-untyped-def]
                             word &= word - one
                             a += 1
                     counts[p] = a
-                lost += numbers[share + p] * loss[a, m]
-                numbers[scale + h] = numbers[share + p] * gain[a, m]
+                own_share = numbers[share + p] if merge else weights[p]
+                lost += own_share * loss[a, m]
+                numbers[scale + h] = own_share * gain[a, m]
             for j in range(0, padded, LANES):
                 total = full(0.0)
                 column, shift = j // WORD * height, np.uint64(j % WORD)

@@ -42,7 +42,7 @@ _ITEM, _BIT, _LOOK_UP, _SINGLE_LOOK_UP = 0.5, 0.04, 0.8, 1.4  # a row: an item, 
 _MIX = 0.7  # building: a number of one leaf's table, or of its share in a group's column
 _PAIR_ITEM, _PAIR_FEATURE, _PAIR_PATTERN = 5.0, 1.2, 0.004  # a row: a leaf, its features, its patterns' features
 _PAIR_HIT, _PAIR_ADD = 4.0, 1.0  # a row: a pattern that meets it, a sum
-_PAIR_MERGE, _PAIR_HASH, _PAIR_BLOCK = 0.3, 5.0, 1024  # a background row, its features, in every block of rows
+_PAIR_MERGE, _PAIR_HASH, _PAIR_BLOCK = 0.5, 8.0, 1024  # a background row, its features, in every block of rows
 
 _INTS, _LONGS, _FLOATS, _BYTES = (read_only(dtype) for dtype in (types.int32, types.int64, types.float64, types.uint8))
 
@@ -109,9 +109,9 @@ def choose_items(  # type: ignore[no-untyped-def]
                 matters |= value[node, k] != 0.0
             if d == 0 or not matters:
                 continue
-            # Pairs: a row and a background row meet at the leaf with the chance that one of them meets each
-            # feature's conditions, going by the training data.
-            chance, step = 1.0, node
+            # Pairs, going by the training data: a row and a background row meet at the leaf with the chance that one
+            # of them meets each feature's conditions; distinct background patterns are some 2^entropy.
+            chance, entropy, step = 1.0, 2.0, node
             while parent[step] >= 0:
                 share[slot[parent[step]]] = 1.0
                 step = parent[step]
@@ -123,13 +123,15 @@ def choose_items(  # type: ignore[no-untyped-def]
             while parent[step] >= 0:
                 feature = slot[parent[step]]
                 chance *= 1.0 - (1.0 - share[feature]) ** 2
+                spread = 4.0 * share[feature] * (1.0 - share[feature])
+                entropy += np.sqrt(spread * np.sqrt(spread))  # near the entropy in bits, with no logarithm's last bit
                 share[feature] = 1.0  # each feature counts once
                 step = parent[step]
             blocks = np.ceil(rows / _PAIR_BLOCK)
             for merged in range(2):
                 patterns, price = background, blocks * background * (d * _PAIR_MERGE + _PAIR_HASH)
                 if merged:
-                    patterns = min(background, 2.0 ** min(d, 60))
+                    patterns = min(background, np.float64(np.int64(1) << np.int64(min(entropy, d, 60.0))))
                 else:
                     price = 0.0
                 hits = patterns * chance

@@ -1,0 +1,56 @@
+"""Which worker gets work next, and what an idle one takes from another. Looks only; the engine acts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from millrace.engines.processes import page
+from millrace.engines.processes.client import WorkerEnd
+from millrace.engines.processes.packing import Entry
+
+LONG_NS = 20_000_000
+"""What would wait for longer than this is worth the message that moves it."""
+
+
+def freest(workers: Sequence[WorkerEnd], window: int) -> WorkerEnd | None:
+    """The worker with the fewest messages in flight, of those with a free place."""
+    best, fewest = None, window
+    for worker in workers:
+        if len(worker.messages) < fewest and not worker.stale:
+            best, fewest = worker, len(worker.messages)
+            if not fewest:
+                break
+    return best
+
+
+def fair_share(workers: Sequence[WorkerEnd], tasks: int) -> int:
+    """What one worker may take of the last tasks there are: the rest is for the others that have nothing."""
+    idle = sum(1 for w in workers if not w.messages and not w.stale)
+    return -(-tasks // max(1, idle))
+
+
+def is_uneven(workers: Sequence[WorkerEnd]) -> bool:
+    """Some worker has nothing while tasks wait at another: worth another look soon."""
+    return any(not w.messages for w in workers) and any(
+        sum(len(m.entries) - m.taken for m in w.messages) > 1 for w in workers
+    )
+
+
+def stuck(
+    workers: Sequence[WorkerEnd], idle: WorkerEnd, cells: memoryview, now_ns: int
+) -> tuple[WorkerEnd, list[Entry]] | None:
+    """A worker whose waiting tasks had better run elsewhere, and those: behind a long task, or simply many.
+
+    Tasks are pure, so that one may run twice when its worker comes to it in this very moment is no harm.
+    """
+    for worker in workers:
+        if worker is idle or worker.stale or not worker.messages:
+            continue
+        at = page.base(worker.slot)
+        running = cells[at + page.SEQ]
+        waiting = [e for m in worker.messages for e in m.left() if e.seq != running]
+        work_s = sum(e.kind.cost.task_s for e in waiting)
+        long = running and now_ns - cells[at + page.START_NS] > LONG_NS
+        if waiting and (long or work_s * 1e9 > LONG_NS):
+            return worker, waiting
+    return None
