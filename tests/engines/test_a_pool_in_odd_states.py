@@ -159,6 +159,7 @@ def _draw(_: int) -> float:
     return float(numpy.random.random())
 
 
+@pytest.mark.slow
 def test_an_interrupt_at_any_moment_leaves_a_pool_that_works() -> None:
     """What a handler raises comes in the middle of reads and writes; no pipe may stay out of step."""
 
