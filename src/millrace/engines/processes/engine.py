@@ -22,7 +22,7 @@ from millrace.engines.processes.client import WorkerEnd, module_path
 from millrace.engines.processes.flow import UNDELIVERED, Flow
 from millrace.engines.processes.packing import Entry, Message, Packer
 from millrace.engines.processes.pool import Event, Pool
-from millrace.engines.processes.sharing import LONG_NS, fair_share, freest, is_uneven, stuck
+from millrace.engines.processes.sharing import LONG_NS, fair_share, freest, is_uneven, stuck, waiting_at
 from millrace.run.errors import EngineLost, MillraceError, NotSupported, SourceStalled, WrongQuestion
 from millrace.run.task import Failure, Outcome, Span, SpanKind
 
@@ -255,9 +255,12 @@ class ProcessEngine:
         found = stuck(self._pool.workers, idle, self._pool.pages.cells, monotonic_ns())
         if found is None:
             return False
-        worker, waiting = found
+        worker = found
         for message in worker.messages:
             self._drop(message.number)
+        # Looked at again, now that it cannot come to more: what it has begun meanwhile stays with it. Tasks are pure,
+        # so that one may run twice when its worker comes to it in this very moment is no harm.
+        waiting = waiting_at(worker, self._pool.pages.cells[page.base(worker.slot) + page.SEQ])
         for entry in waiting:
             entry.home = None
         flow.put_back(waiting)

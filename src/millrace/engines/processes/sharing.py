@@ -38,19 +38,26 @@ def is_uneven(workers: Sequence[WorkerEnd]) -> bool:
 
 def stuck(
     workers: Sequence[WorkerEnd], idle: WorkerEnd, cells: memoryview, now_ns: int
-) -> tuple[WorkerEnd, list[Entry]] | None:
-    """A worker whose waiting tasks had better run elsewhere, and those: behind a long task, or simply many.
+) -> WorkerEnd | None:
+    """A worker whose waiting tasks had better run elsewhere: behind a long task, or simply many.
 
-    Tasks are pure, so that one may run twice when its worker comes to it in this very moment is no harm.
+    A worker that is up and runs nothing has just finished something: its results are on the way, and say more.
     """
     for worker in workers:
         if worker is idle or worker.stale or not worker.messages:
             continue
         at = page.base(worker.slot)
         running = cells[at + page.SEQ]
-        waiting = [e for m in worker.messages for e in m.left() if e.seq != running]
+        if not running and worker.pid:
+            continue
+        waiting = waiting_at(worker, running)
         work_s = sum(e.kind.cost.task_s for e in waiting)
         long = running and now_ns - cells[at + page.START_NS] > LONG_NS
         if waiting and (long or work_s * 1e9 > LONG_NS):
-            return worker, waiting
+            return worker
     return None
+
+
+def waiting_at(worker: WorkerEnd, running: int) -> list[Entry]:
+    """What a worker has not come to; what it has run before the running one is on the way back, or about to be."""
+    return [e for m in worker.messages for e in m.left() if e.seq > running]
