@@ -69,6 +69,16 @@ def test_short_tasks_may_finish_when_the_stream_is_closed_and_their_workers_stay
     assert {o.measures.pid for o in engine.stream(Task(toys.nap, (0.005, i), str(i)) for i in range(20))} == set(before)
 
 
+@pytest.mark.parametrize("wait_s", [0.0, 0.5])  # workers that start yet, and workers in the middle of a task
+def test_what_a_closed_stream_leaves_does_not_come_back_in_the_next_one(engine: ProcessEngine, wait_s: float) -> None:
+    time.sleep(wait_s)
+    stream = engine.stream(Task(toys.nap, (3.0 if i else 0.01, i), f"old {i}") for i in range(9))
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    found = [o.key for o in engine.stream(Task(toys.nap, (0.3, i), f"new {i}") for i in range(4))]
+    assert sorted(found) == [f"new {i}" for i in range(4)]
+
+
 def test_more_workers_than_the_servers_socket_holds_packets_for() -> None:
     engine = ProcessEngine(STARTING + 6)
     try:

@@ -1,7 +1,6 @@
 """explain as its users meet it: the laws of an analysis, peers' values, files, tables, columns, and bad input."""
 
 import warnings
-from pathlib import Path
 
 import lightgbm
 import numpy as np
@@ -18,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 import millrace as mr
 from millrace.analyses.explain.oracle import brute_interventional
 from millrace.run.errors import ModelTrouble, NotSupported, WrongQuestion
-from millrace.testing.analyses import LAWS, one_digest_on_every_engine_and_with_any_number_of_workers
+from millrace.testing.analyses import LAWS
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((5000, 6))
@@ -59,13 +58,9 @@ def estimated(**machine):
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("ask", [trees, tables], ids=["trees", "tables"])
+@pytest.mark.parametrize("ask", [trees, tables, estimated], ids=["trees", "tables", "estimated"])
 def test_law(law, ask, tmp_path):
     law(ask, tmp_path)
-
-
-def test_estimates_have_one_digest_on_every_engine():
-    one_digest_on_every_engine_and_with_any_number_of_workers(estimated, Path())
 
 
 def test_values_are_those_of_the_libraries_themselves():

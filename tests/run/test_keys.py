@@ -219,3 +219,16 @@ def test_tables_count_by_content_not_by_library_or_chunks():
     assert content_key(one) == content_key(two)
     assert content_key(one) != content_key(one.slice(0, 2))
     assert content_key(polars.DataFrame({"a": [1]})) == content_key(polars.DataFrame({"a": [1]}))
+
+
+def test_a_digest_does_not_depend_on_what_has_been_imported_meanwhile(tmp_path):
+    (tmp_path / "project.py").write_text("def f():\n    import sklearn, vl_convert, PIL\n")
+    program = textwrap.dedent("""
+        from millrace.run.code import CodeDigests
+        import project
+        before = CodeDigests()(project.f)
+        import sklearn, vl_convert
+        print(before == CodeDigests()(project.f))
+    """)
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

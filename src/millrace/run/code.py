@@ -16,6 +16,7 @@ import importlib.util
 import sys
 import sysconfig
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -163,15 +164,23 @@ class CodeDigests:
 
 
 def _version(top: str) -> str:
+    """By the metadata alone: what a module says of itself is known only once it is imported, and keys must not depend
+    on that. What was installed without metadata counts by the file that it begins with."""
     try:
         return importlib.metadata.version(top)
     except importlib.metadata.PackageNotFoundError:
         pass
-    said = getattr(sys.modules.get(top), "__version__", None)
-    if isinstance(said, str):
-        return said
-    owners = importlib.metadata.packages_distributions().get(top, [])
-    return ",".join(f"{o}=={importlib.metadata.version(o)}" for o in sorted(owners)) or "no version"
+    owners = _owners().get(top, [])
+    if owners:
+        return ",".join(f"{o}=={importlib.metadata.version(o)}" for o in sorted(set(owners)))
+    path = _file_of(top)
+    return digest(Path(path).read_bytes()) if path is not None else "no version"
+
+
+@functools.cache
+def _owners() -> Mapping[str, list[str]]:
+    """Packages that are called otherwise than what they install."""
+    return importlib.metadata.packages_distributions()
 
 
 @functools.cache

@@ -176,6 +176,8 @@ class ProcessEngine:
         finally:
             self._accounts.close(monotonic_ns())
             for worker in self._pool.workers:
+                for message in worker.messages:
+                    message.abandon()
                 if worker.messages or not in_order:
                     self._accounts.gone(worker.slot)
                 if worker.messages and in_order:

@@ -112,6 +112,11 @@ class Message:
         """What still waits for its result from here: not done, and not sent elsewhere meanwhile."""
         return [e for e in self.entries[self.taken :] if e.home is self and not e.done]
 
+    def abandon(self) -> None:
+        """Its stream has ended: a worker that dies with it leaves nothing for the next one."""
+        for entry in self.left():
+            entry.done = True
+
 
 class Packer:
     """Costs for the life of an engine; kinds for one stream."""
