@@ -46,6 +46,7 @@ class Flow:
         self.again: deque[Task] = deque()
         self.cut = False
         self.keep = Keep(run.arena.url) if run.arena.url else None
+        self._last_limits: tuple[Limits | None, int, Limits] | None = None
 
     # -- from the analysis to the engine -----------------------------------------------------------------------
     def inbound(self) -> Source:
@@ -93,57 +94,58 @@ class Flow:
                 self.pending[key] = Pending(task, run.next_item(), start)
                 return Outcome(key, value, cached=True)
         self.pending[key] = Pending(task, run.next_item(), start)
-        limits = task.limits
-        if limits is None or not limits.private_bytes:
-            limits = self._with_share(limits)
-        return dataclasses.replace(task, key=key, limits=limits, keep=task.keep or self._keep_for(key))
+        limits, keep = self._with_share(task.limits), task.keep or self._keep_for(key)
+        # Not `dataclasses.replace`, which costs as much as all the rest here.
+        return Task(task.fn, task.args, key, task.group, limits, keep, task.resources, task.name)
 
     def _keep_for(self, key: str) -> Keep | None:
         return self.keep if key[0] != "~" else None
 
     def _with_share(self, limits: Limits | None) -> Limits | None:
-        """The worker's share of the memory, where a ceiling can be held."""
+        """The worker's share of the memory, where a ceiling can be held and the task has none of its own."""
         share = self.run.share_bytes()
-        if not share:
+        if not share or (limits is not None and limits.private_bytes):
             return limits
-        return dataclasses.replace(limits or NO_LIMITS, private_bytes=share)
+        last = self._last_limits
+        if last is None or limits is not last[0] or share != last[1]:
+            last = self._last_limits = limits, share, dataclasses.replace(limits or NO_LIMITS, private_bytes=share)
+        return last[2]
 
     def _forget(self, cancel: Cancel) -> None:
         self.again = deque(t for t in self.again if t.group != cancel.group)
 
     # -- from the engine to the analysis -----------------------------------------------------------------------
-    def take(self, outcome: Outcome) -> Iterator[Outcome]:
-        """Record an outcome and pass it on, once for each time that its task was asked for."""
+    def take(self, outcome: Outcome) -> tuple[Outcome, ...]:
+        """Record an outcome; what is to be passed on: it, once for each time that its task was asked for."""
         run = self.run
         pending = self.pending.pop(outcome.key, None)
         if pending is None:  # an outcome that the source itself brought
             run.count(outcome)
-            yield outcome
-            return
+            return (outcome,)
         task = pending.task
         start = monotonic_ns()
+        retry = None
         if outcome.failure is not None:
             retry = self._retry(pending, outcome.key, outcome.failure)
-            if retry is not None:
-                run.ledger.attempt(outcome, task.name or _name(task), pending.item, pending.queued_ns)
-                self.pending[outcome.key] = pending
-                self.again.append(retry)
-                return
         elif not outcome.cached:
             outcome = self._kept(outcome, task)
         put = monotonic_ns()
-        run.parts["put_ns"] += put - start
         run.ledger.attempt(outcome, task.name or _name(task), pending.item, pending.queued_ns)
+        run.parts["put_ns"] += put - start
         run.parts["ledger_ns"] += monotonic_ns() - put
+        if retry is not None:
+            self.pending[outcome.key] = pending
+            self.again.append(retry)
+            return ()
         for _ in range(pending.copies):
             run.count(outcome)
-            yield outcome
+        return (outcome,) * pending.copies
 
     def _kept(self, outcome: Outcome, task: Task) -> Outcome:
         """The outcome with its value in the store, mapped back from there when it is large."""
         run, value = self.run, outcome.value
         if type(value) is Ref:
-            run.arena.pin(value.key)
+            run.kept(value.key)
             if _wants_ref(task):
                 return outcome
             return dataclasses.replace(outcome, value=run.arena.attach(value.key))

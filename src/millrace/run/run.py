@@ -85,6 +85,8 @@ class Run:
         self._engine: Engine | None = None
         self._owned: ExitStack | None = owned or ExitStack()
         self.budget, self.seed, self.keys = budget, seed, Keys(seed)
+        self._in_arena: set[str] = set()
+        """Values that are in an arena which is not the store. It lives as long as the run, so nobody else put one there."""
         self.parts = dict.fromkeys(("keys_ns", "lookup_ns", "put_ns", "ledger_ns", "source_ns", "consume_ns"), 0)
         self.computed = self.cached = self.failed = 0
         self.peak_bytes = 0
@@ -290,9 +292,15 @@ class Run:
 
     def look(self, key: str) -> Stored | None:
         stored = self.store.get(key)
-        if stored is None and self.arena is not self.store:
+        if stored is None and key in self._in_arena:
             stored = self.arena.get(key)
         return stored
+
+    def kept(self, key: str) -> None:
+        """A worker has put the value of this task into the arena."""
+        self.arena.pin(key)
+        if self.arena is not self.store:
+            self._in_arena.add(key)
 
     def key(self, task: Task) -> str:
         return self._key(task.fn, task.args, task.resources)
@@ -334,7 +342,8 @@ class Run:
 
     def _values(self, tasks: Iterator[Task], ordered: bool, name: str) -> Iterator[Any]:
         """Values of tasks, in their order through a bounded buffer, or as they come."""
-        places: dict[str, deque[int]] = {}
+        places: dict[str, int] = {}
+        twice: dict[str, deque[int]] = {}  # further places of a task that was asked for more than once
         done: dict[int, Outcome] = {}
         asked = told = held = 0
 
@@ -343,15 +352,15 @@ class Run:
             for task in tasks:
                 while ordered and (asked - told >= BUFFER_ITEMS or held > BUFFER_BYTES):
                     yield None
-                places.setdefault(task.key, deque()).append(asked)
+                if places.setdefault(task.key, asked) != asked:
+                    twice.setdefault(task.key, deque()).append(asked)
                 asked += 1
                 yield task
 
         for outcome in self.stream(source()):
-            line = places[outcome.key]
-            place = line.popleft()
-            if not line:
-                del places[outcome.key]
+            place = places.pop(outcome.key)
+            if twice and (line := twice.get(outcome.key)):
+                places[outcome.key] = line.popleft()
             if outcome.failure is not None:
                 raise TaskFailed(describe(outcome.failure, name, place), outcome.failure, outcome.key)
             if not ordered:

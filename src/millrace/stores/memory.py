@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import mmap
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from millrace.run.ports import Stored
@@ -19,11 +17,9 @@ from millrace.run.task import Key
 from millrace.stores.codecs import Encoded, decode, encode, raw_key
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    tree: bytes
-    image: memoryview | None
-    size_bytes: int
+_Entry = bytes | tuple[bytes, memoryview]
+"""The tree, with the image when there is something large. Small values are bytes alone, so that the garbage collector
+need not walk hundreds of thousands of them, as it would in an OrderedDict."""
 
 
 class MemoryStore:
@@ -33,19 +29,19 @@ class MemoryStore:
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         self._limit_bytes = limit_bytes
-        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._entries: dict[Key, _Entry] = {}  # the least recently used first
         self._size_bytes = 0
         self._pinned: set[Key] = set()
         self._lock = threading.Lock()
 
     def get(self, key: Key) -> Stored | None:
         with self._lock:
-            entry = self._entries.get(key)
+            entry = self._entries.pop(key, None)
             if entry is None:
                 raw_key(key)  # only a key can be missing
                 return None
-            self._entries.move_to_end(key)
-        return Stored(key, decode(entry.tree, entry.image), entry.size_bytes)
+            self._entries[key] = entry
+        return _stored(key, entry)
 
     def attach(self, key: Key) -> Any:
         stored = self.get(key)
@@ -55,21 +51,20 @@ class MemoryStore:
 
     def put(self, key: Key, value: Any) -> Stored:
         """Keep a copy of the value, unless there is one; what is kept comes back. `NotStorable` for other values."""
-        raw_key(key)
-        found = self.get(key)
+        found = self.get(key)  # which says what is no key
         if found is not None:
             return found
         encoded = encode(value)
-        entry = _Entry(encoded.tree, _copied(encoded), len(encoded.tree) + encoded.image_bytes)
+        entry = (encoded.tree, _copied(encoded)) if encoded.image_bytes else encoded.tree
         with self._lock:
             if key in self._entries:  # another thread was first
                 entry = self._entries[key]
             else:
                 self._entries[key] = entry
-                self._size_bytes += entry.size_bytes
+                self._size_bytes += _size(entry)
             if self._limit_bytes is not None:
                 self._evict(self._limit_bytes)
-        return Stored(key, decode(entry.tree, entry.image), entry.size_bytes)
+        return _stored(key, entry)
 
     def flush(self) -> None:
         """Nothing waits here; and nothing outlives the process."""
@@ -90,7 +85,7 @@ class MemoryStore:
             for key in [k for k in self._entries if k not in self._pinned]:
                 if self._size_bytes <= limit_bytes:
                     break
-                self._size_bytes -= self._entries.pop(key).size_bytes
+                self._size_bytes -= _size(self._entries.pop(key))
         return before - self._size_bytes
 
     def size_bytes(self) -> int:
@@ -109,10 +104,17 @@ class MemoryStore:
             self._size_bytes = 0
 
 
-def _copied(encoded: Encoded) -> memoryview | None:
+def _stored(key: Key, entry: _Entry) -> Stored:
+    tree, image = (entry, None) if isinstance(entry, bytes) else entry
+    return Stored(key, decode(tree, image), _size(entry))
+
+
+def _size(entry: _Entry) -> int:
+    return len(entry) if isinstance(entry, bytes) else len(entry[0]) + len(entry[1])
+
+
+def _copied(encoded: Encoded) -> memoryview:
     """The image in memory of its own: private pages (shared ones would count otherwise), aligned as a file's are."""
-    if not encoded.image_bytes:
-        return None
     image = mmap.mmap(-1, encoded.image_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for offset, chunk in encoded.chunks():
         image[offset : offset + len(chunk)] = chunk

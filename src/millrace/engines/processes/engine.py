@@ -57,7 +57,7 @@ class ProcessEngine:
         environment: Mapping[str, str] | None = None,
         target_s: float = 0.1,
         window: int = 2,
-        max_tasks: int = 2048,
+        max_tasks: int = 1024,
     ) -> None:
         if slots < 1:
             raise WrongQuestion(f"An engine needs at least one slot, and {slots} were asked for.")
