@@ -1,10 +1,12 @@
 """Keys: equal exactly when the same code is asked the same question, in every process, under every version."""
 
+import ast
 import dataclasses
 import datetime
 import json
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import threading
 from pathlib import Path
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millrace.run.canonical import Unkeyable, canonical
-from millrace.run.code import CodeDigests
+from millrace.run.code import CodeDigests, _import_statements
 from millrace.run.keys import Keys, content_key
 from millrace.run.task import Ref
 
@@ -232,3 +234,19 @@ def test_a_digest_does_not_depend_on_what_has_been_imported_meanwhile(tmp_path):
     """)
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
+
+
+def test_no_import_of_a_source_is_overlooked():
+    def of(nodes):
+        return {ast.dump(n) for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)}
+
+    folders = [
+        Path(sysconfig.get_path("stdlib")),
+        Path(sysconfig.get_path("stdlib"), "asyncio"),
+        Path(np.__file__).parent,
+    ]
+    sources = [path.read_bytes() for folder in folders for path in sorted(folder.glob("*.py"))]
+    sources += [b"if x: import a\n", b"from . import (a,  # (not b)\n c)\n", b"a = 1; from b import \\\n  c\n"]
+    assert len(sources) > 150
+    for source in sources:
+        assert of(_import_statements(source)) >= of(ast.walk(ast.parse(source)))

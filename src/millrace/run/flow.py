@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic_ns
 from typing import TYPE_CHECKING
