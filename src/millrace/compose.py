@@ -387,7 +387,8 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
             chart = json.loads((folder / f"{name}.vl.json").read_text())
             sections.append(Section(name.replace("_", " ").capitalize(), chart=chart))
     title = f"{past.header['analysis']}: {past.header['run_id']}"
-    return write_page(folder / "report.html", title, [*sections, *run_sections(past)])
+    cache = load_settings({}).store.parent / "scripts"
+    return write_page(folder / "report.html", title, [*sections, *run_sections(past)], cache)
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from ledgers import busy_run, written
 
+from millrace.diagnose import bundle
 from millrace.diagnose.report import Section, run_sections, write_report
 
 LOADS = (
@@ -142,3 +143,15 @@ def test_a_plan_stands_beside_what_was_measured(tmp_path):
     assert "Planned and measured" in page.text["h2"]
     assert "3.5s" in page.text["td"]
     assert "64MiB" in page.text["td"]
+
+
+def test_the_script_is_put_together_once_and_a_damaged_copy_is_made_anew(tmp_path: Path) -> None:
+    made = bundle.script(None)
+    assert bundle.script(tmp_path / "new") == made
+    (copy,) = (tmp_path / "new").iterdir()
+    assert bundle.script(tmp_path / "new") == made
+    copy.write_bytes(copy.read_bytes()[:-100])
+    assert bundle.script(tmp_path / "new") == made
+    assert copy.stat().st_size > len(made)
+    (tmp_path / "file").write_text("")
+    assert bundle.script(tmp_path / "file") == made  # no folder, no copy

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from millrace.diagnose import charts
+from millrace.diagnose import bundle, charts
 from millrace.diagnose.accounting import PARTS, Accounting, account, duration, percent, slots, summary
 from millrace.diagnose.timeline import lay_out
-from millrace.run.errors import MissingExtra
 from millrace.run.units import format_bytes
 
 if TYPE_CHECKING:
@@ -40,8 +39,8 @@ class Section:
     chart: Mapping[str, Any] | None = None
 
 
-def write_report(path: str | Path, title: str, sections: Iterable[Section]) -> Path:
-    """Write the sections into one self-contained HTML file and return its path."""
+def write_report(path: str | Path, title: str, sections: Iterable[Section], cache: Path | None = None) -> Path:
+    """Write the sections into one self-contained HTML file and return its path. `cache`: see `bundle.script`."""
     sections = list(sections)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +52,7 @@ def write_report(path: str | Path, title: str, sections: Iterable[Section]) -> P
         style=_STYLE,
         links=f'<nav aria-label="Sections"><ul>{links}</ul></nav>' if len(sections) > 2 else "",
         body=body,
-        script=_script() if drawn else "",
+        script=_script(cache) if drawn else "",
     )
     path.write_text(page, encoding="utf-8")
     return path
@@ -246,14 +245,9 @@ def _text(value: str) -> str:
     return html.escape(value, quote=False).replace(" %", "\u00a0%")
 
 
-def _script() -> str:
-    try:
-        import vl_convert
-    except ImportError as e:
-        raise MissingExtra("vl-convert-python", "report", "A report with pictures") from e
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
+def _script(cache: Path | None) -> str:
     themes = json.dumps({"light": charts.theme(), "dark": charts.theme(dark=True)})
-    return f"<script>{bundle}</script>\n<script>const themes = {themes};\n{_DRAW}</script>"
+    return f"<script>{bundle.script(cache)}</script>\n<script>const themes = {themes};\n{_DRAW}</script>"
 
 
 _DRAW = """
