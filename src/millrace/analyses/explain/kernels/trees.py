@@ -307,6 +307,7 @@ def explain_rows(
         for arguments in works:
             kernel(*arguments, frozen(columns.reshape(-1)), columns.shape[1], len(block), used, sums.reshape(-1))
         values_out(sums, structure.used, first, len(block), out)
+        del columns, sums  # before the next block's are made
     return out
 
 
