@@ -16,7 +16,6 @@ from millrace.run.ports import Stored
 from millrace.run.task import Key
 from millrace.stores.codecs import Encoded, decode, encode, raw_key
 
-
 _Entry = bytes | tuple[bytes, memoryview]
 """The tree, with the image when there is something large. Small values are bytes alone, so that the garbage collector
 need not walk hundreds of thousands of them, as it would in an OrderedDict."""

@@ -129,14 +129,14 @@ WAYS = {
 
 
 def sentences(table: Iterable[Mapping[str, Any]], base_value: float, unit: str) -> list[str]:
-    """What `importance` found, one sentence a row of it, after one about the base value; all in the output's unit."""
-    said = [f"Before anything is known about a row the expected output is {figure(base_value)}, in {unit}."]
+    """What `importance` found, one sentence a row of it, after one about the base value, which names the unit of all."""
+    said = [f"All in {unit}: before anything is known about a row the expected output is {figure(base_value)}."]
     for row in table:
         if row["direction"] == "neutral":
             said.append(f"{row['feature']}: {WAYS['neutral']}.")
             continue
         said.append(
-            f"{row['feature']} moves the output by {figure(row['mean_abs'])}{of_unit(unit)} on average "
+            f"{row['feature']} moves it by {figure(row['mean_abs'])} on average "
             f"(95 % interval {figure(row['low'])} to {figure(row['high'])}); {WAYS[row['direction']]}."
         )
     return said
