@@ -46,6 +46,10 @@ browser:
 demo: $(VENV)/all.stamp
 	$(BIN)/millrace demo
 
+# One BLAS thread, as in workers: more are slower on small problems, and change the last bits.
+test test-slow: export OPENBLAS_NUM_THREADS = 1
+test test-slow: export OMP_NUM_THREADS = 1
+
 # A process a folder: what one folder's libraries leave running (threads, open files) is not the next one's business.
 test: $(VENV)/test.stamp browser
 	@set -e; for part in tests/[a-z]*/ tests/test_settings.py; do \

@@ -2,6 +2,7 @@
 
     import millrace as mr
     mr.explain(model, X)                 SHAP values, exact where they can be
+    mr.refute(data, "drug", "visits")    try to break a causal estimate, a thousand times
     mr.plan.explain(model, X)            what it will take, without running it
     with mr.Run(cores=4) as run:         your own function, on every core
         for y in run.map(f, xs): ...
@@ -15,14 +16,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__", "explain", "plan", "rng"]
+__all__ = ["Run", "__version__", "explain", "plan", "refute", "rng"]
 
 if TYPE_CHECKING:
     from millrace import planning as plan
-    from millrace.face import Run, explain
+    from millrace.face import Run, explain, refute
     from millrace.run.streams import rng
 
-_WHERE = {"explain": "millrace.face", "Run": "millrace.face", "rng": "millrace.run.streams"}
+_WHERE = {"explain": "millrace.face", "refute": "millrace.face", "Run": "millrace.face", "rng": "millrace.run.streams"}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,3 +14,18 @@ def explain(model: Any, X: Any, *, cores: int | None = None, memory: str | int |
     """The plan of `mr.explain(model, X, ...)`: blocks, tasks, slots, peak memory, predicted core-seconds."""
     machine = compose.Machine(cores=cores, memory=memory)
     return compose.plan("explain", {"model": model, "data": X, **question}, machine)
+
+
+def refute(
+    data: Any,
+    treatment: str,
+    outcome: Any,
+    *,
+    cores: int | None = None,
+    memory: str | int | None = None,
+    **question: Any,
+) -> Plan:
+    """The plan of `mr.refute(data, treatment, outcome, ...)`."""
+    machine = compose.Machine(cores=cores, memory=memory)
+    asked = {"data": data, "treatment": treatment, "outcome": outcome, **question}
+    return compose.plan("refute", asked, machine)

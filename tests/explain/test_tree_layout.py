@@ -47,7 +47,9 @@ def test_structure_is_what_a_naive_walk_finds(model: Ensemble) -> None:
         split = [int(model.feature[shape.parent[n]]) for n in nodes]
         assert shape.depth[node] == len(nodes)
         assert shape.distinct[node] == len(set(split))
-        assert all(model.right[shape.parent[n]] == n if shape.side[n] else model.left[shape.parent[n]] == n for n in nodes)
+        assert all(
+            model.right[shape.parent[n]] == n if shape.side[n] else model.left[shape.parent[n]] == n for n in nodes
+        )
         below = [n for n in range(model.n_nodes) if node == n or node in [int(shape.parent[k]) for k in way(shape, n)]]
         assert shape.size[node] == len(below)
         assert shape.inner[node] == sum(model.left[n] >= 0 for n in below)

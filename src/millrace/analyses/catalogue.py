@@ -39,6 +39,7 @@ def _entry(name: str, about: str, preload: tuple[str, ...]) -> Entry:
 
 ENTRIES = (
     _entry("explain", "SHAP values of a fitted model, exact where they can be", ("millrace.analyses.explain.blocks",)),
+    _entry("refute", "tries to break a causal estimate, a thousand times", ("millrace.analyses.refute.batches",)),
 )
 
 

@@ -131,8 +131,8 @@ def said_options(without: Iterable[str] = ()) -> list[Option]:
 
 
 def question_of(spec: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the question from all that was given."""
-    return {name: given[name] for name in spec.model_fields}
+    """The fields of the question that were given; the others have their defaults."""
+    return {name: given[name] for name in spec.model_fields if given[name] is not None}
 
 
 def json_option() -> Option:
@@ -150,7 +150,8 @@ def _flag(name: str, help: str) -> Option:
 def _of_field(name: str, field: FieldInfo) -> Option:
     kind, metavar = _kind(field)
     needed = field.is_required()
-    more = {} if needed else {"default": field.default, "show_default": field.default is not None}
+    default = None if field.default in ((), {}) else field.default
+    more = {} if needed else {"default": default, "show_default": default is not None}
     return Option(
         [flag(name)],
         type=kind,
@@ -175,6 +176,10 @@ def _kind(field: FieldInfo) -> tuple[Any, str | None]:
         return _bounded(inner, field.metadata), "N"
     if inner is str:
         return str, "NAME"
+    if get_origin(inner) is tuple:
+        return str, "NAME,NAME,..."
+    if get_origin(inner) in (dict, Mapping):
+        return str, "NAME=VALUE,..."
     raise TypeError(f"a field of type {inner!r} has no option yet: say here how the command line writes it")
 
 

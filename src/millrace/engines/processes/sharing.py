@@ -36,9 +36,7 @@ def is_uneven(workers: Sequence[WorkerEnd]) -> bool:
     )
 
 
-def stuck(
-    workers: Sequence[WorkerEnd], idle: WorkerEnd, cells: memoryview, now_ns: int
-) -> WorkerEnd | None:
+def stuck(workers: Sequence[WorkerEnd], idle: WorkerEnd, cells: memoryview, now_ns: int) -> WorkerEnd | None:
     """A worker whose waiting tasks had better run elsewhere: behind a long task, or simply many.
 
     A worker that is up and runs nothing has just finished something: its results are on the way, and say more.

@@ -1,0 +1,1 @@
+"""The numeric work of refute. Heavy imports live here only."""
