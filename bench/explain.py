@@ -172,10 +172,10 @@ def one_row(bench: Bench, model: Any, x: np.ndarray) -> None:
     forest = read_trees(model)
     assert forest is not None
     shape = structure(forest)
-    cut = trees.layout(forest, shape, ROWS, False, np.dtype(np.float32))
+    cut = trees.layout(forest, shape, ROWS, 0, np.float32)
     tables = [trees.build(forest, shape, cut, b, None, None) for b in range(cut.batches)]
     row = np.ascontiguousarray(x[:1])
-    call = partial(trees.explain_rows, forest, shape, cut, tables, row, np.dtype(np.float32), None, None)
+    call = partial(trees.explain_rows, forest, shape, cut, tables, row, np.float32)
     peers = {
         "LightGBM's own": (
             lambda: [model.booster_.predict(row, pred_contrib=True, num_threads=1) for _ in range(50)],

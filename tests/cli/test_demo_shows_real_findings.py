@@ -45,7 +45,7 @@ def test_the_findings_are_those_of_the_experiment(shown: tuple[Ended, Path, floa
 
 def test_every_file_is_there_and_is_named(shown: tuple[Ended, Path, float]) -> None:
     done, folder, _ = shown
-    names = {path.name for path in folder.iterdir() if not path.name.endswith(".vl.json")}
+    names = {path.name for path in folder.iterdir() if path.is_file() and not path.name.endswith(".vl.json")}
     assert {"report.html", "result.json", "ledger.jsonl", "values.parquet", "importance.parquet"} <= names
     assert {Path(name).suffix for name in names} >= {".png", ".svg"}
     for name in names:
@@ -54,3 +54,15 @@ def test_every_file_is_there_and_is_named(shown: tuple[Ended, Path, float]) -> N
 
 def test_it_takes_seconds(shown: tuple[Ended, Path, float]) -> None:
     assert shown[2] < 60  # kernels compiled on the way, and neighbours, included
+
+
+def test_it_tries_to_break_an_effect_and_says_what_the_tests_mean(shown: tuple[Ended, Path, float]) -> None:
+    """Free care brings people to the doctor: the experiment's own finding."""
+    done, folder, _ = shown
+    said = json.loads((folder / "refute" / "result.json").read_text())
+    (estimate,) = said["answer"]["estimates"]
+    assert 0.4 < estimate["interval"][0] < estimate["effect"] < estimate["interval"][1] < 0.9
+    assert [t["details"]["simulations"] for t in estimate["tests"]].count(1000) == 4
+    assert "says nothing about hidden confounding" in done.out
+    for sentence in said["findings"]:
+        assert sentence in done.out

@@ -30,7 +30,11 @@ COMMANDS = (
     Entry("doctor", "what machine this really is, and the settings that suit it", "millrace.cli.doctor:command"),
     Entry("cache", "the store of finished work: its size, evict, export, import", "millrace.cli.cache:command"),
     Entry("config", "the machine's settings, and where each came from", "millrace.cli.config:command"),
-    Entry("demo", "explains a model of real data and shows what comes out", "millrace.cli.demo:command"),
+    Entry(
+        "demo",
+        "explains a model of real data, refutes an effect in it, shows what comes out",
+        "millrace.cli.demo:command",
+    ),
 )
 
 

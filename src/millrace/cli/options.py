@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 
@@ -166,6 +166,10 @@ def _of_field(name: str, field: FieldInfo) -> Option:
 def _kind(field: FieldInfo) -> tuple[Any, str | None]:
     """click's type of a field and how it stands in the help."""
     inner = _without_none(field.annotation)
+    if get_origin(inner) is Annotated:
+        inner = get_args(inner)[0]
+    if isinstance(field.json_schema_extra, dict):  # a field of any type that says itself how it is written
+        return str, str(field.json_schema_extra["metavar"])
     if inner is Any:
         return click.Path(), "FILE"
     if get_origin(inner) is Literal:

@@ -24,15 +24,16 @@ def _pairs(given: Any) -> Any:
     if not isinstance(given, str):
         return given
     parts = [part.partition("=") for part in given.split(",") if part.strip()]
-    return {name.strip(): float(value) if _is_number(value) else value.strip() for name, _, value in parts}
+    return {name.strip(): _plain(value.strip()) for name, _, value in parts}
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _plain(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
@@ -63,7 +64,11 @@ class Spec(BaseModel):
     blocks: str | None = Field(
         None, description="column that cuts the rows into blocks (5 in their order when not given)"
     )
-    estimator: Any = Field("ols", description=f"{', '.join(ESTIMATORS)}, or module:function of a table")
+    estimator: Any = Field(
+        "ols",
+        description=f"{', '.join(ESTIMATORS)}, or module:function of a table",
+        json_schema_extra={"metavar": "NAME"},
+    )
     options: Pairs = Field(
         {}, description="of the estimator: trim=.01 (ipw, aipw), metric=mahalanobis, folds=5 (dml) ..."
     )
