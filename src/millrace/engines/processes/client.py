@@ -147,14 +147,15 @@ class WorkerEnd:
     """One worker as the driver sees it: its pipe, what is in flight on it, what is not yet written."""
 
     __slots__ = (
-        "_filled", "_inbuf", "_large", "_outbuf", "closed", "known", "messages", "pid", "pidfd", "place", "slot", "sock",
-        "stale",
+        "_filled", "_inbuf", "_large", "_outbuf", "closed", "heard_ns", "known", "messages", "pid", "pidfd", "place", "slot",
+        "sock", "stale",
     )  # fmt: skip
 
     def __init__(self, slot: int, sock: socket.socket) -> None:
         self.slot, self.sock, self.pid, self.pidfd = slot, sock, 0, -1
         self.messages: deque[Message] = deque()  # oldest first
         self.known: set[int] = set()  # functions it has
+        self.heard_ns = 0  # when something last came from it
         self.place = 0  # which working directory and module path it was told
         self.stale = False  # killed: what is still in its pipe is nobody's
         self.closed = False  # its end of the pipe is gone; only the server's word is a death

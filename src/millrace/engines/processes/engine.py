@@ -257,12 +257,12 @@ class ProcessEngine:
         found = stuck(self._pool.workers, idle, self._pool.pages.cells, monotonic_ns())
         if found is None:
             return False
-        worker = found
+        worker, long = found
         for message in worker.messages:
             self._drop(message.number)
         # Looked at again, now that it cannot come to more: what it has begun meanwhile stays with it. Tasks are pure,
         # so that one may run twice when its worker comes to it in this very moment is no harm.
-        waiting = waiting_at(worker, self._pool.pages.cells[page.base(worker.slot) + page.SEQ])
+        waiting = waiting_at(worker, self._pool.pages.cells[page.base(worker.slot) + page.SEQ], long)
         for entry in waiting:
             entry.home = None
         flow.put_back(waiting)

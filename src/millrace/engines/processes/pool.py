@@ -96,7 +96,10 @@ class Pool:
     def _frames(self, worker: WorkerEnd) -> Iterator[Event]:
         if worker.stale:
             return
-        for frame in worker.read(self._buffer):
+        frames = worker.read(self._buffer)
+        if frames:
+            worker.heard_ns = time.monotonic_ns()
+        for frame in frames:
             yield Event("frame", worker, frame)
         if worker.closed:
             self._forget(worker)

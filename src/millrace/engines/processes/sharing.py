@@ -36,26 +36,30 @@ def is_uneven(workers: Sequence[WorkerEnd]) -> bool:
     )
 
 
-def stuck(workers: Sequence[WorkerEnd], idle: WorkerEnd, cells: memoryview, now_ns: int) -> WorkerEnd | None:
-    """A worker whose waiting tasks had better run elsewhere: behind a long task, or simply many.
+def stuck(
+    workers: Sequence[WorkerEnd], idle: WorkerEnd, cells: memoryview, now_ns: int
+) -> tuple[WorkerEnd, bool] | None:
+    """A worker whose waiting tasks had better run elsewhere, and why: behind a long task (True), or simply many.
 
-    A worker that is up and runs nothing has just finished something: its results are on the way, and say more.
+    A worker that is up and runs nothing has just finished something, and its results are on the way; unless nothing has
+    come from it for long, since it may have been stopped right then.
     """
     for worker in workers:
         if worker is idle or worker.stale or not worker.messages:
             continue
         at = page.base(worker.slot)
         running = cells[at + page.SEQ]
-        if not running and worker.pid:
+        since_ns = cells[at + page.START_NS] if running else max(worker.heard_ns, worker.messages[0].sent_ns)
+        long = now_ns - since_ns > LONG_NS
+        if not running and worker.pid and not long:
             continue
-        waiting = waiting_at(worker, running)
-        work_s = sum(e.kind.cost.task_s for e in waiting)
-        long = running and now_ns - cells[at + page.START_NS] > LONG_NS
-        if waiting and (long or work_s * 1e9 > LONG_NS):
-            return worker
+        waiting = waiting_at(worker, running, long)
+        if waiting and (long or sum(e.kind.cost.task_s for e in waiting) * 1e9 > LONG_NS):
+            return worker, long
     return None
 
 
-def waiting_at(worker: WorkerEnd, running: int) -> list[Entry]:
-    """What a worker has not come to; what it has run before the running one is on the way back, or about to be."""
-    return [e for m in worker.messages for e in m.left() if e.seq > running]
+def waiting_at(worker: WorkerEnd, running: int, long: bool) -> list[Entry]:
+    """What a worker has not come to. Results of what it has run before are on the way, or, behind a long task, wait in it
+    with the rest: those few milliseconds of work are done again elsewhere, sooner."""
+    return [e for m in worker.messages for e in m.left() if e.seq > running or (long and e.seq < running)]
