@@ -37,6 +37,14 @@ $(VENV)/docs.stamp: $(VENV)/test.stamp
 	$(PIP) install --only-binary :all: --constraint constraints.txt --group docs
 	@touch $@
 
+# DoWhy holds SciPy back, so it lives apart.
+$(VENV)/dowhy.stamp: $(VENV)/pip.stamp pyproject.toml constraints-dowhy.txt
+	$(PYTHON) -m venv $(VENV)/dowhy
+	$(VENV)/dowhy/bin/pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1'
+	$(VENV)/dowhy/bin/pip --disable-pip-version-check --quiet install --only-binary :all: \
+		--constraint constraints-dowhy.txt --editable '.[refute,sklearn]' --group dowhy
+	@touch $@
+
 setup: $(VENV)/test.stamp
 
 # The report is tested in a real browser.
@@ -55,8 +63,9 @@ test: $(VENV)/test.stamp browser
 	@set -e; for part in tests/[a-z]*/ tests/test_settings.py; do \
 		echo "== $$part"; timeout 1200 $(BIN)/pytest -q -m "not slow" $$part; done
 
-test-slow: $(VENV)/test.stamp
-	$(BIN)/pytest -q -m slow
+test-slow: $(VENV)/test.stamp $(VENV)/dowhy.stamp
+	$(BIN)/pytest -q -m "slow and not dowhy"
+	$(VENV)/dowhy/bin/pytest -q -m dowhy tests/refute/test_dowhy.py
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
@@ -71,8 +80,9 @@ docs: $(VENV)/docs.stamp
 	$(BIN)/mkdocs build --strict --quiet
 
 # What the newest wheels are today, without hashes: a reproducible set-up, not a requirement.
-constraints: $(VENV)/docs.stamp $(VENV)/bench.stamp
+constraints: $(VENV)/docs.stamp $(VENV)/bench.stamp $(VENV)/dowhy.stamp
 	$(BIN)/pip freeze --exclude-editable | grep -v '^millrace' > constraints.txt
+	$(VENV)/dowhy/bin/pip freeze --exclude-editable | grep -v '^millrace' > constraints-dowhy.txt
 
 clean:
 	rm -rf $(VENV) site dist .pytest_cache .mypy_cache .ruff_cache

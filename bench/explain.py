@@ -12,7 +12,6 @@ import sys
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[name] = "1"
 
-import threading
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -25,8 +24,7 @@ import xgboost
 from sklearn.ensemble import RandomForestRegressor
 
 import millrace as mr
-from bench.harness import Bench, timed
-from millrace.host import private_bytes
+from bench.harness import Bench, peak_bytes, timed
 
 ROWS, FEATURES = 10_000, 500
 
@@ -60,24 +58,6 @@ def woodelf_values(model: Any, x: Any, background: Any = None) -> object:
 
     kind = "tree_path_dependent" if background is None else "interventional"
     return WoodelfExplainer(model, background, feature_perturbation=kind).shap_values(x, verbose=False)
-
-
-def peak_bytes(work: Callable[[], object]) -> int:
-    """Growth of private memory while `work` runs, sampled every 2 ms."""
-    start, peak, over = private_bytes(), [0], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.002):
-            peak[0] = max(peak[0], private_bytes() - start)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        work()
-    finally:
-        over.set()
-        thread.join()
-    return peak[0]
 
 
 def boosted(bench: Bench, turns: int) -> tuple[Any, np.ndarray]:

@@ -12,10 +12,13 @@ import os
 import platform
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from millrace.host import private_bytes
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -121,6 +124,24 @@ def timed(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Growth of private memory while `work` runs, sampled every 2 ms."""
+    start, peak, over = private_bytes(), [0], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.002):
+            peak[0] = max(peak[0], private_bytes() - start)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        work()
+    finally:
+        over.set()
+        thread.join()
+    return peak[0]
 
 
 def seconds(value: float) -> str:

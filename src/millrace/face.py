@@ -63,8 +63,8 @@ def explain(
 
 def refute(
     data: Any,
-    treatment: str,
-    outcome: str | Sequence[str],
+    treatment: str | None = None,
+    outcome: str | Sequence[str] | None = None,
     *,
     common_causes: Sequence[str] | None = None,
     graph: Any = None,
@@ -108,9 +108,15 @@ def refute(
     power against hidden confounding. `simulations`: of each test that resamples. The answer's `gate` says proceed,
     review or block, and why in words.
 
+    `data` may be a DoWhy `CausalEstimate` or `CausalModel`: then treatment, outcome and the rest of the question are its
+    own, and only what it does not know is given. `estimator` may be an EconML or DoWhy estimator object, which is fitted
+    anew in every simulation.
+
     The rest is about the machine and never changes the answer: see `explain`. Raises the errors of
     `millrace.run.errors`, `WrongQuestion` and its kin before any work.
     """
+    from millrace.analyses.refute import dowhy
+
     question = {
         "data": data, "treatment": treatment, "outcome": outcome, "common_causes": common_causes, "graph": graph,
         "adjustment": adjustment, "effect_modifiers": effect_modifiers, "weights": weights, "clusters": clusters,
@@ -119,8 +125,27 @@ def refute(
         "target": target, "simulations": simulations, "until": until, "fraction": fraction, "placebo": placebo,
         "thresholds": thresholds or {}, "gate": gate, "missing": missing, "precision": precision, "limit": limit,
     }  # fmt: skip
-    machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
-    return _asked("refute", question, machine, run)  # type: ignore[no-any-return]
+    taken = dowhy.taken(question)
+    _check_named(taken.question)
+    said = [*taken.notes, *filter(None, [dowhy.agreement(taken)])]
+
+    def tell(opened: OpenRun) -> None:
+        for note in said:
+            opened.note(note)
+
+    if run is not None:
+        tell(run)
+    machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress), opened=tell)
+    return _asked("refute", taken.question, machine, run)  # type: ignore[no-any-return]
+
+
+def _check_named(question: Mapping[str, Any]) -> None:
+    for name in ("treatment", "outcome"):
+        if question.get(name) is None:
+            raise WrongQuestion(
+                f"Which {name}? Name the column: mr.refute(data, treatment, outcome, ...). Both may be left out only with a "
+                "DoWhy CausalEstimate or CausalModel in the place of the data."
+            )
 
 
 def _asked(analysis: str, question: dict[str, Any], machine: compose.Machine, run: OpenRun | None) -> Any:

@@ -18,14 +18,17 @@ def explain(model: Any, X: Any, *, cores: int | None = None, memory: str | int |
 
 def refute(
     data: Any,
-    treatment: str,
-    outcome: Any,
+    treatment: str | None = None,
+    outcome: Any = None,
     *,
     cores: int | None = None,
     memory: str | int | None = None,
     **question: Any,
 ) -> Plan:
-    """The plan of `mr.refute(data, treatment, outcome, ...)`."""
+    """The plan of `mr.refute(data, treatment, outcome, ...)`; of a DoWhy estimate or model too."""
+    from millrace.analyses.refute import dowhy
+
     machine = compose.Machine(cores=cores, memory=memory)
     asked = {"data": data, "treatment": treatment, "outcome": outcome, **question}
-    return compose.plan("refute", asked, machine)
+    taken = dowhy.taken({name: value for name, value in asked.items() if value is not None})
+    return compose.plan("refute", taken.question, machine)

@@ -29,7 +29,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {**kept, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), **more}
 
 
-def millrace(*arguments: object, at: Path, timeout_s: float = 60, **environ: str) -> Ended:
+def millrace(*arguments: object, at: Path, timeout_s: float = 240, **environ: str) -> Ended:
     """Call the command in the folder `at`, which is also its home."""
     done = subprocess.run(
         [*COMMAND, *map(str, arguments)],

@@ -202,6 +202,7 @@ def test_clusters_and_weights_reach_the_estimate() -> None:
     assert answer.gate.decision in ("proceed", "review")
     few = refuted(WORLD.assign(group=WORLD["group"] % 8), clusters="group")
     assert any("8 clusters are few" in note for note in few.notes)
+    assert any("wild cluster bootstrap" in note for note in few.notes)
 
 
 def test_a_continuous_treatment_has_no_propensity_and_is_looked_at_all_the_same() -> None:

@@ -50,6 +50,19 @@ def test_clusters_stay_whole():
     assert all(len(np.unique(codes[clusters == c])) == 1 for c in range(40))
 
 
+def test_clusters_in_any_order_make_blocks_of_enough_clusters():
+    for clusters in (np.arange(900) % 60, np.arange(900) // 15):
+        found = blocks.cut(900, clusters=clusters)
+        assert found.clusters == (12,) * 5 and np.ptp(np.bincount(found.codes)) <= 15
+    in_time = blocks.cut(900, column=np.arange(900)[::-1], kind="order", name="day", clusters=np.arange(900) // 15)
+    assert in_time.codes[0] == 4 and in_time.codes[-1] == 0
+    assert len(blocks.cut(900, clusters=np.arange(900) % 30).names) == 2
+    few = blocks.cut(900, clusters=np.arange(900) % 8)
+    assert "4 clusters" in blocks.hindrance(few, np.random.default_rng(0).normal(size=900), 3)
+    region = np.repeat(["a", "b", "c"], 300)
+    assert blocks.cut(900, column=region, clusters=np.arange(900) // 15).clusters == (20, 20, 20)
+
+
 def test_what_cannot_be_compared_is_said():
     with pytest.raises(WrongQuestion, match="only one block"):
         blocks.cut(50, column=np.zeros(50), name="region")
@@ -73,11 +86,28 @@ def test_the_estimate_of_a_block_is_statsmodels_with_hc3(weighted, monkeypatch):
     assert effect == pytest.approx(fit.params[1], rel=1e-9) and se == pytest.approx(fit.bse[1], rel=1e-9)
 
 
-def test_errors_by_cluster_are_statsmodels():
+def test_errors_of_many_clusters_are_statsmodels():
     t, y, w = world(400, 2)
-    clusters = np.arange(400) // 10
+    clusters = np.arange(400) // 3
     fit = sm.OLS(y, sm.add_constant(np.column_stack([t, w]))).fit(cov_type="cluster", cov_kwds={"groups": clusters})
     assert blocks.least_squares(t, y, w, clusters=clusters) == pytest.approx((fit.params[1], fit.bse[1]), rel=1e-9)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_errors_of_few_clusters_are_those_of_leaving_each_out(weighted):
+    t, y, w = world(400, 2)
+    clusters = np.random.default_rng(5).integers(0, 40, 400)
+    weights = np.random.default_rng(3).exponential(1, 400) if weighted else np.ones(400)
+    x = sm.add_constant(np.column_stack([t, w]))
+    whole = sm.WLS(y, x, weights=weights).fit().params[1]
+    each = [
+        sm.WLS(y[clusters != g], x[clusters != g], weights=weights[clusters != g]).fit().params[1] for g in range(40)
+    ]
+    effect, se = blocks.least_squares(t, y, w, weights=weights if weighted else None, clusters=clusters)
+    wanted = np.sqrt(39 / 40 * ((np.array(each) - whole) ** 2).sum())
+    assert (effect, se) == pytest.approx((whole, wanted), rel=1e-8)
+    alone = np.column_stack([w, clusters == 7])  # a column that one cluster knows alone
+    assert np.isfinite(blocks.least_squares(t, y, alone, clusters=clusters)).all()
 
 
 def test_columns_that_do_not_vary_in_a_block_are_left_out_by_themselves():

@@ -77,7 +77,7 @@ def test_the_studentised_p_counts_the_placebos_that_reach_the_estimate():
     errors = np.concatenate([np.full(76, 0.1), np.full(4, 0.1), np.full(19, 0.1)])
     found = rules.placebo(effects, errors, FIT)
     assert found.p_value == pytest.approx((1 + 4) / 100)
-    assert "small speaks for an effect" in found.sentence
+    assert "a small p speaks for an effect" in found.sentence
     # The same raw effects with wider errors do not reach it: what counts is effect over error.
     assert rules.placebo(effects, errors * 10, FIT).p_value == pytest.approx(1 / 100)
     assert rules.placebo(effects, None, FIT).p_value is None
@@ -344,3 +344,40 @@ def test_a_broken_estimator_fails_the_placebo():
 
 def test_thresholds_have_no_units():
     assert all(isinstance(f.default, float | int | tuple) for f in fields(Thresholds))
+
+
+# -- what is said ----------------------------------------------------------------------------------------------------
+def test_noise_may_move_a_matched_estimate_by_half_its_error():
+    matched = replace(FIT, how="Abadie-Imbens, score taken as known")
+    moved = normal(200, 0.5, 0.06)  # .6 standard errors, as in worlds whose estimate is right
+    assert rules.random_common_cause(moved, matched).status == "passed"
+    assert rules.random_common_cause(moved, FIT).status == "failed"
+    assert rules.random_common_cause(normal(200, 0.5, 0.2), matched).status == "warning"
+    with pytest.raises(WrongQuestion, match="random_cause_matching"):
+        Thresholds.of({"random_cause_matching": (3, 2)})
+
+
+def test_a_verdict_that_holm_changed_gives_no_reason_against_itself():
+    results = [rules.blocks(found_blocks([0.5, 0.5 + a, 0.5], [0.1] * 3), FIT) for a in (0.3, 0.05, 0.31)]
+    found = rules.corrected(results, Thresholds())[0]
+    assert (results[0].status, found.status) == ("warning", "passed")
+    assert (
+        found.reason
+        == f"{results[0].reason} by itself, but p {words.probability(found.p_value)} over 3 estimates (Holm): passed"
+    )
+
+
+def test_the_reason_of_a_skipped_test_is_its_first_clause():
+    found = rules.skipped("overlap", "Rows are separated by `age`: nobody is treated there. Leave them out.")
+    assert found.reason == "overlap could not be run (Rows are separated by `age`)"
+    assert "Leave them out. It says nothing" in found.sentence and ".." not in found.sentence
+
+
+def test_an_effect_that_is_not_significant_needs_no_hidden_confounder():
+    found = rules.sensitivity(sensitivity.measure(0.1, 0.1, 100, {"a": (0.1, 0.1)}), FIT)
+    assert found.status == "failed" and found.reason.startswith("the effect is not significant")
+
+
+def test_without_an_error_an_e_value_has_no_limit():
+    e = sensitivity.e_value_of_effect(1.0, float("nan"), 2.0)
+    assert e.limit is None and "unknown" not in rules.e_value(e, FIT).sentence

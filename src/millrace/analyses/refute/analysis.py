@@ -19,10 +19,10 @@ from millrace.analyses.refute import simulations as simulating
 from millrace.analyses.refute.answer import Part, Refutation
 from millrace.analyses.refute.facts import facts_of
 from millrace.analyses.refute.plan import plan
-from millrace.analyses.refute.question import Case, read
+from millrace.analyses.refute.question import FEW_CLUSTERS, Case, read
 from millrace.analyses.refute.spec import DEFAULT_TESTS, Spec
 from millrace.analyses.refute.study import BATCH, Fit
-from millrace.analyses.refute.words import listed
+from millrace.analyses.refute.words import figure, listed, probability
 from millrace.run.errors import TaskFailed
 from millrace.run.flow import describe
 from millrace.run.keys import content_key
@@ -33,6 +33,8 @@ SIMULATED = {"placebo": "placebo", "random_common_cause": "random_cause", "subse
 JOINT = 200
 """Resamples on which two estimators are compared."""
 TRIM = 0.01
+LEAST = 4
+"""Clusters that a wild bootstrap needs."""
 
 
 def refute(spec: Spec, run: Run) -> Refutation:
@@ -47,7 +49,7 @@ def refute(spec: Spec, run: Run) -> Refutation:
     found = [work.results() for work in works]
     judged = _corrected(found, thresholds)
     parts = tuple(work.part(results, spec.gate) for work, results in zip(works, judged, strict=True))
-    digest = content_key([[c.study.arrays() for c in asked.cases], list(asked.common_causes)])
+    digest = content_key([[work.study.key for work in works], list(asked.common_causes)])
     return Refutation(
         parts, spec.estimator if isinstance(spec.estimator, str) else getattr(spec.estimator, "__name__", "own"),
         spec.target, asked.common_causes, digest, thresholds, seed=run.seed, notes=tuple(run.notes),
@@ -97,6 +99,12 @@ class _Work:
         first = self._first()
         fit = self._fit_of(first["fit"])
         found = self.found = _Found(fit, [], {}, {}, None, None)
+        if "few clusters" in first:
+            its = first["few clusters"]
+            run.note(
+                f"Few clusters: by the wild cluster bootstrap ({its['simulations']:,} of {its['draws']}) the effect's 95 % "
+                f"interval is {figure(its['low'])} to {figure(its['high'])}, p {probability(its['p'])} of no effect. Trust these."
+            )
         self._simulated(found, first.get("prepare"))
         for test in self.tests:
             made = getattr(self, f"_{test}", None)
@@ -129,6 +137,9 @@ class _Work:
         if "overlap" in self.tests:
             trim = float(spec.options.get("trim", TRIM))
             tasks["balance"] = run.task(batches.balance, 0, study, spec.target, trim, name="overlap")
+        clusters = self.case.study.clusters
+        if clusters is not None and spec.estimator == "ols" and LEAST <= int(clusters.max()) + 1 < FEW_CLUSTERS:
+            tasks["few clusters"] = run.task(batches.few_clusters, 0, study, run.seed, name="wild bootstrap")
         return self._together(tasks)
 
     def _together(

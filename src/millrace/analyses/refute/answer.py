@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from millrace.analyses.refute.gate import Gate
+from millrace.analyses.refute.laws import normal_point, student_point
 from millrace.analyses.refute.overlap import Overlap
 from millrace.analyses.refute.sensitivity import Sensitivity
 from millrace.analyses.refute.study import Fit
@@ -53,11 +54,9 @@ class Part:
     @property
     def interval(self) -> tuple[float, float]:
         """95 %, by the normal law (Student's with the residual degrees of freedom of least squares)."""
-        from scipy import stats
-
         fit = self.estimate
-        reach = fit.se * float(
-            stats.t.ppf(0.975, fit.df) if numpy.isfinite(fit.se_classic) and fit.df > 0 else stats.norm.ppf(0.975)
+        reach = fit.se * (
+            student_point(0.975, fit.df) if numpy.isfinite(fit.se_classic) and fit.df > 0 else normal_point(0.975)
         )
         return fit.effect - reach, fit.effect + reach
 

@@ -71,7 +71,7 @@ def prepare(_: Any, study: Arrays, estimator: str, target: str, options: Options
     """What all simulations share. A large basis is written to a file in the scratch folder as it is made."""
     asked, its = Study.of(study), options_of(estimator, options)
     n, p = asked.confounders.shape
-    if estimator not in ("ols", "ols_interacted") or n * (p + 2) * 4 <= HELD_BYTES:
+    if estimator == "dml" or basis_bytes(n, p, estimator) <= HELD_BYTES:
         return kernel(estimator).prepare(asked, target, **its)  # type: ignore[no-any-return]
     with tempfile.NamedTemporaryFile(delete=False) as file:
         path = Path(file.name)
@@ -79,6 +79,11 @@ def prepare(_: Any, study: Arrays, estimator: str, target: str, options: Options
         return kernel(estimator).prepare(asked, target, scratch=str(path), **its)  # type: ignore[no-any-return]
     finally:
         path.unlink()  # the map keeps it until the store has its copy
+
+
+def basis_bytes(n: int, p: int, estimator: str) -> int:
+    """Of the float32 basis that simulations share (dml has none)."""
+    return 4 * n * (2 + p * (2 if estimator == "ols_interacted" else 1))
 
 
 def simulate(
@@ -163,11 +168,21 @@ def function_of(named: Any) -> Own:
     return found  # type: ignore[no-any-return]
 
 
+def few_clusters(_: Any, study: Arrays, seed: int) -> Arrays:
+    """The wild cluster bootstrap of least squares, as plain values."""
+    from millrace.analyses.refute.kernels import wild
+
+    found = wild.wild(Study.of(study), seed=seed)
+    return {"p": found.p, "low": found.low, "high": found.high, "simulations": found.simulations, "draws": found.draws}
+
+
 # -- blocks ------------------------------------------------------------------------------------------------------------
 def block(code: int, study: Arrays, codes: Any) -> tuple[float, float]:
     """Effect and HC3 (or cluster) error of one block, by least squares."""
     asked = Study.of(study)
-    at = numpy.flatnonzero(numpy.asarray(codes) == code)
+    at: Any = numpy.flatnonzero(numpy.asarray(codes) == code)
+    if len(at) and at[-1] - at[0] + 1 == len(at):  # mapped rows instead of a copy
+        at = slice(int(at[0]), int(at[-1]) + 1)
     clusters = None if asked.clusters is None else numpy.unique(asked.clusters[at], return_inverse=True)[1]
     effect, error = cutting.least_squares(
         asked.treatment[at], asked.outcome[at], asked.confounders[at],

@@ -121,6 +121,8 @@ def _line(
     """A tipping line inside the picture, from its upper edge (or where it begins) to its right edge."""
     product = (abs(found.effect) - np.sign(found.effect) * level) ** 2 / (found.se**2 * found.df)
     first = product / (product + end_y) if alpha is None else 0.0
+    if first >= end_x:
+        return []  # all of it is beyond the picture
     x = first + (end_x - first) * np.linspace(0.0, 1.0, CURVE) ** 2
     x = x[x > 0]
     y = sensitivity.tipping_line(x, found.effect, found.se, found.df, to=level, alpha=alpha)

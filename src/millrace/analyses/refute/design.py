@@ -1,24 +1,107 @@
 """Columns of the data as refute needs them: checked numbers, and the matrix of confounders with categories spelt out.
 
 A category becomes columns of 0 and 1, one for each label but the most frequent; a missing value becomes its own column with
-`missing="indicator"`. Large matrices lie in a file, so that the driver never holds them.
+`missing="indicator"`. Large tables and matrices lie in files, so that the driver never holds them: a table is read a few
+columns at a time, and a matrix some rows at a time.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millrace.run.errors import WrongQuestion
-from millrace.run.tables import Rows
+from millrace.run.tables import Rows, read_rows
 
 if TYPE_CHECKING:
     import numpy
 
 HELD_BYTES = 32 << 20
+PIECE_BYTES = 4 << 20
 HUGE = 1e100
-ROWS = 16_384
+
+
+def read(source: Any, limit: int | None = None) -> Columns:
+    """The columns of a table, an array or a file."""
+    import numpy
+
+    if isinstance(source, numpy.ndarray):
+        return Columns(_of_array(source, limit))
+    if hasattr(source, "collect"):  # a lazy frame
+        source = source.collect()
+    pieces = _pieces(source, limit)
+    if pieces is None:
+        return Columns(read_rows(source, "data", limit))
+    count, width, take = pieces
+    most = max(1, PIECE_BYTES // (8 * count))
+    values, names, categories = _room(count, width), (), {}  # type: Any, tuple[str, ...], dict[int, tuple[Any, ...]]
+    for begin in range(0, width, most):
+        rows = read_rows(take(begin, min(width, begin + most)), "data", limit)
+        values[:, begin : begin + most] = rows.values
+        names += rows.names
+        categories |= {begin + j: labels for j, labels in rows.categories.items()}
+    return Columns(Rows(values, names, categories))
+
+
+def _pieces(source: Any, limit: int | None) -> tuple[int, int, Callable[[int, int], Any]] | None:
+    """(rows, columns, columns from .. to) of a table that is best not read at once; None of any other."""
+    if isinstance(source, str | os.PathLike):
+        return _of_parquet(Path(source), limit)
+    shape = getattr(source, "shape", None)
+    names = list(getattr(source, "column_names", getattr(source, "columns", ())))
+    if not (isinstance(shape, tuple) and len(shape) == 2):
+        return None
+    count = min(shape[0], limit or shape[0])
+    if not _is_large(count, names) or shape[1] != len(names):
+        return None
+    if hasattr(source, "iloc"):
+        return count, len(names), lambda begin, end: source.iloc[:count, begin:end]
+    if hasattr(source, "select") and hasattr(source, "slice"):
+        return count, len(names), lambda begin, end: source.select(names[begin:end]).slice(0, count)
+    return None
+
+
+def _of_parquet(path: Path, limit: int | None) -> tuple[int, int, Callable[[int, int], Any]] | None:
+    if path.suffix.lower() not in (".parquet", ".pq") or not path.is_file():
+        return None
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+    except (OSError, ValueError):  # read at once, it says what is wrong
+        return None
+    with file:
+        names, rows = list(file.schema_arrow.names), file.metadata.num_rows
+    if not _is_large(min(rows, limit or rows), names):
+        return None
+    return (
+        min(rows, limit or rows),
+        len(names),
+        lambda begin, end: parquet.read_table(path, columns=names[begin:end]),
+    )
+
+
+def _is_large(count: int, names: list[Any]) -> bool:
+    """Too large to be held; and no name is there twice, which the reading of it at once finds."""
+    return count * len(names) * 8 > HELD_BYTES and len({str(name) for name in names}) == len(names)
+
+
+def _of_array(source: Any, limit: int | None) -> Rows:
+    """An array as it is when it can be used so, else copied some rows at a time."""
+    import numpy
+
+    count = min(len(source), limit or len(source)) if source.ndim == 2 else 0
+    usable = source.dtype in (numpy.float32, numpy.float64) and source.flags.c_contiguous
+    if usable or count == 0 or count * source.shape[1] * 8 <= HELD_BYTES:
+        return read_rows(source, "data", limit)
+    values, some = _room(count, source.shape[1]), max(1, PIECE_BYTES // (8 * source.shape[1]))
+    for begin in range(0, count, some):
+        rows = read_rows(source[begin : min(count, begin + some)], "data")
+        values[begin : begin + some] = rows.values
+    return Rows(values, rows.names, named=False)
 
 
 class Columns:
@@ -58,6 +141,41 @@ class Columns:
 
         return numpy.isfinite(self.numbers(name))
 
+    def complete(self, names: Sequence[str]) -> Any:
+        """bool (rows,): all of these columns are known."""
+        import numpy
+
+        kept = numpy.ones(self.rows, bool)
+        for part, block in self.pieces(names):
+            kept[part] = numpy.isfinite(block).all(axis=1)
+        return kept
+
+    @property
+    def rows(self) -> int:
+        return len(self._rows.values)
+
+    def pieces(self, names: Sequence[str], at: Any = None) -> Iterator[tuple[slice, numpy.ndarray[Any, Any]]]:
+        """(which rows, float64 (some, columns)) of the rows numbered `at` (all when None), a few at a time, checked as
+        `numbers` does."""
+        import numpy
+
+        columns = [self._at[name] for name in names]
+        first = columns[0] if columns else 0
+        chosen: Any = (
+            slice(first, first + len(columns)) if columns == [*range(first, first + len(columns))] else columns
+        )
+        count = self.rows if at is None else len(at)
+        some = max(256, PIECE_BYTES // (8 * max(1, self._rows.values.shape[1])))
+        for begin in range(0, count, some):
+            part = slice(begin, min(count, begin + some))
+            taken = self._rows.values[part] if at is None else self._rows.values[at[part]]
+            block = numpy.asarray(taken[:, chosen], numpy.float64)
+            with numpy.errstate(invalid="ignore"):
+                huge = (numpy.abs(block) > HUGE).any(axis=0)
+            if huge.any():
+                self.numbers(names[int(huge.argmax())])  # says which and where
+            yield part, block
+
     def outcome(self, name: str) -> Any:
         """Numbers; two labels are 0 and 1 in alphabetical order."""
         import numpy
@@ -90,50 +208,75 @@ def confounders_of(
     for all. Constant columns are left out and named."""
     import numpy
 
-    made: list[tuple[str, str, Callable[[Any], Any]]] = []  # (cause, name, numbers -> column)
-    for cause in causes:
-        values = columns.numbers(cause) if at is None else columns.numbers(cause)[at]
-        labels, lost = columns.labels(cause), ~numpy.isfinite(values)
-        if lost.any() and indicators:
-            note(f"{int(lost.sum()):,} missing values of {cause!r} are marked by a column of their own.")
+    made: list[tuple[str, str, Callable[[Any], Any] | None]] = []  # (cause, name, numbers -> column, None: as it is)
+    missing, varies = _seen(columns, causes, at)
+    for j, cause in enumerate(causes):
+        labels, lost = columns.labels(cause), int(missing[j])
+        if lost and indicators:
+            note(f"{lost:,} missing values of {cause!r} are marked by a column of their own.")
             made.append((cause, f"{cause} missing", lambda v: ~numpy.isfinite(v)))
-        if labels is None:
-            middle = float(values[~lost].mean()) if (~lost).any() else 0.0
-            known = values[~lost]
-            if len(known) and numpy.ptp(known) > 0:
-                made.append((cause, cause, lambda v, middle=middle: numpy.where(numpy.isfinite(v), v, middle)))
-            else:
-                note(
-                    f"The common cause {cause!r} is the same in all rows and was left out: it cannot confound anything here."
-                )
+        if labels is None and varies[j]:
+            made.append((cause, cause, _filler(columns, cause, at) if lost else None))
             continue
-        codes, counts = numpy.unique(values[~lost], return_counts=True)
-        if (counts == 1).any():
-            alone = [str(labels[int(c)]) for c in codes[counts == 1]]
-            note(
-                f"{cause!r} has {len(alone)} labels with one row only (such as {alone[0]!r}): that row fits "
-                "exactly and says nothing."
-            )
-        most = codes[counts.argmax()] if len(codes) else -1
-        made += [(cause, f"{cause}={labels[int(c)]}", lambda v, c=c: v == c) for c in codes if c != most]
-        if len(codes) < 2:
+        coded = [] if labels is None else _coded(columns, cause, at, labels, note)
+        made += coded
+        if not coded:
             note(
                 f"The common cause {cause!r} is the same in all rows and was left out: it cannot confound anything here."
             )
     names = tuple(name for _, name, _ in made)
     groups = {c: tuple(j for j, (own, _, _) in enumerate(made) if own == c) for c in causes}
-    rows = len(columns._rows.values) if at is None else len(at)
-    if at is None and not indicators and list(names) == list(causes) and causes == tuple(columns.names):
-        whole = columns._rows.values
-        if whole.dtype == numpy.float64 and whole.flags.c_contiguous:
-            return names, groups, whole
-    matrix = _room(rows, len(made))
-    for begin in range(0, rows, ROWS):
-        part = slice(begin, begin + ROWS)
-        taken = columns._rows.values[part] if at is None else columns._rows.values[at[part]]
+    matrix = _room(columns.rows if at is None else len(at), len(made))
+    whole = [cause for cause, _, make in made if make is None]
+    place = {cause: j for j, cause in enumerate(causes)}
+    for part, block in columns.pieces(causes, at):
+        if len(whole) == len(made) == len(causes):
+            matrix[part] = block
+            continue
         for j, (cause, _, make) in enumerate(made):
-            matrix[part, j] = make(numpy.asarray(taken[:, columns._at[cause]], numpy.float64))
+            column = block[:, place[cause]]
+            matrix[part, j] = column if make is None else make(column)
     return names, {c: g for c, g in groups.items() if g}, matrix
+
+
+def _filler(columns: Columns, cause: str, at: Any) -> Callable[[Any], Any]:
+    """The mean in place of what is missing."""
+    import numpy
+
+    values = columns.numbers(cause) if at is None else columns.numbers(cause)[at]
+    middle = float(numpy.nanmean(values))
+    return lambda v: numpy.where(numpy.isfinite(v), v, middle)
+
+
+def _seen(columns: Columns, causes: Sequence[str], at: Any) -> tuple[Any, Any]:
+    """Of each cause: how many values are missing, whether the others differ; (causes,) each."""
+    import numpy
+
+    missing = numpy.zeros(len(causes), numpy.int64)
+    least, most = numpy.full(len(causes), numpy.inf), numpy.full(len(causes), -numpy.inf)
+    for _, block in columns.pieces(causes, at):
+        missing += numpy.isnan(block).sum(axis=0)
+        least = numpy.fmin(least, numpy.fmin.reduce(block, axis=0))
+        most = numpy.fmax(most, numpy.fmax.reduce(block, axis=0))
+    return missing, most > least
+
+
+def _coded(
+    columns: Columns, cause: str, at: Any, labels: tuple[Any, ...], note: Callable[[str], None]
+) -> list[tuple[str, str, Callable[[Any], Any] | None]]:
+    """A column for each label but the most frequent."""
+    import numpy
+
+    values = columns.numbers(cause) if at is None else columns.numbers(cause)[at]
+    codes, counts = numpy.unique(values[numpy.isfinite(values)], return_counts=True)
+    if (counts == 1).any():
+        alone = [str(labels[int(c)]) for c in codes[counts == 1]]
+        note(
+            f"{cause!r} has {len(alone)} labels with one row only (such as {alone[0]!r}): that row fits "
+            "exactly and says nothing."
+        )
+    most = codes[counts.argmax()] if len(codes) else -1
+    return [(cause, f"{cause}={labels[int(c)]}", lambda v, c=c: v == c) for c in codes if c != most]  # type: ignore[misc]
 
 
 def _room(rows: int, width: int) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millrace.analyses.refute.blocks import Blocks, cochran
+from millrace.analyses.refute.laws import normal_point, student_above, student_point
 from millrace.analyses.refute.overlap import Overlap
 from millrace.analyses.refute.rosenbaum import Rosenbaum
 from millrace.analyses.refute.sensitivity import EValue, Sensitivity
@@ -39,11 +40,11 @@ Array = NDArray[np.float64]
 
 
 def blocks(found: Blocks, fit: Fit, thresholds: Thresholds = DEFAULTS) -> TestResult:
-    """Cochran's Q over the blocks' own effects and HC3 errors. (Leaving one block out and comparing with the whole alarms
-    falsely in 11 % and is not used.)"""
+    """Cochran's Q over the blocks' own effects and HC3 errors (clusters: CR3, and Welch's p). (Leaving one block out and
+    comparing with the whole alarms falsely in 11 % and is not used.)"""
     name, k = "blocks", len(found.effects)
     bad = ~(np.isfinite(found.effects) & np.isfinite(found.errors) & (found.errors > 0))
-    did = f"The rows were cut into {k} blocks by {found.how}, and the effect was estimated in each."
+    did = f"The rows were cut into {k} blocks ({found.how}), and the effect was estimated in each."
     table = [
         {"block": b, "rows": r, "effect": _known(e), "se": _known(s)}
         for b, r, e, s in zip(found.names, found.rows, found.effects, found.errors, strict=True)
@@ -58,7 +59,9 @@ def blocks(found: Blocks, fit: Fit, thresholds: Thresholds = DEFAULTS) -> TestRe
             direction=direction, sentence=f"{did} {why}: what is left would be another test.",
             reason=why, details={**details, "too_many_failed": True},
         )  # fmt: skip
-    q = cochran(found.effects[~bad], found.errors[~bad])
+    q = cochran(
+        found.effects[~bad], found.errors[~bad], None if found.clusters is None else np.array(found.clusters)[~bad]
+    )
     status = by_p(name, q.p_value, thresholds) or "failed"
     low, high = float(np.nanmin(found.effects)), float(np.nanmax(found.effects))
     means = {
@@ -85,19 +88,17 @@ def negative_control(controls: Mapping[str, Fit], fit: Fit, thresholds: Threshol
     name = "negative_control"
     if not controls:
         return skipped(name, "no negative control was named")
-    from scipy import stats
-
     failing = [c for c, f in controls.items() if not (np.isfinite(f.effect) and np.isfinite(f.se) and f.se > 0)]
     if failing:
         return skipped(name, f"there is no estimate with an error for {listed(failing)}")
     t = {c: f.effect / f.se for c, f in controls.items()}
-    raw = [float(2 * stats.t.sf(abs(t[c]), f.df)) if f.df > 0 else two_sided(t[c]) for c, f in controls.items()]
+    raw = [2 * student_above(abs(t[c]), f.df) if f.df > 0 else two_sided(t[c]) for c, f in controls.items()]
     adjusted = dict(zip(controls, holm(raw), strict=True))
     decisive = min(adjusted, key=lambda c: (adjusted[c], -abs(t[c])))
     p, worst_fit = adjusted[decisive], controls[decisive]
     status = by_p(name, p, thresholds) or "failed"
     tail = (1 + thresholds.control_level) / 2
-    reach = float(stats.t.ppf(tail, worst_fit.df) if worst_fit.df > 0 else stats.norm.ppf(tail)) * worst_fit.se
+    reach = (student_point(tail, worst_fit.df) if worst_fit.df > 0 else normal_point(tail)) * worst_fit.se
     low, high = worst_fit.effect - reach, worst_fit.effect + reach
     holds = "holds 0" if low <= 0 <= high else "does not hold 0"
     means = (
@@ -117,8 +118,8 @@ def negative_control(controls: Mapping[str, Fit], fit: Fit, thresholds: Threshol
         name, status, fit, np.array([f.effect for f in controls.values()]), statistic=abs(t[decisive]), p=p,
         threshold=1 - thresholds.control_level, refuted=None, details={"controls": table, "low": low, "high": high},
         direction="a large p: no effect where none can be; a small p speaks against the estimate", reason=reason,
-        sentence=f"The effect was estimated on {listed(list(controls))}, where there cannot be one. For `{decisive}` "
-        f"it is {figure(worst_fit.effect)}, "
+        sentence=f"The effect was estimated again with {listed(list(controls))}, where there cannot be one. "
+        f"{f'With `{decisive}` it' if len(controls) > 1 else 'It'} is {figure(worst_fit.effect)}, "
         f"{percent(thresholds.control_level)} interval {figure(low)} to {figure(high)}, which {holds} (p "
         f"{probability(p)}{corrected_for}; a small p speaks "
         f"against the estimate): {means}",
@@ -226,7 +227,12 @@ def sensitivity(
     if matched is not None:
         details |= {"gamma": matched.gamma}
         sentence += f" Of the matched pairs: {_gamma(matched)}."
-    if found.strongest and tip is not None:
+    if rv_alpha <= 0:
+        sentence += (
+            " The effect is not significant as it is: there is nothing that a hidden confounder would have to undo."
+        )
+        reason = "the effect is not significant, so nothing hidden is needed to explain it"
+    elif found.strongest and tip is not None:
         who = f"a hidden confounder {times(tip)} `{found.strongest}`"
         reason = (
             f"it takes {who} to bring the effect to 0" if status == "passed" else f"{who} would bring the effect to 0"
@@ -312,13 +318,14 @@ def estimators(
     )
     effects = np.asarray(joint[worst_row["estimator"]], dtype=np.float64)[:, 1]
     agree = "agrees" if status == "passed" else "does not agree"
+    same = figure(worst_row["effect"]) == figure(fit.effect)
+    said = f"{figure(fit.effect)} as well" if same else f"{figure(worst_row['effect'])} instead of {figure(fit.effect)}"
     reason = f"`{worst_row['estimator']}` {agree} with the estimate ({figure(worst_row['effect'])} against {figure(fit.effect)})"
     return result(
         name, status, fit, effects, statistic=worst_row["z"], p=worst_row["p"], threshold=thresholds.estimators_pass,
         refuted=worst_row["effect"], direction="a large p: the estimators agree; a small p: they do not", reason=reason,
         sentence=f"The question was asked again with {listed([r['estimator'] for r in table])}. "
-        f"`{worst_row['estimator']}` says {figure(worst_row['effect'])} instead "
-        f"of {figure(fit.effect)}, {figure(worst_row['z'])} standard errors of the difference apart (p "
+        f"`{worst_row['estimator']}` says {said}, {figure(worst_row['z'])} standard errors of the difference apart (p "
         f"{probability(worst_row['p'])}; a small p speaks "
         f"against the estimate; {figure(thresholds.estimators_pass)} errors pass): {means}", details={"estimators": table},
     )  # fmt: skip

@@ -8,6 +8,7 @@ a picture stands on light and on dark. See `views`.
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -120,7 +121,8 @@ def stacked(spans: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def held(text: str) -> str:
-    """Figures stay beside their per cent sign and their error when lines are broken."""
+    """Figures stay beside their per cent sign and their error when lines are broken; names are in quotes, minus signs true."""
+    text = re.sub(r"(?<![\w.])-(?=[\d.])", "−", re.sub(r"`([^`]*)`", r"“\1”", text))
     return text.replace(" %", "\u00a0%").replace(" ± ", "\u00a0±\u00a0").replace(" to 0", " to\u00a00")
 
 

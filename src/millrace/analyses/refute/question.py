@@ -9,18 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
-from millrace.analyses.refute import drawing, graph
+from millrace.analyses.refute import design, drawing, graph
 from millrace.analyses.refute.design import Columns, confounders_of, number
 from millrace.analyses.refute.spec import Spec
 from millrace.analyses.refute.study import Study
-from millrace.run.errors import NotSupported, WrongQuestion
-from millrace.run.tables import read_rows
+from millrace.run.errors import MissingExtra, NotSupported, WrongQuestion
 
 Note = Callable[[str], None]
 FEW_CLUSTERS = 30
 MOST_LEVELS = 12
+OPTIONS = {
+    "ols": ("errors",),
+    "ols_interacted": ("errors",),
+    "ipw": ("trim",),
+    "aipw": ("trim",),
+    "matching": ("metric",),
+    "dml": ("folds", "fold_seed", "trees", "leaves", "rate", "least_rows", "bins", "fast"),
+}
+"""What each estimator can be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,7 @@ class Asked:
 
 def read(spec: Spec, note: Note) -> Asked:
     """The question, or an error of `run.errors.WrongQuestion`."""
-    columns = Columns(read_rows(spec.data, "data", spec.limit))
+    columns = design.read(spec.data, spec.limit)
     causes, why = _common_causes(spec, columns)
     _check_roles(spec, columns, causes)
     cases, tables = [], []
@@ -173,8 +182,7 @@ def _case(
     for name in needed:
         kept &= columns.known(name)
     if spec.missing == "complete":
-        for name in causes:
-            kept &= columns.known(name)
+        kept &= columns.complete(causes)
     at = numpy.flatnonzero(kept)
     of = len(kept) if wanted is None else int(wanted.sum())
     if len(at) < of:
@@ -240,6 +248,16 @@ def _check_estimator(spec: Spec, study: Study) -> None:
     name = spec.estimator
     if not isinstance(name, str) or ":" in name:
         return
+    for option in spec.options:
+        if option not in OPTIONS[name]:
+            raise WrongQuestion(f"The estimator {name!r} has no option {option!r}; it has {', '.join(OPTIONS[name])}.")
+    if name == "dml" and find_spec("lightgbm") is None:
+        raise MissingExtra("lightgbm", "lightgbm", "The estimator 'dml'")
+    if name == "dml" and spec.options.get("fast") not in (None, "multiplier"):
+        raise WrongQuestion(
+            f"fast={spec.options['fast']!r} is not known; dml has fast='multiplier' (the models of the whole data are kept), "
+            "or no `fast` for new models in every simulation."
+        )
     if name in ("ipw", "aipw", "matching") and not study.binary:
         raise NotSupported(
             f"The estimator {name!r} needs a binary treatment, and {spec.treatment!r} has more than two values. Use 'ols', "

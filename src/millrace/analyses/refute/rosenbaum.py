@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from millrace.analyses.refute.laws import normal_above
 from millrace.run.errors import WrongQuestion
 
 Array = NDArray[np.float64]
@@ -76,10 +77,8 @@ def midranks(values: Array) -> Array:
 
 def normal_tail(ranks: Array, statistic: float, p: float) -> float:
     """P(sum of ranks, each with probability p, >= statistic), normal, without continuity correction (as published)."""
-    from scipy import stats
-
     deviation = (statistic - p * ranks.sum()) / np.sqrt(p * (1 - p) * (ranks**2).sum())
-    return float(stats.norm.sf(deviation))
+    return normal_above(deviation)
 
 
 def exact_tail(ranks: Array, statistic: float, p: float) -> float:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from millrace.analyses.refute.laws import beta_point, normal_point
 from millrace.analyses.refute.study import BATCH, Fit
-from millrace.analyses.refute.verdicts import DEFAULTS, NOTHING, Thresholds
+from millrace.analyses.refute.verdicts import DEFAULTS, NOTHING, Thresholds, noise_bounds
 from millrace.run.errors import WrongQuestion
 
 Array = NDArray[np.float64]
@@ -100,10 +101,8 @@ def stop_at(
 
 def proportion_bounds(hits: int, of: int, wrong: float) -> tuple[float, float]:
     """Clopper and Pearson's exact bounds, each side wrong with probability `wrong` / 2."""
-    from scipy import stats
-
-    low = float(stats.beta.ppf(wrong / 2, hits, of - hits + 1)) if hits else 0.0
-    high = float(stats.beta.ppf(1 - wrong / 2, hits + 1, of - hits)) if hits < of else 1.0
+    low = beta_point(wrong / 2, hits, of - hits + 1) if hits else 0.0
+    high = beta_point(1 - wrong / 2, hits + 1, of - hits) if hits < of else 1.0
     return low, high
 
 
@@ -112,13 +111,11 @@ def _placebo(
 ) -> Certainty:
     """Certain when the shift is on one side of `placebo_sd`, a suspicious mean is not a matter of chance any more, and the
     p-value is on one side of `placebo_p`."""
-    from scipy import stats
-
     b, known = len(effects), effects[np.isfinite(effects)]
     mean, sd = float(known.mean()), float(known.std(ddof=1))
     if sd <= NOTHING * max(abs(fit.effect), abs(mean)):
         return Certainty(True, b, "spread", 0.0, 0.0, None, "the placebo effects do not differ")
-    reach = float(stats.norm.isf(share / 4)) * float(np.sqrt((1 + (mean / sd) ** 2 / 2) / len(known)))
+    reach = -normal_point(share / 4) * float(np.sqrt((1 + (mean / sd) ** 2 / 2) / len(known)))
     low, high = max(0.0, abs(mean) / sd - reach), abs(mean) / sd + reach
     suspicious = abs(mean) / sd * np.sqrt(len(known)) > thresholds.placebo_errors
     found: float | None = None
@@ -148,13 +145,11 @@ def _spread(
     test: str, known: Array, b: int, fit: Fit, thresholds: Thresholds, share: float, fraction: float
 ) -> Certainty:
     """Certain when the bounds of the ratio lie in one zone: far below, below, right, above, far above."""
-    from scipy import stats
-
     expected = fit.se * (np.sqrt((1 - fraction) / fraction) if test == "subset" else 1.0)
     if not (np.isfinite(expected) and expected > 0):
         return Certainty(True, b, "sd ratio", np.nan, np.nan, None, "there is no standard error to compare with")
     ratio = float(known.std(ddof=1)) / expected
-    reach = float(stats.norm.isf(share / 2)) * sd_error(known)
+    reach = -normal_point(share / 2) * sd_error(known)
     low, high = ratio * np.exp(-reach), ratio * np.exp(reach)
     outer, inner = getattr(thresholds, f"{test}_warning"), getattr(thresholds, f"{test}_pass")
     edges = [outer[0], inner[0], inner[1], outer[1]]
@@ -165,14 +160,12 @@ def _spread(
 
 def _noise(known: Array, b: int, fit: Fit, thresholds: Thresholds, share: float) -> Certainty:
     """The rms change against the thresholds in standard errors (the law of least squares needs no rounds)."""
-    from scipy import stats
-
     if not (np.isfinite(fit.se) and fit.se > 0):
         return Certainty(True, b, "rms change", np.nan, np.nan, None, "there is no standard error to compare with")
     squares = ((known - fit.effect) / fit.se) ** 2
-    reach = float(stats.norm.isf(share / 2)) * float(squares.std(ddof=1)) / np.sqrt(len(known))
+    reach = -normal_point(share / 2) * float(squares.std(ddof=1)) / np.sqrt(len(known))
     low, high = (float(np.sqrt(max(0.0, squares.mean() + sign * reach))) for sign in (-1, 1))
-    edges = [thresholds.random_cause_pass, thresholds.random_cause_warning]
+    edges = list(noise_bounds(fit, thresholds))
     certain = bool(np.searchsorted(edges, low) == np.searchsorted(edges, high))
     why = "the change is clear" if certain else "the change is not clear yet"
     return Certainty(certain, b, "rms change in errors", low, high, None, why)

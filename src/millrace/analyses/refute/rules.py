@@ -23,6 +23,7 @@ from millrace.analyses.refute.evidence import (
     sensitivity,
     specification,
 )  # fmt: skip
+from millrace.analyses.refute.laws import normal_point
 from millrace.analyses.refute.study import Fit
 from millrace.analyses.refute.verdicts import (
     DEFAULTS,
@@ -36,6 +37,7 @@ from millrace.analyses.refute.verdicts import (
     holm,
     in_range,
     insensitive,
+    noise_bounds,
     result,
     skipped,
     usable,
@@ -84,7 +86,10 @@ def placebo(
     if p is None:
         against = " There is no standard error, so the estimate was not compared with them."
     elif p <= thresholds.placebo_p:
-        against = f" The estimate of {figure(fit.effect)} stands out from them (p {probability(p)}; small speaks for an effect)."
+        against = (
+            f" The estimate of {figure(fit.effect)} stands out from them (p {probability(p)}; a small p speaks for an "
+            f"effect)."
+        )
     else:
         against = (
             f" The estimate of {figure(fit.effect)} does not stand out from them (p {probability(p)}; a small p "
@@ -118,7 +123,8 @@ def random_common_cause(
 ) -> TestResult:
     """effects: (B,) with one more independent normal column. law_sd: se_classic / sqrt(df) for plain least squares, where
     the change is a product of two independent normals over df and cannot be anything else; the rms change must follow it
-    (6 Monte-Carlo errors), else the software is wrong. Other estimators: rms change in standard errors."""
+    (6 Monte-Carlo errors), else the software is wrong. Other estimators: rms change in standard errors, with wider bounds for
+    matching (see `verdicts.noise_bounds`)."""
     name = "random_common_cause"
     known, stop = usable(name, effects, fit, thresholds)
     if stop is not None:
@@ -151,14 +157,21 @@ def random_common_cause(
     if not (np.isfinite(fit.se) and fit.se > 0):
         return skipped(name, "the estimate has no standard error to hold the change against")
     ratio = rms / fit.se
-    status = graded(ratio, thresholds.random_cause_pass, thresholds.random_cause_warning, larger_is_better=False)
+    bounds = noise_bounds(fit, thresholds)
+    status = graded(ratio, *bounds, larger_is_better=False)
+    matched = bounds[0] != thresholds.random_cause_pass
     means = {
-        "passed": f", {figure(ratio)} standard errors: noise does not move it.",
+        "passed": f", {figure(ratio)} standard errors: "
+        + (
+            "any column makes matching choose other neighbours that are as near, and its error allows for that."
+            if matched
+            else "noise does not move it."
+        ),
         "warning": f", {figure(ratio)} standard errors: the estimator is not quite stable.",
         "failed": f", {figure(ratio)} standard errors: a column that means nothing moves the estimate.",
     }[status]
     return result(
-        name, status, fit, effects, statistic=ratio, p=None, threshold=thresholds.random_cause_pass, refuted=mean,
+        name, status, fit, effects, statistic=ratio, p=None, threshold=bounds[0], refuted=mean,
         sentence=did + came + means, direction="the change in standard errors should be small; there is no p-value",
         details=details, reason=f"a column of noise changes the estimate by {figure(ratio)} standard errors",
     )  # fmt: skip
@@ -188,10 +201,8 @@ def bootstrap(effects: Array, fit: Fit, thresholds: Thresholds = DEFAULTS, *, le
 def intervals(effects: Array, effect: float, level: float = 0.95) -> dict[str, tuple[float, float]]:
     """Percentile: quantiles of the effects; basic: mirrored at the estimate; normal: estimate less bias -+ z sd (Davison and
     Hinkley, 1997, chapter 5)."""
-    from scipy import stats
-
     low, high = np.quantile(effects, [(1 - level) / 2, (1 + level) / 2]).tolist()
-    reach = float(stats.norm.ppf((1 + level) / 2)) * float(np.std(effects, ddof=1))
+    reach = normal_point((1 + level) / 2) * float(np.std(effects, ddof=1))
     centre = 2 * effect - float(np.mean(effects))
     return {
         "percentile": (low, high),

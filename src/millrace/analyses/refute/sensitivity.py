@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from millrace.analyses.refute.laws import student_point
 from millrace.run.errors import WrongQuestion
 
 Array = NDArray[np.float64]
@@ -27,9 +28,7 @@ TINY = 1e-12
 
 def critical(df: float, alpha: float = 0.05) -> float:
     """The two-sided critical value of Student's t."""
-    from scipy import stats
-
-    return float(stats.t.ppf(1 - alpha / 2, df))
+    return student_point(1 - alpha / 2, df)
 
 
 # -- Cinelli and Hazlett -------------------------------------------------------------------------------------------
@@ -306,6 +305,8 @@ def e_value_of_effect(effect: float, se: float, sd_outcome: float, delta: float 
     if not sd_outcome > 0:
         raise WrongQuestion("An E-value needs an outcome that varies: its standard deviation is 0.")
     d, error = effect * delta / sd_outcome, se * abs(delta) / sd_outcome
+    if not np.isfinite(error):
+        return e_value(float(np.exp(0.91 * d)), how="exp(0.91 effect / sd of the outcome)")
     ends = np.exp([0.91 * d - 1.78 * error, 0.91 * d, 0.91 * d + 1.78 * error])
     return e_value(float(ends[1]), float(ends[0]), float(ends[2]), "exp(0.91 effect / sd of the outcome)")
 

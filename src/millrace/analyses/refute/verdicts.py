@@ -6,6 +6,7 @@ ratios and probabilities, so that no verdict depends on the units of the outcome
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from millrace.analyses.refute.laws import normal_above
 from millrace.analyses.refute.study import Fit
 from millrace.analyses.refute.words import counted, figure, percent, probability
 from millrace.run.errors import WrongQuestion
@@ -69,7 +71,8 @@ class Thresholds:
     """Every bound that a verdict depends on; `of` overrides some by name.
 
     placebo_errors, placebo_sd: |mean of the placebo effects| in Monte-Carlo errors, and in their sd. placebo_p: below it the
-    estimate stands out from the placebo. random_cause_*: rms change in standard errors. subset_*, bootstrap_*: range of the
+    estimate stands out from the placebo. random_cause_*: rms change in standard errors, random_cause_matching for matching
+    (passed, warning). subset_*, bootstrap_*: range of the
     sd of the effects over what the standard error promises. blocks_*: p of Cochran's Q. control_level: of the interval of
     a negative control. smd_*, outside_*, ess_*: overlap, with propensity_limits. q, alpha: of the robustness values.
     e_value_*. estimators_pass: difference in its standard errors. failed_share: of the simulations; above it the test is
@@ -81,6 +84,7 @@ class Thresholds:
     placebo_p: float = 0.05
     random_cause_pass: float = 0.25
     random_cause_warning: float = 0.5
+    random_cause_matching: tuple[float, float] = (1.5, 2.5)
     subset_pass: tuple[float, float] = (0.8, 1.25)
     subset_warning: tuple[float, float] = (0.67, 1.5)
     bootstrap_pass: tuple[float, float] = (0.8, 1.25)
@@ -135,6 +139,10 @@ class Thresholds:
                     f"({getattr(self, high)}): passing "
                     f"would be easier than a warning. Give both."
                 )
+        if self.random_cause_matching[0] > self.random_cause_matching[1]:
+            raise WrongQuestion(
+                f"random_cause_matching is (passed, warning), the second above the first, not {self.random_cause_matching}."
+            )
         for test in ("subset", "bootstrap"):
             inner, outer = getattr(self, f"{test}_pass"), getattr(self, f"{test}_warning")
             if not outer[0] <= inner[0] < inner[1] <= outer[1]:
@@ -165,10 +173,20 @@ def false_alarm(name: str) -> str | None:
 
 def skipped(name: str, why: str) -> TestResult:
     """A test that was asked for and could not be run. It counts 0 in the gate."""
+    why = why.strip().rstrip(".")
+    short = re.split(r": |\. ", why, maxsplit=1)[0]
     sentence = f"The test {name} was not run: {why}. It says nothing for the estimate, and nothing against it."
     return TestResult(
-        name, "skipped", None, None, None, None, None, 0, 0, "", None, sentence, f"{name} could not be run ({why})"
+        name, "skipped", None, None, None, None, None, 0, 0, "", None, sentence, f"{name} could not be run ({short})"
     )
+
+
+def noise_bounds(fit: Fit, thresholds: Thresholds) -> tuple[float, float]:
+    """How far a column of noise may move an estimate, in standard errors: (passed, warning). A matched estimate is one draw of
+    many that are as good: any column changes who is nearest, which moves it by .4 to .6 of its error, up to 1.6 in 360 worlds."""
+    if fit.how.startswith("Abadie-Imbens"):
+        return thresholds.random_cause_matching
+    return thresholds.random_cause_pass, thresholds.random_cause_warning
 
 
 def worst(statuses: Sequence[Status]) -> Status:
@@ -273,9 +291,7 @@ def by_p(name: str, p: float, thresholds: Thresholds) -> Status | None:
 
 
 def two_sided(z: float) -> float:
-    from scipy import stats
-
-    return float(2 * stats.norm.sf(abs(z)))
+    return 2 * normal_above(abs(z))
 
 
 def _with_p(result: TestResult, p: float, family: int, thresholds: Thresholds) -> TestResult:
@@ -291,5 +307,8 @@ def _with_p(result: TestResult, p: float, family: int, thresholds: Thresholds) -
         status=status,
         p_value=p,
         sentence=result.sentence + said,
+        reason=result.reason
+        if status == result.status
+        else f"{result.reason} by itself, but p {probability(p)} over {family} estimates (Holm): {status}",
         details={**result.details, "p_uncorrected": result.p_value, "family": family},
     )

@@ -131,7 +131,7 @@ def refit(
     return effect, scores_.robust_error(influence, study.clusters, counts)
 
 
-def prepare(study: Study, target: Target = "ate", *, trim: float = 0.01) -> dict[str, Any]:
+def prepare(study: Study, target: Target = "ate", *, trim: float = 0.01, scratch: str | None = None) -> dict[str, Any]:
     """What simulations share: `propensity.arrange`, the full fit's logits, the arms' regressions, residuals of each row in its
     own arm and in a regression without the treatment, and the effect's derivative by the score's coefficients."""
     scores_.require_binary(study, "aipw")
@@ -148,7 +148,7 @@ def prepare(study: Study, target: Target = "ate", *, trim: float = 0.01) -> dict
     sums = scores_.moments(study, base, numpy.stack([slope, inside, w * y], axis=1))
     pooled = sums[:, 2] / w.sum()  # the basis is orthogonal
     return {
-        **scores_.arrange(study, base, found),
+        **scores_.arrange(study, base, found, scratch),
         "logits": found.logits,
         "slope": sums[:, 0] / inside.sum(),
         "inside": sums[:, 1],

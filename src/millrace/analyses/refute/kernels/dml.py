@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import lightgbm
 import numpy
 
 from millrace.analyses.refute.kernels.propensity import Array, robust_error, weights_of
@@ -85,8 +84,10 @@ def folds_of(n: int, folds: int, seed: int, clusters: Array | None = None) -> Ar
     return fold
 
 
-class _Rows(lightgbm.Sequence):  # type: ignore[misc]
-    """Confounders and one more column, read a few rows at a time: never as a second matrix."""
+class _Rows:
+    """Confounders and one more column, read a few rows at a time: never as a second matrix. A `lightgbm.Sequence` by
+    registration, since LightGBM is imported where models are fitted only: plans need the arithmetic here, and not the
+    80 MB and the second that it takes."""
 
     def __init__(self, confounders: Array, extra: Array) -> None:
         self._confounders, self._extra, self.batch_size = confounders, extra, READ
@@ -106,6 +107,9 @@ class _Features:
     """Binned confounders (and perhaps one more column) of all rows, and the raw ones to predict from."""
 
     def __init__(self, confounders: Array, learner: Learner, extra: Array | None = None) -> None:
+        import lightgbm
+
+        lightgbm.Sequence.register(_Rows)
         self._confounders, self._extra = numpy.asarray(confounders), extra
         data = self._confounders if extra is None else _Rows(self._confounders, extra)
         # With free_raw_data=False every subset would copy its raw rows; nothing here asks LightGBM for them.
@@ -121,6 +125,8 @@ class _Features:
 
 def crossfit(features: _Features, fold: Array, values: Array, weight: Array, learner: Learner) -> Array:
     """(n,) predictions of `values` from models that were fitted on the other folds' rows of positive weight."""
+    import lightgbm
+
     out = numpy.empty(len(values))
     for f in range(learner.folds):
         rows = numpy.flatnonzero((fold != f) & (weight > 0))
@@ -201,6 +207,8 @@ def refit(
     **options: Any,
 ) -> tuple[float, float]:
     """(effect, standard error) the plain way: each model's rows are copied out, with the study's bins."""
+    import lightgbm
+
     _require(study, target)
     options.pop("fast", None)
     learner = Learner(**options)

@@ -109,7 +109,7 @@ def refit(
     return effect, scores_.robust_error(influence, study.clusters, counts)
 
 
-def prepare(study: Study, target: Target = "ate", *, trim: float = 0.01) -> dict[str, Any]:
+def prepare(study: Study, target: Target = "ate", *, trim: float = 0.01, scratch: str | None = None) -> dict[str, Any]:
     """What simulations share: `propensity.arrange`, the full fit's logits, the arms' means and the effect's derivative."""
     scores_.require_binary(study, "ipw")
     scores_.require_trim(trim)
@@ -120,7 +120,7 @@ def prepare(study: Study, target: Target = "ate", *, trim: float = 0.01) -> dict
     up, down, _, _ = scores_.arm_weights(found.scores, trim, target)
     above, below = (w * t * up) @ y / (w * t * up).sum(), (w * (1 - t) * down) @ y / (w * (1 - t) * down).sum()
     return {
-        **scores_.arrange(study, base, found),
+        **scores_.arrange(study, base, found, scratch),
         "logits": found.logits,
         "slope": slope,
         "effect": effect,

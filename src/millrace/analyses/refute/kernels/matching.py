@@ -192,7 +192,7 @@ def _order(values: Array) -> Array:
     span = largest - least
     if not 0 < span < numpy.inf:
         return numpy.arange(len(values), dtype=numpy.int32)
-    keys = ((values - least) * ((2.0**32 - 1) / span)).astype(numpy.uint32)
+    keys = ((values - least) / span * (2.0**32 - 1)).astype(numpy.uint32)
     if numpy.bincount(keys >> 16, minlength=1).max() > len(values) // 8:  # far apart: the insertion sort could be long
         return numpy.argsort(values, kind="stable").astype(numpy.int32)
     return _radix(keys, values)
@@ -434,7 +434,9 @@ def _finish(
 # -- simulations ---------------------------------------------------------------------------------------------------------------
 
 
-def prepare(study: Study, target: Target = "ate", *, metric: str = "propensity") -> dict[str, Any]:
+def prepare(
+    study: Study, target: Target = "ate", *, metric: str = "propensity", scratch: str | None = None
+) -> dict[str, Any]:
     """What simulations share: for the propensity score the arranged basis and the full fit; for Mahalanobis the whitened
     confounders (n, d) and the place of each row."""
     _require(study, metric)
@@ -443,7 +445,7 @@ def prepare(study: Study, target: Target = "ate", *, metric: str = "propensity")
         space = base.rows(study.confounders)[:, 1:]
         return {"space": numpy.ascontiguousarray(space), "codes": _places(space)[1]}
     found = scores_.fit(study, base)
-    return {**scores_.arrange(study, base, found), "logits": found.logits}
+    return {**scores_.arrange(study, base, found, scratch), "logits": found.logits}
 
 
 def simulate(

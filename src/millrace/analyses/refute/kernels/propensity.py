@@ -262,12 +262,17 @@ def robust_error(influence: Array, clusters: Array | None, counts: Array | None 
 # -- 50 at a time ------------------------------------------------------------------------------------------------------------
 
 
-def arrange(study: Study, base: Basis, found: Propensity) -> dict[str, Any]:
+def arrange(study: Study, base: Basis, found: Propensity, scratch: str | None = None) -> dict[str, Any]:
     """What simulations share: the basis in float32, in pieces of 1,024 rows with the treated rows of a piece first (so that an
-    arm is a contiguous part of a piece), and the full fit. `place`: for each place, the row of its piece that stands there."""
+    arm is a contiguous part of a piece), and the full fit. `place`: for each place, the row of its piece that stands there.
+    The basis lies in the file `scratch` when that is given."""
     n = study.rows
     place, split = numpy.empty(n, numpy.uint16), numpy.empty(chunks(n), numpy.int32)
-    whitened = numpy.empty((n, base.width), numpy.float32)
+    whitened: Array = (
+        numpy.empty((n, base.width), numpy.float32)
+        if scratch is None
+        else numpy.memmap(scratch, dtype=numpy.float32, mode="w+", shape=(n, base.width))
+    )
     for k in range(chunks(n)):
         at = slice(k * CHUNK, min((k + 1) * CHUNK, n))
         order = numpy.argsort(-study.treatment[at], kind="stable")
@@ -347,18 +352,26 @@ class ArrangedCounts:
         return self._made(k) if self._kept is None else self._kept[k]
 
 
+@numba.njit(cache=True)
+def _arrange(row, place, b, out):  # type: ignore[no-untyped-def]
+    """row (n,), a value for each row of the study, to where simulation b has it in the pieces that lie in `out` (BATCH n,)."""
+    for begin in range(0, len(row), CHUNK):
+        m = min(CHUNK, len(row) - begin)
+        at = begin * BATCH + b * m
+        for j in range(m):
+            out[at + j] = row[begin + place[begin + j]]
+
+
 def placebos(pieces: Pieces, seed: int, first: int) -> list[Array]:
     """A uint8 matrix (BATCH, m) for each piece: the permuted treatments of a batch, arranged."""
-    study = pieces.study
-    out = [numpy.empty((BATCH, pieces.at(k).stop - k * CHUNK), numpy.uint8) for k in range(pieces.count)]
+    study, place = pieces.study, numpy.asarray(pieces.shared["place"])
     source = Shuffler(study.treatment.astype(numpy.uint8), study.strata, study.clusters)
-    row = numpy.empty(study.rows, numpy.uint8)
+    row, out = numpy.empty(study.rows, numpy.uint8), numpy.empty(BATCH * study.rows, numpy.uint8)
     for b in range(BATCH):
         source.write(row, seed, first + b)
-        for k in range(pieces.count):
-            at = pieces.at(k)
-            out[k][b] = row[at][pieces.shared["place"][at]]
-    return out
+        _arrange(row, place, b, out)
+    ends = [pieces.at(k).stop for k in range(pieces.count)]
+    return [out[k * CHUNK * BATCH : end * BATCH].reshape(BATCH, -1) for k, end in enumerate(ends)]
 
 
 def simulation_bytes(n: int, k: int, **options: Any) -> int:
