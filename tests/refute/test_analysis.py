@@ -98,8 +98,8 @@ def test_without_overlap_the_answer_is_no() -> None:
     table = world(3000)
     table["drug"] = (table["a"] + 0.05 * table["b"] > 0).astype(float)
     answer = refuted(table)
-    assert answer.parts[0].test("overlap").status in ("failed", "skipped")
-    assert answer.gate.decision != "proceed"
+    assert answer.parts[0].test("overlap").status == "failed"
+    assert answer.gate.decision == "block"
 
 
 @pytest.mark.parametrize("estimator", ["ols", "ols_interacted", "ipw", "aipw", "matching"])
@@ -285,7 +285,32 @@ def test_what_an_estimator_cannot_do_is_said_before_the_work(estimator: str, mor
         refuted(WORLD.assign(drug=WORLD["a"]), common_causes=["b", "c"], estimator=estimator, **more)
 
 
-def test_separated_arms_are_named_where_overlap_cannot_be_computed() -> None:
+def test_separated_arms_are_named_by_the_estimators_that_need_overlap() -> None:
     table = WORLD.assign(drug=(WORLD["a"] > 0).astype(float))
-    said = refuted(table, tests=["overlap"]).parts[0].test("overlap").sentence
-    assert "`a`" in said or "a" in said.split()
+    with pytest.raises(WrongQuestion, match="`a`"):
+        refuted(table, estimator="ipw", tests=["placebo"])
+    assert refuted(table, tests=["overlap"]).parts[0].test("overlap").status == "failed"
+
+
+def test_a_placebo_centres_on_0_where_treatments_differ_between_clusters_and_strata() -> None:
+    rng = np.random.default_rng(5)
+    level = rng.standard_normal(60)
+    drug = (rng.random(len(WORLD)) < 1 / (1 + np.exp(-2 * level[WORLD["group"]]))).astype(float)
+    table = WORLD.assign(
+        drug=drug, y=3 * drug + WORLD["a"] + rng.standard_normal(len(WORLD)), stratum=WORLD["group"] % 6
+    )
+    for more in ({"clusters": "group"}, {"strata": "stratum"}):
+        found = refuted(table, tests=["placebo"], simulations=400, **more).parts[0].test("placebo")
+        assert found.status in ("passed", "warning"), found.sentence
+        assert abs(found.details["mean"]) < 0.5 * found.details["sd"]
+
+
+def test_a_control_that_is_adjusted_for_is_refused() -> None:
+    with pytest.raises(WrongQuestion, match="negative control"):
+        refuted(WORLD, negative_outcomes=["a"])
+
+
+def test_collinear_columns_are_left_out_and_named() -> None:
+    answer = refuted(WORLD.assign(double=2 * WORLD["a"]), common_causes=[*CAUSES, "double"])
+    assert any("double" in note for note in answer.notes)
+    assert answer.gate.decision == "proceed"

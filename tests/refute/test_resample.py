@@ -149,14 +149,20 @@ def test_treatments_of_clusters_move_between_clusters():
         resample.permuted(by_cluster[clusters], 1, 0, clusters=clusters, strata=numpy.arange(200) % 2)
 
 
-def test_treatments_that_vary_inside_clusters_stay_inside():
+def test_treatments_that_vary_inside_clusters_stay_together_and_go_elsewhere():
     rng = numpy.random.default_rng(2)
-    clusters, strata = rng.integers(0, 15, 300), rng.integers(0, 2, 300)
-    treatment = rng.standard_normal(300)
-    for cells, given_strata in ((clusters, None), (clusters * 2 + strata, strata)):
-        placebo = resample.permuted(treatment, 4, 2, clusters=clusters, strata=given_strata)
-        for cell in numpy.unique(cells):
-            assert numpy.array_equal(numpy.sort(placebo[cells == cell]), numpy.sort(treatment[cells == cell]))
+    clusters = rng.permutation(numpy.repeat(numpy.arange(15), 20))
+    treatment = clusters + rng.uniform(0, 0.5, 300)  # its whole part tells where it came from
+    seen = []
+    for i in range(30):
+        placebo = resample.permuted(treatment, 4, i, clusters=clusters)
+        assert numpy.array_equal(numpy.sort(placebo), numpy.sort(treatment))
+        for g in range(15):
+            assert (
+                len(numpy.unique(placebo[clusters == g].astype(int))) <= 2
+            )  # the end of one cluster, the beginning of another
+        seen.append(numpy.corrcoef(placebo, treatment)[0, 1])
+    assert abs(numpy.mean(seen)) < 4 * numpy.std(seen) / numpy.sqrt(30)
 
 
 def test_random_columns_are_normal_and_belong_to_their_simulation():

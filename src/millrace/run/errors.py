@@ -21,6 +21,8 @@ do next.
 
 from __future__ import annotations
 
+from typing import Any
+
 from millrace.run.task import Failure
 
 
@@ -77,6 +79,10 @@ class TaskFailed(AnalysisFailed):
     def __init__(self, message: str, failure: Failure, key: str = "") -> None:
         super().__init__(message)
         self.failure, self.key = failure, key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that it may cross process pools of other people's."""
+        return type(self), (str(self), self.failure, self.key)
 
 
 class NotAdditive(AnalysisFailed):

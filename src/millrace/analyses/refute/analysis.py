@@ -23,11 +23,11 @@ from millrace.analyses.refute.question import FEW_CLUSTERS, Case, read
 from millrace.analyses.refute.spec import DEFAULT_TESTS, Spec
 from millrace.analyses.refute.study import BATCH, Fit
 from millrace.analyses.refute.words import figure, listed, probability
-from millrace.run.errors import TaskFailed
+from millrace.run.errors import AnalysisFailed, TaskFailed, WrongQuestion
 from millrace.run.flow import describe
 from millrace.run.keys import content_key
 from millrace.run.run import Run
-from millrace.run.task import Ref, Task
+from millrace.run.task import Outcome, Ref, Task
 
 SIMULATED = {"placebo": "placebo", "random_common_cause": "random_cause", "subset": "subset", "bootstrap": "bootstrap"}
 JOINT = 200
@@ -99,6 +99,11 @@ class _Work:
         first = self._first()
         fit = self._fit_of(first["fit"])
         found = self.found = _Found(fit, [], {}, {}, None, None)
+        dropped = fit.details.get("dropped")
+        if dropped:
+            run.note(
+                f"Left out, since the other columns make them up: {listed([self.case.names[j] for j in dropped])}."
+            )
         if "few clusters" in first:
             its = first["few clusters"]
             run.note(
@@ -153,9 +158,25 @@ class _Work:
         for outcome in self.run.stream(iter(tasks.values())):
             for name in names[outcome.key]:
                 if outcome.failure is not None and (name not in forgive or outcome.failure.kind != "raised"):
-                    raise TaskFailed(describe(outcome.failure, name, 0), outcome.failure, outcome.key)
+                    raise self._trouble(name, outcome)
                 values[name] = outcome.failure if outcome.failure is not None else outcome.value
         return values
+
+    def _trouble(self, name: str, outcome: Outcome) -> Exception:
+        """What is wrong with the question is an error of the question, wherever it was found."""
+        failure = outcome.failure
+        assert failure is not None
+        if failure.kind == "raised" and failure.message.partition(":")[0] in (
+            "WrongQuestion",
+            "NotSupported",
+            "Separation",
+        ):
+            return WrongQuestion(f"{self._reason(failure)}.")
+        if name == "fit" and self.own:
+            return AnalysisFailed(
+                f"Your estimator fails on the data as they are: {failure.message}\n\n{failure.traceback}".rstrip()
+            )
+        return TaskFailed(describe(failure, name, 0), failure, outcome.key)
 
     def _own_task(self) -> Callable[..., Any]:
         return partial(
@@ -165,8 +186,14 @@ class _Work:
 
     def _fit_of(self, value: Any) -> Fit:
         if isinstance(value, Mapping):
-            return Fit(**value)
+            fit, clusters = Fit(**value), self.case.study.clusters
+            # The errors of clusters have their degrees of freedom, not those of rows.
+            return (
+                fit if clusters is None else replace(fit, details={**fit.details, "clusters": int(clusters.max()) + 1})
+            )
         effect, se = value
+        if effect != effect:
+            raise WrongQuestion("Your estimator gives NaN on the data as they are: there is no estimate to refute.")
         rows = self.case.study.rows
         how = "as your estimator says" if se == se else "your estimator gives none"
         return Fit(float(effect), float(se), float("nan"), rows - len(self.case.names) - 2, how, {})
@@ -288,6 +315,7 @@ class _Work:
     def _reason(self, failure: Any) -> str:
         """Why something could not be computed, with names for the numbers of confounders."""
         said = failure.message.partition("\n")[0].rstrip(".")
+        said = re.sub(r"^(WrongQuestion|NotSupported|Separation): ", "", said)
         return re.sub(
             r"number \[([\d, ]+)\] \(counted from 0\)",
             lambda m: listed([self.case.names[int(j)] for j in m[1].split(",")]), said,

@@ -53,11 +53,16 @@ class Part:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 %, by the normal law (Student's with the residual degrees of freedom of least squares)."""
+        """95 %, by the normal law; by Student's with the degrees of freedom of least squares, or of the clusters less one."""
         fit = self.estimate
-        reach = fit.se * (
-            student_point(0.975, fit.df) if numpy.isfinite(fit.se_classic) and fit.df > 0 else normal_point(0.975)
+        df = (
+            fit.details["clusters"] - 1
+            if "clusters" in fit.details
+            else fit.df
+            if numpy.isfinite(fit.se_classic)
+            else 0
         )
+        reach = fit.se * (student_point(0.975, df) if df > 0 else normal_point(0.975))
         return fit.effect - reach, fit.effect + reach
 
     def sentence(self, of: str, estimator: str, unit: str) -> str:
@@ -196,16 +201,18 @@ class Refutation:
         said = []
         for p in self.parts:
             of = f"{p.outcome}, {p.label}," if p.label and p.label != p.outcome else p.outcome
-            said.append(p.sentence(of, self.estimator, f", adjusted for {listed(self.common_causes)}"))
-            said += [t.sentence for t in p.tests]
+            said.append(
+                p.sentence(of, _by(self.estimator, self.target), f", adjusted for {listed(self.common_causes)}")
+            )
             said.append(f"{p.gate.sentence[0].upper()}{p.gate.sentence[1:]}")
+            said += [t.sentence for t in p.tests]
         return said
 
     def summary(self) -> str:
         lines = []
         for p in self.parts:
             of = f"{p.outcome}, {p.label}," if p.label and p.label != p.outcome else p.outcome
-            lines.append(p.sentence(of, self.estimator, ""))
+            lines.append(p.sentence(of, _by(self.estimator, self.target), ""))
             wide = max((len(t.name) for t in p.tests), default=0)
             lines += [f"  {t.name:<{wide}}  {t.status:<7}  {t.reason}" for t in p.tests]
             lines.append(f"{p.gate.sentence[0].upper()}{p.gate.sentence[1:]}")
@@ -279,6 +286,16 @@ class Refutation:
         import html
 
         return "<pre>" + html.escape(self.summary()) + "</pre>"
+
+
+def _by(estimator: str, target: str) -> str:
+    """How it was estimated, and of whom, in words."""
+    known = {
+        "ols": "least squares", "ols_interacted": "least squares with interactions", "ipw": "inverse propensity weights",
+        "aipw": "the doubly robust estimator", "dml": "double machine learning", "matching": "matching",
+    }  # fmt: skip
+    of = {"ate": "", "att": " of those who were treated,", "atc": " of those who were not treated,"}[target]
+    return f"{known.get(estimator, f'your estimator {estimator}')}{of}"
 
 
 def _promised(p: Part, test: str) -> float | None:

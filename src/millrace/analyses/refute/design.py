@@ -202,10 +202,15 @@ class Columns:
 
 
 def confounders_of(
-    columns: Columns, causes: Sequence[str], at: Any, indicators: bool, note: Callable[[str], None]
+    columns: Columns,
+    causes: Sequence[str],
+    at: Any,
+    indicators: bool,
+    note: Callable[[str], None],
+    spelt: str | None = None,
 ) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]], numpy.ndarray[Any, Any]]:
     """(names of the matrix' columns, which of them stand for each cause, float64 (rows, columns)). at: row numbers, or None
-    for all. Constant columns are left out and named."""
+    for all. spelt: a cause whose numbers are labels. Constant columns are left out and named."""
     import numpy
 
     made: list[tuple[str, str, Callable[[Any], Any] | None]] = []  # (cause, name, numbers -> column, None: as it is)
@@ -215,10 +220,10 @@ def confounders_of(
         if lost and indicators:
             note(f"{lost:,} missing values of {cause!r} are marked by a column of their own.")
             made.append((cause, f"{cause} missing", lambda v: ~numpy.isfinite(v)))
-        if labels is None and varies[j]:
+        if labels is None and varies[j] and cause != spelt:
             made.append((cause, cause, _filler(columns, cause, at) if lost else None))
             continue
-        coded = [] if labels is None else _coded(columns, cause, at, labels, note)
+        coded = [] if not varies[j] else _coded(columns, cause, at, labels, note)
         made += coded
         if not coded:
             note(
@@ -262,21 +267,24 @@ def _seen(columns: Columns, causes: Sequence[str], at: Any) -> tuple[Any, Any]:
 
 
 def _coded(
-    columns: Columns, cause: str, at: Any, labels: tuple[Any, ...], note: Callable[[str], None]
+    columns: Columns, cause: str, at: Any, labels: tuple[Any, ...] | None, note: Callable[[str], None]
 ) -> list[tuple[str, str, Callable[[Any], Any] | None]]:
     """A column for each label but the most frequent."""
     import numpy
 
+    def shown(code: float) -> str:
+        return number(code) if labels is None else str(labels[int(code)])
+
     values = columns.numbers(cause) if at is None else columns.numbers(cause)[at]
     codes, counts = numpy.unique(values[numpy.isfinite(values)], return_counts=True)
     if (counts == 1).any():
-        alone = [str(labels[int(c)]) for c in codes[counts == 1]]
+        alone = [shown(c) for c in codes[counts == 1]]
         note(
             f"{cause!r} has {len(alone)} labels with one row only (such as {alone[0]!r}): that row fits "
             "exactly and says nothing."
         )
     most = codes[counts.argmax()] if len(codes) else -1
-    return [(cause, f"{cause}={labels[int(c)]}", lambda v, c=c: v == c) for c in codes if c != most]  # type: ignore[misc]
+    return [(cause, f"{cause}={shown(c)}", lambda v, c=c: v == c) for c in codes if c != most]  # type: ignore[misc]
 
 
 def _room(rows: int, width: int) -> Any:

@@ -117,6 +117,12 @@ def _check_roles(spec: Spec, columns: Columns, causes: Sequence[str]) -> None:
     for role, names in roles:
         for name in names:
             columns.require(name, role)
+    for name in spec.negative_outcomes:
+        if name in causes:
+            raise WrongQuestion(
+                f"{name!r} is a common cause and a negative control: adjusted for, it shows no effect whatever is "
+                "the case. Leave it out of one of the two."
+            )
     alone = {spec.treatment: "the treatment", **dict.fromkeys(spec.outcome, "the outcome")}
     if spec.treatment in spec.outcome:
         raise WrongQuestion(f"{spec.treatment!r} is named as treatment and as outcome: an effect on itself is 1.")
@@ -189,7 +195,11 @@ def _case(
         note(f"{of - len(at):,} of {of:,} rows have missing values and were left out ({len(at):,} complete cases).")
     t, y = treatment[at], y[at]
     whole = len(at) == len(kept)
-    names, groups, matrix = confounders_of(columns, causes, None if whole else at, spec.missing == "indicator", note)
+    if spec.strata:  # what shuffling inside strata keeps has to be adjusted for
+        causes = tuple(dict.fromkeys((*causes, spec.strata)))
+    names, groups, matrix = confounders_of(
+        columns, causes, None if whole else at, spec.missing == "indicator", note, spec.strata
+    )
     weights = _weights(columns.numbers(spec.weights)[at], spec.weights) if spec.weights else None
     clusters = _codes(columns.numbers(spec.clusters)[at]) if spec.clusters else None
     if clusters is not None and int(clusters.max()) + 1 < FEW_CLUSTERS:
@@ -270,6 +280,11 @@ def _check_estimator(spec: Spec, study: Study) -> None:
     if name == "dml" and spec.target != "ate":
         raise NotSupported(
             "The estimator 'dml' is partially linear: one effect for all (target='ate'). Use 'aipw' for others."
+        )
+    if spec.placebo == "regenerate" and (study.binary or name not in ("ols", "ols_interacted")):
+        raise NotSupported(
+            "placebo='regenerate' draws a normal column in place of a continuous treatment, for 'ols' and 'ols_interacted'. "
+            "Leave it out: the treatment is then shuffled."
         )
     if name == "ols" and spec.effect_modifiers:
         raise WrongQuestion(

@@ -53,6 +53,7 @@ def simulate(
         for test in tests
     }
     places: dict[str, tuple[str, int]] = {}
+    told: set[str] = set()
 
     def source() -> Source:
         while any(line.open for line in lines.values()):
@@ -73,7 +74,9 @@ def simulate(
         test, first = places.pop(outcome.key)
         _take(lines[test], test, first, each, outcome, forgive)
         for note in _notes(outcome):
-            run.note(f"{test}: {note}", once=True)
+            if test not in told:  # one a test: the others say the same of other simulations
+                run.note(note)
+            told.add(test)
         if certain is not None:
             _decide(lines[test], test, certain)
     return lines

@@ -354,16 +354,7 @@ def _centred(study: Study, shared: Mapping[str, Any], first: int, seed: int) -> 
 
 def _permutation_groups(study: Study) -> Array:
     """int (n,): rows of one group have the same expected placebo treatment; see `resample.permuted`."""
-    nothing = numpy.zeros(study.rows, numpy.int64)
-    strata = nothing if study.strata is None else numpy.asarray(study.strata)
-    if study.clusters is None:
-        return strata
-    codes = numpy.asarray(study.clusters)
-    of_cluster = numpy.empty(int(codes.max()) + 1)
-    of_cluster[codes] = study.treatment
-    if numpy.array_equal(of_cluster[codes], study.treatment):  # whole clusters change places
-        return strata
-    return numpy.unique(numpy.stack([codes, strata]), axis=1, return_inverse=True)[1].reshape(-1)
+    return numpy.zeros(study.rows, numpy.int64) if study.strata is None else numpy.asarray(study.strata)
 
 
 def _projected(study: Study, shared: Mapping[str, Any], first: int, seed: int) -> Array:

@@ -27,7 +27,7 @@ KEPT_BYTES = 64 << 20
 Array = numpy.ndarray[Any, Any]
 Weighing = Literal["bootstrap", "subset"]
 
-_KINDS = {"bootstrap": 1, "subset": 2, "placebo": 3, "random_cause": 4, "regenerated": 5}
+_KINDS = {"bootstrap": 1, "subset": 2, "placebo": 3, "random_cause": 4, "regenerated": 5, "chain": 6}
 _MASK = (1 << 64) - 1
 
 _GOLDEN = numpy.uint64(0x9E3779B97F4A7C15)
@@ -271,6 +271,7 @@ class Shuffler:
         self._values = numpy.ascontiguousarray(values)
         self._order: Array | None = None
         self._members: Array | None = None
+        self._starts: Array | None = None
         units, groups = self._values, strata
         if clusters is not None:
             size = int(clusters.max()) + 1
@@ -281,8 +282,7 @@ class Shuffler:
                 groups = None if strata is None else _strata_of_clusters(strata, clusters, size)
             elif strata is None:
                 groups = clusters
-            else:
-                groups = numpy.unique(numpy.stack([clusters, strata]), axis=1, return_inverse=True)[1].reshape(-1)
+                self._starts = numpy.concatenate([[0], numpy.cumsum(numpy.bincount(clusters))])
         self._units = units
         self._ends = numpy.array([len(units)], numpy.int64)
         if groups is not None:
@@ -293,11 +293,24 @@ class Shuffler:
         """out (n,): the values, permuted as simulation i wants them."""
         units = self._units.astype(out.dtype) if self._order is None else self._units[self._order].astype(out.dtype)
         _shuffle(_word(seed), _word(_KINDS["placebo"]), _word(i), self._ends, units)
+        if self._starts is not None:
+            units = self._chained(units, seed, i)
         if self._order is not None:
             placed = numpy.empty_like(units)
             placed[self._order] = units
             units = placed
         out[:] = units if self._members is None else units[self._members]
+
+    def _chained(self, units: Array, seed: int, i: int) -> Array:
+        """The clusters' own values (shuffled inside each) one cluster after the other in random order, turned by a random
+        number of rows, and dealt out to the clusters again: what belongs together stays together, elsewhere. Shuffled inside
+        their clusters alone, they would keep the part of the treatment that differs between clusters, and its effect."""
+        assert self._starts is not None
+        key = numpy.array([seed & _MASK, (_KINDS["chain"] << 56) + i], numpy.uint64)
+        generator = numpy.random.Generator(numpy.random.Philox(key=key))
+        order = generator.permutation(len(self._starts) - 1)
+        chain = numpy.concatenate([units[self._starts[g] : self._starts[g + 1]] for g in order])
+        return numpy.roll(chain, int(generator.integers(len(chain))))
 
 
 def _strata_of_clusters(strata: Array, clusters: Array, size: int) -> Array:
@@ -318,8 +331,8 @@ def permuted(
 
     strata: int (n,) codes from 0; rows change places inside a stratum only. clusters: int (n,) codes from 0. When the
     treatment is constant inside clusters, the clusters' treatments are permuted over the clusters (so their number of
-    rows may change, as in cluster randomisation); else rows change places inside their cluster. WrongQuestion when whole
-    clusters are permuted and a cluster lies in two strata.
+    rows may change, as in cluster randomisation); else see `Shuffler`: runs of rows of a cluster move to other clusters
+    (with strata: rows change places inside strata). WrongQuestion when whole clusters are permuted and one lies in two.
     """
     out = numpy.empty(len(treatment))
     Shuffler(numpy.asarray(treatment, numpy.float64), strata, clusters).write(out, seed, i)
