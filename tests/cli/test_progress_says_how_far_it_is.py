@@ -58,8 +58,8 @@ def test_what_is_not_known_is_not_said() -> None:
 
 
 def test_all_that_is_known_is_said() -> None:
-    told = described(at(10, 500, cached=12, failed=1, private_bytes=1 << 30), 50.0, 4 << 30)
-    assert told == "500 of 1,000 (50 %), 50/s, 10s to go, driver 1GiB of 4GiB, 12 from the store, 1 failed"
+    told = described(at(10, 500, cached=12, failed=1, private_bytes=1 << 30, busy=2, slots=4), 50.0, 4 << 30)
+    assert told == "500 of 1,000 (50 %), 50/s, 10s to go, 2 of 4 cores busy, 1GiB of 4GiB, 12 from the store, 1 failed"
 
 
 def test_lines_are_seconds_apart(capsys: pytest.CaptureFixture[str]) -> None:

@@ -279,3 +279,12 @@ def test_answers_have_one_digest_on_every_engine_and_budget(tmp_path):
                 with opened(engine, memory=memory, store=store) as run:
                     digests.add(content_key(list(run.map(large, range(5)))))
     assert len(digests) == 1
+
+
+def test_who_watches_sees_busy_cores_and_the_memory_of_all():
+    seen = []
+    machine = compose.Machine(engine="processes", cores=2, show=seen.append)
+    with compose.open_run("test", machine) as run:
+        list(run.map(functools.partial(_nap, 0.1), range(12)))
+    assert max(p.busy for p in seen) == 2 and {p.slots for p in seen} >= {2}
+    assert max(p.private_bytes for p in seen) > 5 << 20  # two worker processes

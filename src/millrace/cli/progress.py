@@ -44,7 +44,7 @@ class Pace:
 
 
 def described(progress: Progress, rate: float | None, budget_bytes: int) -> str:
-    """ "1,200 of 4,000 (30 %), 85/s, 33s to go, driver 310MiB of 4GiB, 12 from the store"."""
+    """ "1,200 of 4,000 (30 %), 85/s, 33s to go, 2 of 2 cores busy, 310MiB of 4GiB, 12 from the store"."""
     total = progress.total
     parts = [f"{progress.finished:,}"]
     if total:
@@ -53,9 +53,11 @@ def described(progress: Progress, rate: float | None, budget_bytes: int) -> str:
         parts.append(f"{rate:,.3g}/s" if rate < 1000 else f"{rate:,.0f}/s")
         if total and total > progress.finished:
             parts.append(f"{format_duration((total - progress.finished) / rate)} to go")
+    if progress.slots:
+        parts.append(f"{progress.busy} of {progress.slots} cores busy")
     if progress.private_bytes > 0:
         of = f" of {format_bytes(budget_bytes)}" if budget_bytes else ""
-        parts.append(f"driver {format_bytes(progress.private_bytes)}{of}")
+        parts.append(f"{format_bytes(progress.private_bytes)}{of}")
     if progress.cached:
         parts.append(f"{progress.cached:,} from the store")
     if progress.failed:

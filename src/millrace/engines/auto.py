@@ -83,6 +83,9 @@ class AutoEngine:
         taken, self._spans = self._spans + self._inline.spans(), []
         return taken if self._pool is None else taken + self._pool.spans()
 
+    def at_work(self) -> tuple[int, list[int]]:
+        return (self._pool or self._inline).at_work()
+
     def close(self) -> None:
         self._inline.close()
         if self._pool is not None:

@@ -75,6 +75,9 @@ class InlineEngine:
         taken, self._spans = self._spans, []
         return taken
 
+    def at_work(self) -> tuple[int, list[int]]:
+        return 1, []
+
     def close(self) -> None:
         self._warm.leave()
         self._stores.close()

@@ -38,6 +38,10 @@ class Engine(Protocol):
         """What the slots did besides delivered attempts since the last call (for the ledger)."""
         ...
 
+    def at_work(self) -> tuple[int, list[int]]:
+        """(slots that have something to run now, pids of all worker processes), for those who watch."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -17,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +28,7 @@ from millrace.run.keys import Keys, content_key
 from millrace.run.ledger import Ledger
 from millrace.run.streams import rng
 from millrace.run.task import Keep, Limits, Outcome, Ref, Span, Task
+from millrace.run.watch import Progress, watched
 
 if TYPE_CHECKING:
     import numpy
@@ -39,19 +39,6 @@ Ending = Literal["pause", "deadline", "cancel"]
 BUFFER_ITEMS, BUFFER_BYTES = 65_536, 64 << 20
 SHOW_S = 0.1
 SPANS_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What a face shows: tasks `finished` (of which `cached`, `failed`) of `total` when known, in this stage."""
-
-    stage: str
-    finished: int
-    total: int | None
-    cached: int
-    failed: int
-    elapsed_s: float
-    private_bytes: int
 
 
 class Run:
@@ -68,7 +55,7 @@ class Run:
         seed: int = 0,
         deadline_s: float = 0.0,
         show: Callable[[Progress], None] | None = None,
-        measure: Callable[[], int] | None = None,
+        measure: Callable[..., int] | None = None,
         throttled_ns: Callable[[], int | None] = lambda: None,
         around: Callable[[], AbstractContextManager[Any]] = nullcontext,
         owned: ExitStack | None = None,
@@ -77,8 +64,8 @@ class Run:
 
         `arena`: the store that workers reach for shared and large values (`store` itself when they reach it).
         `around`: entered for every stream, in which this process may run tasks itself (one BLAS thread).
-        `owned`: what ends with the run. `measure`: private bytes of this process now; `throttled_ns`: how long the
-        quota held the run back so far, None when nobody can tell; `show`: told the progress at most ten times a second.
+        `owned`: what ends with the run. `measure`: private bytes of this process, or of the pid it is told. `throttled_ns`:
+        how long the quota held the run back so far, None when nobody can tell. `show`: told at most ten times a second.
         """
         self.store, self.arena, self.ledger = store, arena, ledger
         self._make_engine, self._around = make_engine, around
@@ -281,8 +268,14 @@ class Run:
         grown = self._measure() - self._base_bytes if self._measure else 0
         self.peak_bytes = max(self.peak_bytes, grown)
         if self._show is not None:
-            elapsed = now - self._began_s
-            self._show(Progress(self._stage, self._stage_done, self._total, self.cached, self.failed, elapsed, grown))
+            engine = self._engine if self._owned is not None else None
+            busy, slots, held = watched(engine, self._measure)
+            self._show(
+                Progress(
+                    self._stage, self._stage_done, self._total, self.cached, self.failed, now - self._began_s, grown + held,
+                    busy, slots,
+                )
+            )  # fmt: skip
 
     # -- what the flow asks ------------------------------------------------------------------------------------
     def stopping(self) -> bool:

@@ -115,6 +115,9 @@ class ProcessEngine:
     def spans(self) -> list[Span]:
         return self._accounts.take()
 
+    def at_work(self) -> tuple[int, list[int]]:
+        return sum(1 for w in self._pool.workers if w.messages), self.worker_pids()
+
     def close(self) -> None:
         """Workers leave their resources and end; nothing is left. Idempotent."""
         self._closed = True

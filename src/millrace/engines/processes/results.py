@@ -131,7 +131,7 @@ def _unreadable(
 def _unread(failure: Any, worker: WorkerEnd, pid: int, message: Message, flow: Flow) -> None:
     """The worker could not unpickle the tasks. One alone has failed; of several, each is sent again alone."""
     left = message.left()
-    if len(left) > 1:
+    if len(message.entries) > 1:  # however few are left: the one to blame may have been taken to another worker since
         for entry in left:
             entry.past = entry.past or Past()
     elif left:
