@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from millrace.analyses.refute.words import counted
 from millrace.run.errors import WrongQuestion
 from millrace.run.tables import Rows, read_rows
 
@@ -280,7 +281,7 @@ def _coded(
     if (counts == 1).any():
         alone = [shown(c) for c in codes[counts == 1]]
         note(
-            f"{cause!r} has {len(alone)} labels with one row only (such as {alone[0]!r}): that row fits "
+            f"{cause!r} has {counted(len(alone), 'label')} with one row only (such as {alone[0]!r}): that row fits "
             "exactly and says nothing."
         )
     most = codes[counts.argmax()] if len(codes) else -1

@@ -16,6 +16,7 @@ from millrace.analyses.refute import design, drawing, graph
 from millrace.analyses.refute.design import Columns, confounders_of, number
 from millrace.analyses.refute.spec import Spec
 from millrace.analyses.refute.study import Study
+from millrace.analyses.refute.words import counted
 from millrace.run.errors import MissingExtra, NotSupported, WrongQuestion
 
 Note = Callable[[str], None]
@@ -85,24 +86,26 @@ def _common_causes(spec: Spec, columns: Columns) -> tuple[tuple[str, ...], tuple
                 "Only causes belong there: what the treatment changes must not be adjusted for."
             )
         chosen = tuple(dict.fromkeys((*spec.common_causes, *spec.effect_modifiers)))
-        return chosen, (f"adjusted for the {len(chosen)} common causes that were given",)
+        return chosen, (
+            f"Adjusted for the {counted(len(chosen), 'common cause')} given." if chosen else "Adjusted for nothing.",
+        )
     drawn = drawing.read(spec.graph)
     for outcome in spec.outcome:
         if spec.common_causes is not None:
             graph.check(drawn, spec.treatment, outcome, (*spec.common_causes, *spec.effect_modifiers))
     if spec.common_causes is not None:
-        return spec.common_causes, ("adjusted for the common causes that were given; the graph allows them",)
+        return spec.common_causes, ("Adjusted for the common causes that were given; the graph allows them.",)
     if len(spec.outcome) > 1:
         raise WrongQuestion("A graph chooses the common causes of one outcome: ask for one at a time, or name them.")
     observed = [n for n in drawn.nodes if n in columns.names]
     sets = graph.adjustment_sets(drawn, spec.treatment, spec.outcome[0], observed=observed)
     if spec.adjustment >= len(sets):
         raise WrongQuestion(
-            f"The graph has {len(sets)} minimal adjustment sets, numbered from 0; {spec.adjustment} is none."
+            f"The graph has {counted(len(sets), 'minimal adjustment set')}, numbered from 0; {spec.adjustment} is none."
         )
     chosen = sets[spec.adjustment]
     graph.check(drawn, spec.treatment, spec.outcome[0], spec.effect_modifiers, complete=False)
-    said = f"adjusted for {', '.join(chosen) or 'nothing'}: minimal adjustment set {spec.adjustment} of {len(sets)} in the graph"
+    said = f"Adjusted for {', '.join(chosen) or 'nothing'}: minimal adjustment set {spec.adjustment} of {len(sets)} in the graph"
     return tuple(dict.fromkeys((*chosen, *spec.effect_modifiers))), (said,)
 
 
