@@ -12,7 +12,7 @@ from millrace.run.budget import Budget, Plan, fit
 
 WORKER_BYTES = 68 << 20
 """Private bytes of a worker with the kernels loaded, before its first task."""
-MORE_BYTES = {"matching": 8 << 20, "dml": 78 << 20, "own": 128 << 20}
+MORE_BYTES = {"matching": 8 << 20, "dml": 78 << 20, "own": 256 << 20}
 """What the libraries of an estimator add to that (dml: LightGBM; own: pandas, and what a user imports)."""
 DRIVER_BYTES = 92 << 20
 """What the driver grows by besides the data: libraries, the ledger's buffers; and the process that workers are forked from."""
