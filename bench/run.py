@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bench.harness import Bench
-from millrace import compose
+from millrace import compose, folder
 from millrace.host import private_bytes
 from millrace.run.run import Run
 
@@ -108,7 +108,7 @@ def shared(bench: Bench) -> None:
         ref = run.share(a)
         bench.figure("160 MB shared: put once", time.perf_counter() - start, "s")
         told = list(run.map(look, range(100, 140), shared=ref))
-    past = compose.report_of(run.ledger.path.parent).accounting
+    past = folder.report_of(run.ledger.path.parent).accounting
     reads = [t.median_s for t in past.tasks]
     assert reads
     after: dict[int, int] = {}

@@ -20,10 +20,17 @@ __all__ = ["Run", "__version__", "explain", "plan", "refute", "rng"]
 
 if TYPE_CHECKING:
     from millrace import planning as plan
-    from millrace.face import Run, explain, refute
+    from millrace.face.explain import explain
+    from millrace.face.refute import refute
+    from millrace.face.run import Run
     from millrace.run.streams import rng
 
-_WHERE = {"explain": "millrace.face", "refute": "millrace.face", "Run": "millrace.face", "rng": "millrace.run.streams"}
+_WHERE = {
+    "explain": "millrace.face.explain",
+    "refute": "millrace.face.refute",
+    "Run": "millrace.face.run",
+    "rng": "millrace.run.streams",
+}
 
 
 def __getattr__(name: str) -> Any:

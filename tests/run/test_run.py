@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import millrace as mr
-from millrace import compose
+from millrace import compose, folder
 from millrace.run.errors import Cancelled, Paused, SourceStalled, TaskFailed, WrongQuestion
 from millrace.run.keys import content_key
 from millrace.run.run import Run
@@ -265,7 +265,7 @@ def test_the_ledger_of_a_run_holds_every_attempt(tmp_path):
         list(run.map(square, range(100)))
     with opened("processes", out=tmp_path / "again", store=tmp_path / "store") as run:
         list(run.map(square, range(120)))
-    past = compose.history(tmp_path / "again")
+    past = folder.history(tmp_path / "again")
     assert past.end["computed"] == 20 and past.end["cached"] == 100 and past.attempts == 120
     assert past.header["slots"] == 2 and past.end["state"] == "done"
     assert sorted(past.columns["item"]) == list(range(120))

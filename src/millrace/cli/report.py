@@ -22,7 +22,7 @@ def command(name: str) -> click.Command:
 
 
 def report(**given: Any) -> int:
-    from millrace.compose import report_of, write_report
+    from millrace.folder import report_of, write_report
     from millrace.settings import load
 
     folder = folder_of(given["run"], load().runs)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+from millrace.run.errors import WrongQuestion
 
 
 @runtime_checkable
@@ -34,3 +38,24 @@ class Answer(Protocol):
     def charts(self) -> dict[str, dict[str, Any]]:
         """Vega-Lite specs by name."""
         ...
+
+
+class Saved:
+    """The part of an answer that is the same for all: saved as a folder, shown in a notebook. Adds no field."""
+
+    saver: Callable[[Any, Path], Path] | None
+
+    @abstractmethod
+    def summary(self) -> str: ...
+
+    def save(self, folder: str | Path) -> Path:
+        """Write result.json, Parquet tables, pictures and report.html into `folder`."""
+        if self.saver is None:
+            what = type(self).__name__.lower()
+            raise WrongQuestion(f"This {what} was computed inside another run: write_tables(folder) keeps its tables.")
+        return self.saver(self, Path(folder))
+
+    def _repr_html_(self) -> str:
+        import html
+
+        return "<pre>" + html.escape(self.summary()) + "</pre>"

@@ -268,8 +268,7 @@ class Run:
         grown = self._measure() - self._base_bytes if self._measure else 0
         self.peak_bytes = max(self.peak_bytes, grown)
         if self._show is not None:
-            engine = self._engine if self._owned is not None else None
-            busy, slots, held = watched(engine, self._measure)
+            busy, slots, held = watched(self._engine if self._owned is not None else None, self._measure)
             self._show(
                 Progress(
                     self._stage, self._stage_done, self._total, self.cached, self.failed, now - self._began_s, grown + held,

@@ -239,20 +239,3 @@ def align(rows: Rows, names: tuple[str, ...], what: str) -> tuple[Rows, str | No
 def _some(names: list[str], most: int = 8) -> str:
     shown = ", ".join(map(repr, names[:most]))
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def shape_of(source: Any, what: str = "data", limit: int | None = None) -> tuple[int, int]:
-    """(rows, columns), from the header or attributes where these tell it (npy, Parquet, arrays, tables)."""
-    if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        if path.suffix.lower() in (".parquet", ".pq") and path.exists():
-            from pyarrow import parquet
-
-            meta = parquet.read_metadata(path)
-            rows, columns = meta.num_rows, meta.num_columns
-        else:
-            rows, columns = _open(path, what).shape
-    else:
-        shape = getattr(source, "shape", None)
-        rows, columns = shape if shape is not None and len(shape) == 2 else read_rows(source, what).values.shape
-    return min(rows, limit or rows), columns

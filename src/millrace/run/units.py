@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them: "4GiB" is 4294967296 bytes, "9h" is 32400 seconds.
+"""Sizes, durations and figures as people write them: "4GiB" is 4294967296 bytes, "9h" is 32400 seconds.
 
 Pure. Does not know what a size is for or what a sensible one would be; `settings` and the specs do.
 """
@@ -100,6 +100,17 @@ def format_duration(seconds: float) -> str:
     if (whole_min := round(seconds / 60)) < 1440:
         return _two_units(whole_min, 60, "h", "m")
     return _two_units(round(seconds / 3600), 24, "d", "h")
+
+
+def format_figure(value: float) -> str:
+    """Three digits of a finite figure, thousands apart, no exponent where people read none: "0.0421", "52,300", "1.2e-07"."""
+    if value == 0:
+        return "0"
+    if not 1e-4 <= abs(value) < 1e15:
+        return f"{value:.2e}"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    text = f"{round(value, digits):,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _two_units(count: int, per: int, large: str, small: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from millrace import compose
+from millrace.folder import history
 from millrace.run.errors import DoesNotFit, Paused
 from millrace.run.run import Run
 
@@ -43,24 +43,24 @@ def a_second_run_executes_nothing(ask: Ask, folder: Path) -> None:
     first = ask(engine="inline", store=folder / "store", out=folder / "first")
     again = ask(engine="processes", store=folder / "store", out=folder / "again")
     assert first.digest == again.digest
-    assert compose.history(folder / "first").end["computed"] > 1, "the question is too small for this law"
-    assert compose.history(folder / "again").end["computed"] == 0
+    assert history(folder / "first").end["computed"] > 1, "the question is too small for this law"
+    assert history(folder / "again").end["computed"] == 0
 
 
 def a_run_that_was_stopped_goes_on_with_what_is_missing(ask: Ask, folder: Path) -> None:
     whole = ask(engine="inline", out=folder / "whole")
-    tasks = compose.history(folder / "whole").end["computed"]
+    tasks = history(folder / "whole").end["computed"]
     stopped = 0
     while True:
         try:
             last = ask(engine="inline", store=folder / "store", out=folder / f"slice {stopped}", opened=Run.pause)
             break
         except Paused:
-            assert compose.history(folder / f"slice {stopped}").end["computed"] == 1, "a slice commits one task"
+            assert history(folder / f"slice {stopped}").end["computed"] == 1, "a slice commits one task"
             stopped += 1
             assert stopped <= tasks
     assert last.digest == whole.digest
-    assert stopped + compose.history(folder / f"slice {stopped}").end["computed"] == tasks
+    assert stopped + history(folder / f"slice {stopped}").end["computed"] == tasks
 
 
 def too_small_a_budget_is_an_error_with_the_one_that_would_do(ask: Ask, folder: Path) -> None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from millrace.run.answer import Saved
 from millrace.run.errors import MissingExtra, WrongQuestion
 from millrace.run.keys import content_key
 
@@ -20,7 +21,7 @@ BLOCK_ROWS = 8192
 
 
 @dataclass(frozen=True)  # no slots: what is computed on demand is kept
-class Explanation:
+class Explanation(Saved):
     """SHAP values of `rows` rows.
 
     values: (rows, features), or (rows, features, outputs) when there is more than one output; read-only, memory-mapped
@@ -198,16 +199,3 @@ class Explanation:
         from millrace.analyses.explain import views
 
         return views.plot(self, kind, **options)
-
-    def save(self, folder: str | Path) -> Path:
-        """Write result.json, Parquet tables, pictures and report.html into `folder`."""
-        if self.saver is None:
-            raise WrongQuestion(
-                "This explanation was computed inside another run: write_tables(folder) keeps its tables."
-            )
-        return self.saver(self, Path(folder))
-
-    def _repr_html_(self) -> str:
-        import html
-
-        return "<pre>" + html.escape(self.summary()) + "</pre>"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from millrace.run.units import format_figure
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -150,11 +152,5 @@ def of_unit(unit: str) -> str:
 
 
 def figure(value: float) -> str:
-    """Three digits, with thousands apart and no exponent where people read none: "0.0421", "52,300", "1.2e-07"."""
-    if value == 0 or not np.isfinite(value):
-        return "0" if value == 0 else str(value)
-    if 1e-4 <= abs(value) < 1e15:
-        digits = max(0, 2 - int(np.floor(np.log10(abs(value)))))
-        text = f"{round(value, digits):,.{digits}f}"
-        return text.rstrip("0").rstrip(".") if "." in text else text
-    return f"{value:.2e}"
+    """Three digits, see `units.format_figure`; "nan" and "inf" as they are."""
+    return format_figure(value) if np.isfinite(value) else str(value)

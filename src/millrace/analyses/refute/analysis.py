@@ -20,8 +20,8 @@ from millrace.analyses.refute.answer import Part, Refutation
 from millrace.analyses.refute.facts import facts_of
 from millrace.analyses.refute.plan import plan
 from millrace.analyses.refute.question import FEW_CLUSTERS, Case, read
-from millrace.analyses.refute.spec import DEFAULT_TESTS, Spec
-from millrace.analyses.refute.study import BATCH, Fit
+from millrace.analyses.refute.spec import SIMULATED, Spec
+from millrace.analyses.refute.study import BATCH, WILD_CLUSTERS, Fit
 from millrace.analyses.refute.words import figure, listed, probability
 from millrace.run.errors import AnalysisFailed, TaskFailed, WrongQuestion
 from millrace.run.flow import describe
@@ -29,12 +29,11 @@ from millrace.run.keys import content_key
 from millrace.run.run import Run
 from millrace.run.task import Outcome, Ref, Task
 
-SIMULATED = {"placebo": "placebo", "random_common_cause": "random_cause", "subset": "subset", "bootstrap": "bootstrap"}
 JOINT = 200
 """Resamples on which two estimators are compared."""
 TRIM = 0.01
-LEAST = 4
-"""Clusters that a wild bootstrap needs."""
+OF_THE_QUESTION = re.compile(r"^(WrongQuestion|NotSupported|Separation): ")
+"""How the failure of a task begins that found the question at fault."""
 
 
 def refute(spec: Spec, run: Run) -> Refutation:
@@ -47,22 +46,13 @@ def refute(spec: Spec, run: Run) -> Refutation:
     run.follow(plan(facts_of(spec, asked), run.budget))
     works = [_Work(spec, case, table, run, thresholds) for case, table in zip(asked.cases, asked.tables, strict=True)]
     found = [work.results() for work in works]
-    judged = _corrected(found, thresholds)
+    judged = verdicts.corrected_over([f.results for f in found], thresholds)
     parts = tuple(work.part(results, spec.gate) for work, results in zip(works, judged, strict=True))
     digest = content_key([[work.study.key for work in works], list(asked.common_causes)])
     return Refutation(
         parts, spec.estimator if isinstance(spec.estimator, str) else getattr(spec.estimator, "__name__", "own"),
         spec.target, asked.common_causes, digest, thresholds, seed=run.seed, notes=tuple(run.notes),
     )  # fmt: skip
-
-
-def tests_of(spec: Spec) -> tuple[str, ...]:
-    """Those asked for; by default all that need nothing more, and the negative controls where one is named. The classic gate
-    judges the E-value as a test of its own."""
-    if spec.tests is not None:
-        return spec.tests
-    wanted = [t for t in DEFAULT_TESTS if not (t == "bootstrap" and spec.estimator == "matching")]
-    return (*wanted, "negative_control") if spec.negative_outcomes or spec.negative_treatments else tuple(wanted)
 
 
 @dataclass(slots=True)
@@ -84,12 +74,10 @@ class _Work:
         self, spec: Spec, case: Case, table: Mapping[str, Any], run: Run, thresholds: verdicts.Thresholds
     ) -> None:
         self.spec, self.case, self.run, self.thresholds = spec, case, run, thresholds
-        self.tests = tests_of(spec)
-        self.own = not isinstance(spec.estimator, str) or ":" in spec.estimator
-        self.function = batches.function_of(spec.estimator) if self.own else None
+        self.tests = spec.wanted
+        self.function = batches.function_of(spec.estimator) if spec.own else None
         self.study = run.share(case.study.arrays())
-        self.table = run.share(dict(table)) if self.own else None
-        self.alone = self.own or (spec.estimator == "dml" and spec.options.get("fast") is None)
+        self.table = run.share(dict(table)) if spec.own else None
         self.found: _Found | None = None
 
     # -- the order ---------------------------------------------------------------------------------------------------
@@ -142,8 +130,7 @@ class _Work:
         if "overlap" in self.tests:
             trim = float(spec.options.get("trim", TRIM))
             tasks["balance"] = run.task(batches.balance, 0, study, spec.target, trim, name="overlap")
-        clusters = self.case.study.clusters
-        if clusters is not None and spec.estimator == "ols" and LEAST <= int(clusters.max()) + 1 < FEW_CLUSTERS:
+        if spec.estimator == "ols" and WILD_CLUSTERS <= self.case.study.groups < FEW_CLUSTERS:
             tasks["few clusters"] = run.task(batches.few_clusters, 0, study, run.seed, name="wild bootstrap")
         return self._together(tasks)
 
@@ -166,13 +153,9 @@ class _Work:
         """What is wrong with the question is an error of the question, wherever it was found."""
         failure = outcome.failure
         assert failure is not None
-        if failure.kind == "raised" and failure.message.partition(":")[0] in (
-            "WrongQuestion",
-            "NotSupported",
-            "Separation",
-        ):
+        if failure.kind == "raised" and OF_THE_QUESTION.match(failure.message):
             return WrongQuestion(f"{self._reason(failure)}.")
-        if name == "fit" and self.own:
+        if name == "fit" and self.spec.own:
             return AnalysisFailed(
                 f"Your estimator fails on the data as they are: {failure.message}\n\n{failure.traceback}".rstrip()
             )
@@ -186,11 +169,9 @@ class _Work:
 
     def _fit_of(self, value: Any) -> Fit:
         if isinstance(value, Mapping):
-            fit, clusters = Fit(**value), self.case.study.clusters
+            fit, groups = Fit(**value), self.case.study.groups
             # The errors of clusters have their degrees of freedom, not those of rows.
-            return (
-                fit if clusters is None else replace(fit, details={**fit.details, "clusters": int(clusters.max()) + 1})
-            )
+            return replace(fit, details={**fit.details, "clusters": groups}) if groups else fit
         effect, se = value
         if effect != effect:
             raise WrongQuestion("Your estimator gives NaN on the data as they are: there is no estimate to refute.")
@@ -209,7 +190,7 @@ class _Work:
         if not asked:
             return
         run.progress(
-            f"simulating{self._of()}", len(asked) * -(-spec.simulations // BATCH) * (BATCH if self.alone else 1)
+            f"simulating{self._of()}", len(asked) * -(-spec.simulations // BATCH) * (BATCH if spec.one_by_one else 1)
         )
         lines = self._lines(asked, spec.simulations, shared, found.fit)
         for test, line in lines.items():
@@ -224,10 +205,12 @@ class _Work:
             found.results.append(self._rule(test, effects, found.fit))
 
     def _lines(self, tests: list[str], simulations: int, shared: Any, fit: Fit) -> Mapping[str, simulating.Line]:
-        early = self.alone or self.spec.until is not None
+        early = self.spec.one_by_one or self.spec.until is not None
         certain = partial(self._certain, fit=fit) if early else None
-        each = 1 if self.alone else BATCH
-        return simulating.simulate(self.run, tests, simulations, self._maker(shared), each, certain, forgive=self.own)
+        each = 1 if self.spec.one_by_one else BATCH
+        return simulating.simulate(
+            self.run, tests, simulations, self._maker(shared), each, certain, forgive=self.spec.own
+        )
 
     def _maker(self, shared: Any) -> simulating.MakeTask:
         spec, run = self.spec, self.run
@@ -238,7 +221,7 @@ class _Work:
         if spec.estimator in ("ols", "ols_interacted") and spec.placebo != "permute":
             options["placebo"] = spec.placebo
         tail = (spec.estimator, spec.target, run.seed, options)
-        fn = batches.simulate_one if self.alone else batches.simulate
+        fn = batches.simulate_one if spec.one_by_one else batches.simulate
         return lambda test, i: run.task(fn, (SIMULATED[test], i), self.study, shared, *tail, name=test)
 
     def _certain(self, test: str, effects: Any, fit: Fit) -> bool:
@@ -315,7 +298,7 @@ class _Work:
     def _reason(self, failure: Any) -> str:
         """Why something could not be computed, with names for the numbers of confounders."""
         said = failure.message.partition("\n")[0].rstrip(".")
-        said = re.sub(r"^(WrongQuestion|NotSupported|Separation): ", "", said)
+        said = OF_THE_QUESTION.sub("", said)
         return re.sub(
             r"number \[([\d, ]+)\] \(counted from 0\)",
             lambda m: listed([self.case.names[int(j)] for j in m[1].split(",")]), said,
@@ -330,8 +313,8 @@ class _Work:
         spec, run = self.spec, self.run
         if not self.case.controls:
             return rules.skipped("negative_control", "no outcome or treatment that cannot be affected was named")
-        estimator = "ols" if self.own else spec.estimator
-        if self.own:
+        estimator = "ols" if spec.own else spec.estimator
+        if spec.own:
             run.note(
                 "Negative controls are estimated by least squares: your own estimator is told one treatment and outcome."
             )
@@ -355,7 +338,7 @@ class _Work:
         """Least squares and the doubly robust estimate beside the question's own, on the same resampled rows."""
         spec, run = self.spec, self.run
         others = [e for e in ("ols", "aipw") if e != spec.estimator and (e == "ols" or self.case.study.binary)]
-        if self.alone or spec.estimator == "matching" or not others:
+        if spec.one_by_one or spec.estimator == "matching" or not others:
             return rules.skipped("estimators", f"{spec.estimator} is not resampled together with others")
         count = min(JOINT, spec.simulations)
         own = simulating.simulate(run, ["bootstrap"], count, self._maker(first["prepare"]), BATCH, None, False)
@@ -401,16 +384,3 @@ class _Work:
             gate.decide(results, rule), found.effects, found.times_s, found.overlap, found.sensitivity,
             tuple(records.records(results, found.fit.effect, found.times_s)),
         )  # fmt: skip
-
-
-def _corrected(found: list[_Found], thresholds: verdicts.Thresholds) -> list[list[verdicts.TestResult]]:
-    """Several estimates in one question: the p-values of each test corrected over them (Holm)."""
-    judged = [list(f.results) for f in found]
-    if len(found) == 1:
-        return judged
-    for result in list(judged[0]):
-        rows = [next((r for r in results if r.name == result.name), None) for results in judged]
-        if all(r is not None for r in rows):
-            for results, new in zip(judged, verdicts.corrected([r for r in rows if r], thresholds), strict=True):
-                results[[r.name for r in results].index(new.name)] = new
-    return judged

@@ -16,6 +16,7 @@ from millrace.analyses.refute.sensitivity import Sensitivity
 from millrace.analyses.refute.study import Fit
 from millrace.analyses.refute.verdicts import TestResult, Thresholds
 from millrace.analyses.refute.words import figure, listed
+from millrace.run.answer import Saved
 from millrace.run.errors import WrongQuestion
 from millrace.run.keys import content_key
 
@@ -74,7 +75,7 @@ class Part:
 
 
 @dataclass(frozen=True)  # no slots: what is computed on demand is kept
-class Refutation:
+class Refutation(Saved):
     """All estimates that were asked for, each with its tests and its gate. The properties speak of the first one."""
 
     parts: tuple[Part, ...]
@@ -273,19 +274,6 @@ class Refutation:
         if kind not in made:
             raise WrongQuestion(f"There is no picture {kind!r} of this refutation; there are {', '.join(made)}.")
         return altair.Chart.from_dict(made[kind])
-
-    def save(self, folder: str | Path) -> Path:
-        """Write result.json, Parquet tables, pictures and report.html into `folder`."""
-        if self.saver is None:
-            raise WrongQuestion(
-                "This refutation was computed inside another run: write_tables(folder) keeps its tables."
-            )
-        return self.saver(self, Path(folder))
-
-    def _repr_html_(self) -> str:
-        import html
-
-        return "<pre>" + html.escape(self.summary()) + "</pre>"
 
 
 def _by(estimator: str, target: str) -> str:

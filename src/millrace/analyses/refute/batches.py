@@ -17,7 +17,7 @@ import numpy
 
 from millrace.analyses.refute import blocks as cutting
 from millrace.analyses.refute.kernels import resample
-from millrace.analyses.refute.study import BATCH, Fit, Study
+from millrace.analyses.refute.study import Fit, Study
 from millrace.run.errors import WrongQuestion
 
 Arrays = Mapping[str, Any]
@@ -202,7 +202,7 @@ def balance(_: Any, study: Arrays, target: str, trim: float) -> Arrays:
         try:
             found = propensity.fit(asked).scores
         except propensity.Separation:  # no overlap is a finding, not a lack of one
-            found = ridge_scores(asked)
+            found = propensity.ridge_scores(asked)
         scores = numpy.clip(found, trim, 1 - trim)
         treated, others = {
             "ate": (1 / scores, 1 / (1 - scores)),
@@ -221,36 +221,6 @@ def balance(_: Any, study: Arrays, target: str, trim: float) -> Arrays:
     if asked.weights is not None:
         weights = weights * asked.weights
     return {"scores": found, "weights": weights}
-
-
-def ridge_scores(study: Study) -> Any:
-    """Propensity scores, (n,), where the likelihood has no maximum: logistic regression on standardised confounders with a
-    penalty of one row (le Cessie and van Houwelingen 1992), by Newton's method."""
-    n, p = study.confounders.shape
-    w = numpy.ones(n) if study.weights is None else numpy.asarray(study.weights)
-    middle, sd = numpy.asarray(study.confounders).mean(axis=0), numpy.asarray(study.confounders).std(axis=0)
-    sd = numpy.where(sd > 0, sd, 1.0)
-    theta, penalty = numpy.zeros(p + 1), numpy.r_[0.0, numpy.ones(p)]
-
-    def parts() -> Any:
-        for begin in range(0, n, 8192):
-            at = slice(begin, begin + 8192)
-            rows = numpy.ones((len(study.treatment[at]), p + 1))
-            rows[:, 1:] = (study.confounders[at] - middle) / sd
-            yield at, rows
-
-    for _ in range(50):
-        gradient, hessian = -penalty * theta, numpy.diag(penalty + 1e-9)
-        for at, rows in parts():
-            score = 1 / (1 + numpy.exp(-numpy.clip(rows @ theta, -35, 35)))
-            gradient += (w[at] * (study.treatment[at] - score)) @ rows
-            hessian += (rows * (w[at] * score * (1 - score))[:, None]).T @ rows
-        step = numpy.linalg.solve(hessian, gradient)
-        step *= min(1.0, 5.0 / max(1e-12, float(numpy.abs(step).max())))
-        theta += step
-        if numpy.abs(step).max() < 1e-8:
-            break
-    return numpy.concatenate([1 / (1 + numpy.exp(-numpy.clip(rows @ theta, -35, 35))) for _, rows in parts()])
 
 
 def gram(_: Any, study: Arrays) -> Any:
@@ -285,6 +255,3 @@ def specification(columns: tuple[int, ...], study: Arrays, squared: bool = False
         asked.treatment, asked.outcome, chosen, weights=asked.weights, clusters=asked.clusters
     )
     return float(effect), float(error)
-
-
-__all__ = ["BATCH", "balance", "block", "fit", "gram", "kernel", "own_estimate", "prepare", "simulate", "simulate_one"]

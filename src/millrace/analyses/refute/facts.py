@@ -11,7 +11,7 @@ from typing import Any
 
 from millrace.analyses.refute.plan import Facts
 from millrace.analyses.refute.question import Asked, read
-from millrace.analyses.refute.spec import Spec
+from millrace.analyses.refute.spec import SIMULATED, Spec
 
 SIMULATION_S = {
     "ols": {"bootstrap": (3e-10, 4e-9), "subset": (2e-10, 7e-9), "placebo": (5e-11, 4e-9), "random": (4e-11, 1e-8)},
@@ -52,18 +52,13 @@ def facts(spec: Spec) -> Facts:
 
 
 def facts_of(spec: Spec, asked: Asked) -> Facts:
-    from millrace.analyses.refute.analysis import SIMULATED, tests_of
-
-    wanted = tests_of(spec)
+    wanted = spec.wanted
     tests = [t for t in wanted if t in SIMULATED and not (t == "bootstrap" and spec.estimator == "matching")]
     study = asked.cases[0].study
     n = max(case.study.rows for case in asked.cases)
     p = max(len(case.names) for case in asked.cases)
-    own = not isinstance(spec.estimator, str) or ":" in spec.estimator
-    alone = own or (spec.estimator == "dml" and spec.options.get("fast") is None)
-    shape = _Shape(
-        spec, n, p, 0 if study.clusters is None else int(study.clusters.max()) + 1, study.binary, study.weights is not None
-    )  # fmt: skip
+    own, alone = spec.own, spec.one_by_one
+    shape = _Shape(spec, n, p, study.groups, study.binary, study.weights is not None)
     work, shared = (shape.own_bytes, 0) if own else shape.bytes_of(str(spec.estimator))
     if "estimators" in wanted and not alone:
         others = [shape.bytes_of(e) for e in ("ols", "aipw") if e == "ols" or study.binary]

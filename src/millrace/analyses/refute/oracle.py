@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy
 
-from millrace.analyses.refute.analysis import SIMULATED
 from millrace.analyses.refute.batches import kernel, options_of
 from millrace.analyses.refute.kernels import resample
+from millrace.analyses.refute.spec import SIMULATED
 from millrace.analyses.refute.study import Study
 
 

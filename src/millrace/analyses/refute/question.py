@@ -205,24 +205,20 @@ def _case(
     )
     weights = _weights(columns.numbers(spec.weights)[at], spec.weights) if spec.weights else None
     clusters = _codes(columns.numbers(spec.clusters)[at]) if spec.clusters else None
-    if clusters is not None and int(clusters.max()) + 1 < FEW_CLUSTERS:
-        note(
-            f"{int(clusters.max()) + 1} clusters are few: cluster-robust errors are too small below about {FEW_CLUSTERS}. "
-            "Read p-values and intervals with that in mind."
-        )
     strata = _codes(columns.numbers(spec.strata)[at]) if spec.strata else None
     binary = bool(numpy.isin(t, (0.0, 1.0)).all())
     study = Study(t, y, matrix, weights, clusters, strata, binary)
+    if 0 < study.groups < FEW_CLUSTERS:
+        note(
+            f"{study.groups} clusters are few: cluster-robust errors are too small below about {FEW_CLUSTERS}. "
+            "Read p-values and intervals with that in mind."
+        )
     _check(study, spec.treatment, outcome, names)
     _check_estimator(spec, study)
     controls = _controls(spec, columns, study, at, note)
     block = None if spec.blocks is None else columns.shown(spec.blocks, at)
     kind = "order" if spec.blocks is not None and columns.labels(spec.blocks) is None else "groups"
-    table = (
-        _table(spec, columns, causes, outcome, at, t)
-        if not isinstance(spec.estimator, str) or ":" in spec.estimator
-        else {}
-    )
+    table = _table(spec, columns, causes, outcome, at, t) if spec.own else {}
     return Case(label, outcome, spec.treatment, study, names, groups, controls, block, kind), table
 
 
@@ -259,7 +255,7 @@ def _check(study: Study, treatment: str, outcome: str, names: Sequence[str]) -> 
 def _check_estimator(spec: Spec, study: Study) -> None:
     """What an estimator cannot do, before the work."""
     name = spec.estimator
-    if not isinstance(name, str) or ":" in name:
+    if spec.own:
         return
     for option in spec.options:
         if option not in OPTIONS[name]:

@@ -9,6 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 ESTIMATORS = ("ols", "ols_interacted", "ipw", "aipw", "dml", "matching")
 DEFAULT_TESTS = ("placebo", "random_common_cause", "subset", "bootstrap", "blocks", "overlap", "sensitivity")
+SIMULATED = {"placebo": "placebo", "random_common_cause": "random_cause", "subset": "subset", "bootstrap": "bootstrap"}
+"""Tests that are made of simulations, and what `kernels.resample` calls them."""
 TESTS = (*DEFAULT_TESTS, "negative_control", "estimators", "specification")
 
 
@@ -95,6 +97,24 @@ class Spec(BaseModel):
     def share(self) -> float:
         """Of the rows in a subset. Subsets of .8 overstate the spread of matching by half, those of .2 do not."""
         return self.fraction or (0.2 if self.estimator == "matching" else 0.8)
+
+    @property
+    def own(self) -> bool:
+        """The estimator is the user's."""
+        return not isinstance(self.estimator, str) or ":" in self.estimator
+
+    @property
+    def one_by_one(self) -> bool:
+        """A simulation is a task of its own: its estimator fits anew what others share."""
+        return self.own or (self.estimator == "dml" and self.options.get("fast") is None)
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The tests asked for; by default all that need nothing more, and the negative controls where one is named."""
+        if self.tests is not None:
+            return self.tests
+        wanted = tuple(t for t in DEFAULT_TESTS if not (t == "bootstrap" and self.estimator == "matching"))
+        return (*wanted, "negative_control") if self.negative_outcomes or self.negative_treatments else wanted
 
     @field_validator("tests")
     @classmethod

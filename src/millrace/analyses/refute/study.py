@@ -21,6 +21,10 @@ BATCH = 50
 1,000 were asked for, and what the store has of a smaller run is found by a larger one. Also the length of a round."""
 
 
+WILD_CLUSTERS = 4
+"""So many clusters a wild bootstrap needs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Study:
     """Complete cases, n rows and p confounders.
@@ -41,6 +45,11 @@ class Study:
     @property
     def rows(self) -> int:
         return len(self.treatment)
+
+    @property
+    def groups(self) -> int:
+        """How many clusters there are; 0 without."""
+        return 0 if self.clusters is None else int(self.clusters.max()) + 1
 
     def arrays(self) -> dict[str, Any]:
         """As `run.share` takes it."""

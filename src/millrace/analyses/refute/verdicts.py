@@ -279,6 +279,22 @@ def corrected(results: Sequence[TestResult], thresholds: Thresholds) -> list[Tes
     return found
 
 
+def corrected_over(estimates: Sequence[Sequence[TestResult]], thresholds: Thresholds) -> list[list[TestResult]]:
+    """The results of several estimates in one question, each test `corrected` over all that have it."""
+    judged = [list(results) for results in estimates]
+    if len(judged) == 1:
+        return judged
+    for name in [r.name for r in judged[0]]:
+        at = [next((k for k, r in enumerate(results) if r.name == name), None) for results in judged]
+        if None in at:
+            continue
+        places = [(results, k) for results, k in zip(judged, at, strict=True) if k is not None]
+        new = corrected([results[k] for results, k in places], thresholds)
+        for (results, k), result in zip(places, new, strict=True):
+            results[k] = result
+    return judged
+
+
 def by_p(name: str, p: float, thresholds: Thresholds) -> Status | None:
     """The verdict of the tests whose rule is about p alone; None for the others."""
     if name == "blocks":

@@ -8,18 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from millrace.run.units import format_figure
+
 
 def figure(value: float | None) -> str:
-    """Three digits, thousands apart, no exponent where people read none: "0.0421", "52,300", "1.2e-07", "unknown"."""
+    """Three digits, see `units.format_figure`; "unknown", "infinite"."""
     if value is None or math.isnan(value):
         return "unknown"
-    if value == 0 or math.isinf(value):
-        return "0" if value == 0 else ("infinite" if value > 0 else "-infinite")
-    if 1e-4 <= abs(value) < 1e15:
-        digits = max(0, 2 - math.floor(math.log10(abs(value))))
-        text = f"{round(value, digits):,.{digits}f}"
-        return text.rstrip("0").rstrip(".") if "." in text else text
-    return f"{value:.2e}"
+    if math.isinf(value):
+        return "infinite" if value > 0 else "-infinite"
+    return format_figure(value)
 
 
 def measured(value: float, error: float) -> str:

@@ -377,7 +377,7 @@ def _placebo(pieces: Pieces, first: int, seed: int, target: Target, trim: float,
     narrow = changes.astype(dtype)
     bounds, arms = scores_.clip_bounds(trim, target, dtype)
     rooms, sums = (pieces.scratch(), pieces.scratch()), numpy.zeros((BATCH, 5))
-    clusters = None if study.clusters is None else numpy.zeros((2, BATCH, int(study.clusters.max()) + 1))
+    clusters = None if study.clusters is None else numpy.zeros((2, BATCH, study.groups))
     members = numpy.array({"ate": (1, 1), "att": (1, 0), "atc": (0, 1)}[target], dtype)
 
     def visit(k: int, z: Array, odds: Array, work: Array) -> None:

@@ -270,7 +270,7 @@ def _placebo_errors(
     """A last pass: the influence of a row needs the arms' means and the effect's derivative by the score."""
     study, dtype = pieces.study, pieces.dtype
     start, curvature = scores_.placebo_start(study)
-    groups = study.rows if study.clusters is None else int(study.clusters.max()) + 1
+    groups = study.groups or study.rows
     squares, by_cluster = numpy.zeros(BATCH), numpy.zeros((BATCH, 0 if study.clusters is None else groups))
     decay_room, work_room = pieces.scratch(), pieces.scratch()
     shift_, inward, middles_, shares_ = (v.astype(dtype) for v in (shift, slope / curvature, middles, shares))

@@ -53,7 +53,7 @@ def fit(study: Study, target: Target = "ate", *, interacted: bool = False, error
     slopes = coefficients[kept : kept + crossed]
     members = _members(study, target) if crossed else 1.0
     plain = hc1 = hc3 = leverage = 0.0
-    by_cluster = None if study.clusters is None else numpy.zeros(int(study.clusters.max()) + 1)
+    by_cluster = None if study.clusters is None else numpy.zeros(study.groups)
     for begin, end in stretches(n, k + 1):
         rows, whole = basis_rows(study, whitened, whitener, begin, end)
         residual = whole[:, -1] - whole[:, :-1] @ coefficients

@@ -19,7 +19,7 @@ from typing import Any
 import numpy
 
 from millrace.analyses.refute.kernels.whiten import basis_rows, stretches, whiten
-from millrace.analyses.refute.study import Study
+from millrace.analyses.refute.study import WILD_CLUSTERS, Study
 from millrace.run.errors import WrongQuestion
 
 Array = numpy.ndarray[Any, Any]
@@ -28,7 +28,6 @@ WEBB = numpy.sqrt(numpy.array([1.5, 1.0, 0.5]))
 FEW = 12
 """Up to here signs alone would give few different samples, so Webb's six values are drawn (Queen's Economics Department working
 paper 1315, 2013), unless all signs can be tried."""
-LEAST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +62,16 @@ class Clusters:
 
 def wild(study: Study, *, simulations: int = 999, seed: int = 0, level: float = 0.95) -> Wild:
     """Of the treatment's coefficient in outcome ~ 1 + treatment + confounders. Raises WrongQuestion without clusters, or with
-    fewer than LEAST of them; see also `whiten.whiten`."""
+    fewer than WILD_CLUSTERS of them; see also `whiten.whiten`."""
     if study.clusters is None:
         raise WrongQuestion(
             "The wild cluster bootstrap needs clusters: name the column of groups that belong together."
         )
-    number = int(study.clusters.max()) + 1
-    if number < LEAST:
-        raise WrongQuestion(f"{number} clusters are too few for any error by cluster: at least {LEAST} are needed.")
+    number = study.groups
+    if number < WILD_CLUSTERS:
+        raise WrongQuestion(
+            f"{number} clusters are too few for any error by cluster: at least {WILD_CLUSTERS} are needed."
+        )
     its = gather(study)
     draws, how = drawn(number, simulations, seed)
     effect = float(its.ty.sum() / its.square)
@@ -87,7 +88,7 @@ def gather(study: Study) -> Clusters:
     whitened = whiten(study)
     whitener, coefficients = whitened.whitener(), whitened.coefficients()
     n, k = study.rows, whitened.regressors + 1
-    groups = int(study.clusters.max()) + 1
+    groups = study.groups
     own = whitened.triangle[-2, -2]
     y_on_rest, sums = coefficients.copy(), numpy.zeros((groups, 2 + 3 * k))
     # What the confounders alone leave of the outcome is the residual plus the effect times what they leave of the treatment.

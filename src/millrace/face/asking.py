@@ -1,0 +1,53 @@
+"""What every function of the Python face does: ask the question, say in one paragraph what is wrong with it, show progress."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from millrace import compose
+from millrace.run.errors import MillraceError, WrongQuestion
+from millrace.run.run import Progress
+from millrace.run.run import Run as OpenRun
+
+Shown = bool | Callable[[Progress], None] | None
+
+
+def ask(analysis: str, question: dict[str, Any], machine: compose.Machine, run: OpenRun | None) -> Any:
+    """Carry out; what the spec refuses is said in one paragraph, with the names of the arguments."""
+    from pydantic import ValidationError
+
+    try:
+        return compose.carry_out(analysis, question, machine, run)
+    except ValidationError as e:
+        said = []
+        for one in e.errors():
+            own = one.get("ctx", {}).get("error")
+            if isinstance(own, MillraceError):
+                raise own from None
+            name = "X" if one["loc"] == ("data",) else ".".join(map(str, one["loc"]))
+            said.append(f"{name}={one['input']!r}: {own or one['msg']}")
+        raise WrongQuestion(f"{analysis} cannot be asked so. {'; '.join(said)}.") from None
+
+
+def shown(progress: Shown) -> Callable[[Progress], None] | None:
+    """A function that shows progress: the one given, lines on stderr for True, nothing otherwise."""
+    if progress is True:
+        return _lines()
+    return progress if callable(progress) else None
+
+
+def _lines(every_s: float = 2.0) -> Callable[[Progress], None]:
+    """Progress as plain lines on stderr, at most one in `every_s`."""
+    told = [0.0]
+
+    def show(progress: Progress) -> None:
+        now = time.monotonic()
+        if now - told[0] >= every_s:
+            told[0] = now
+            of = f" of {progress.total:,}" if progress.total else ""
+            print(f"{progress.stage}: {progress.finished:,}{of} ({progress.elapsed_s:.0f} s)", file=sys.stderr)
+
+    return show

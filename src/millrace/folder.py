@@ -1,0 +1,140 @@
+"""What a run leaves in its folder: the ledger, result.json, tables, pictures, report.html. Written here, read again here.
+
+Does not run anything; see `compose`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from millrace.run.errors import WrongQuestion
+from millrace.run.ledger import History, replay
+
+if TYPE_CHECKING:
+    from millrace.diagnose.accounting import Accounting
+
+RESULT_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Where a run's time went, and what it left where."""
+
+    run_id: str
+    folder: Path
+    plan: Mapping[str, Any]
+    accounting: Accounting
+    home: Any = dataclasses.field(default=None, repr=False)
+
+    def lines(self) -> list[str]:
+        return self.accounting.lines()
+
+    def as_dict(self) -> dict[str, Any]:
+        return self.accounting.as_dict()
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+
+class Home:
+    """A folder that goes when the last who holds it goes (a run's ledger, until nobody has its report any more)."""
+
+    def __init__(self, parent: Path) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+def fresh(folder: Path) -> Path:
+    """The folder, empty of an earlier run's ledger: one ledger is one run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ledger.jsonl").unlink(missing_ok=True)
+    return folder
+
+
+def history(folder: str | os.PathLike[str]) -> History:
+    """The replayed ledger of a run's folder."""
+    return replay(Path(folder) / "ledger.jsonl")
+
+
+def report_of(folder: Path, home: Any = None) -> Report:
+    """Account for the run whose ledger lies in `folder` (`home` keeps a temporary one alive)."""
+    from millrace.diagnose.accounting import account
+
+    past = history(folder)
+    plans = past.of("plan")
+    return Report(past.header["run_id"], folder, plans[-1] if plans else {}, account(past), home)
+
+
+def save(answer: Any, folder: str | os.PathLike[str]) -> Path:
+    """Write the answer: result.json, its tables as Parquet, its pictures, the ledger and one report.html."""
+    from millrace.diagnose.charts import save_chart
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    report: Report = answer.report
+    if report.folder != folder:
+        shutil.copyfile(report.folder / "ledger.jsonl", folder / "ledger.jsonl")
+    tables = answer.write_tables(folder)
+    pictures = []
+    for name, chart in answer.charts().items():
+        pictures += save_chart(chart, folder / name)
+        (folder / f"{name}.vl.json").write_text(json.dumps(chart, default=_plain))
+    past = history(folder)
+    said = {
+        "schema": RESULT_SCHEMA,
+        "analysis": past.header["analysis"],
+        "run_id": report.run_id,
+        "digest": answer.digest,
+        "findings": answer.findings(),
+        "answer": answer.as_dict(),
+        "notes": list(answer.notes),
+        "spec": past.header["spec"],
+        "seed": past.header["seed"],
+        "plan": {k: v for k, v in report.plan.items() if k != "record"},
+        "versions": past.header["versions"],
+        "report": report.as_dict(),
+        "charts": list(answer.charts()),
+        "files": sorted(p.name for p in [*tables, *pictures]),
+    }
+    text = json.dumps(said, indent=2, ensure_ascii=False, default=_plain)
+    (folder / "result.json").write_text(text + "\n")
+    write_report(folder)
+    return folder
+
+
+def write_report(folder: str | os.PathLike[str]) -> Path:
+    """(Re)write report.html from what lies in a run's folder: its result, its pictures' specs, its ledger."""
+    from millrace.diagnose.report import Section, run_sections
+    from millrace.diagnose.report import write_report as write_page
+    from millrace.settings import load
+
+    folder = Path(folder)
+    past = history(folder)
+    sections = []
+    if (folder / "result.json").exists():
+        result = json.loads((folder / "result.json").read_text())
+        sections.append(Section("What was found", text="\n".join(result["findings"] + result["notes"])))
+        for name in result["charts"]:
+            chart = json.loads((folder / f"{name}.vl.json").read_text())
+            sections.append(Section(name.replace("_", " ").capitalize(), chart=chart))
+    title = f"{past.header['analysis']}: {past.header['run_id']}"
+    cache = load({}).store.parent / "scripts"
+    return write_page(folder / "report.html", title, [*sections, *run_sections(past)], cache)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy scalars and paths in JSON."""
+    if hasattr(value, "item"):
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise WrongQuestion(f"{type(value).__qualname__} has no place in result.json.")
