@@ -84,7 +84,12 @@ class Accounts:
         """The driver, from now on: `driver` (busy), or what it waits for (`starved`, `tail`, `engine`)."""
         if self._states[-1] == state:
             return
-        if state != "driver" and self._states[-1] == "driver" and now_ns - self._at_ns[-1] < NOTE_NS and len(self._at_ns) > 1:
+        if (
+            state != "driver"
+            and self._states[-1] == "driver"
+            and now_ns - self._at_ns[-1] < NOTE_NS
+            and len(self._at_ns) > 1
+        ):
             self._at_ns.pop()  # too short to tell
             self._states.pop()
             if self._states[-1] == state:

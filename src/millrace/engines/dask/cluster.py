@@ -36,6 +36,8 @@ class Cluster:
         self.offsets_ns: dict[str, int] = {}
         """Worker address -> its monotonic clock minus the driver's; 0 on the driver's own machine."""
         self.machines: dict[str, str] = {}
+        self.memory_bytes: dict[str, int] = {}
+        """Machine -> what tasks may hold there; told to its workers as the ceiling of one that runs alone."""
         self._local = local
         self._mine: dict[str, Any] | None = None
         self.environment: dict[str, str] = {}
@@ -51,9 +53,25 @@ class Cluster:
             local, self._local = self._local, None
             local.close()
 
+    def verify(self) -> None:
+        """Compare all workers of now with the driver; `WrongQuestion` lists what differs."""
+        self.client.sync(self._verify)
+
+    def ask(self, what: Any, *args: Any) -> dict[str, Any]:
+        """Call a function on every worker; answers by address."""
+        found: dict[str, Any] = self.client.run(what, *args)
+        return found
+
+    def threads(self) -> int:
+        return sum(int(n) for n in self.client.nthreads().values())
+
+    async def _verify(self) -> None:
+        await self.check(list((await self.client.scheduler.identity(n_workers=-1))["workers"]))
+
     # -- looking at workers, in the client's loop ---------------------------------------------------------------
     async def check(self, addresses: list[str]) -> None:
         """Compare workers with the driver; `WrongQuestion` lists what differs."""
+        addresses = [a for a in addresses if a not in self.machines]
         if not addresses:
             return
         ask = by_value(checks.describe)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from millrace.engines.dask import host
@@ -37,7 +36,11 @@ class Courier:
     """`check` looks at workers (addresses) before they get work, and raises when one differs."""
 
     def __init__(
-        self, client: Client, engine: str, terms: Callable[[], bytes], check: Callable[[list[str]], Coroutine[Any, Any, None]]
+        self,
+        client: Client,
+        engine: str,
+        terms: Callable[[], bytes],
+        check: Callable[[list[str]], Coroutine[Any, Any, None]],
     ) -> None:
         self.client, self.engine, self._terms, self._check = client, engine, terms, check
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -119,8 +122,11 @@ class Courier:
 
     async def _receive(self, held: Any) -> tuple[Reply, dict[str, Any]]:
         """The small part, and each kept value as a future of its own: those stay, and are computed again when lost."""
-        reply, keys = await self.client.submit(receipt, held, key=f"{held.key}-receipt", pure=False)
-        kept = {key: self.client.submit(pick, held, key, key=f"{held.key}-{key}", pure=False) for key in keys}
+        reply, sizes = await self.client.submit(receipt, held, key=f"{held.key}-receipt", pure=False)
+        kept = {
+            key: (self.client.submit(pick, held, key, key=f"{held.key}-{key}", pure=False), size)
+            for key, size in sizes.items()
+        }
         return reply, kept
 
     async def _end_of(self, futures: list[Any]) -> None:

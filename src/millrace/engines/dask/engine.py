@@ -13,7 +13,9 @@ import struct
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,7 @@ from millrace.engines.processes import losses, results
 from millrace.engines.processes.client import module_path
 from millrace.engines.processes.flow import UNDELIVERED, Flow
 from millrace.engines.processes.packing import Entry, Message, Packer, Past
-from millrace.run.errors import EngineLost, MillraceError, SourceStalled, WrongQuestion
+from millrace.run.errors import EngineLost, MillraceError, MissingExtra, SourceStalled, WrongQuestion
 from millrace.run.task import Failure, Measures, Outcome, Ref, Span
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ class DaskEngine:
         window: int = 2,
         max_tasks: int = 1024,
         owns: bool = False,
+        report: Path | None = None,
     ) -> None:
         self.cluster, self.window, self._owns, self._arena = cluster, window, owns, arena
         self._opener = None if opener is None else cloudpickle.dumps(opener, 5)
@@ -99,12 +102,14 @@ class DaskEngine:
         self._pid = os.getpid()
         self._pids: dict[int, int] = {}
         self._closed = self._woken = False
+        self._report, self._reporting = report, ExitStack()
         self._slots: dict[tuple[str, int], int] = {}
         self._owner: list[str] = []
         self._courier = Courier(cluster.client, cluster.name, self._terms, cluster.check)
         try:
             for address, seats in self._courier.enlist():
                 self._seat(address, seats, set())
+            self._start_report()
         except BaseException:
             self.close()
             raise
@@ -158,6 +163,7 @@ class DaskEngine:
         self._closed = True
         try:
             if self.cluster.client.status == "running":
+                self._reporting.close()
                 self._courier.leave()
         finally:
             if self._owns:
@@ -175,8 +181,22 @@ class DaskEngine:
             machine=machine(),
             prefix=sys.prefix,
             modules=modules,
+            memory_bytes=tuple(self.cluster.memory_bytes.items()),
         )
         return cloudpickle.dumps(terms, 5)  # type: ignore[no-any-return]
+
+    def _start_report(self) -> None:
+        """Dask's own report of all that happens until `close`, as one HTML file."""
+        if self._report is None:
+            return
+        from distributed import performance_report
+
+        try:
+            import bokeh  # noqa: F401 - Dask draws with it
+        except ModuleNotFoundError as e:
+            raise MissingExtra("bokeh", "dask", "Dask's performance report (--dask-report)") from e
+        self._reporting.enter_context(self.cluster.client.as_current())
+        self._reporting.enter_context(performance_report(filename=str(self._report)))
 
     def _check(self) -> None:
         if self._closed:
@@ -274,13 +294,15 @@ class DaskEngine:
     def _is_idle(self) -> bool:
         return len(self._flights) < self.slots
 
+    def _is_uneven(self) -> bool:
+        """Slots have nothing, and messages go on that may hold what these could do."""
+        return self._is_idle() and any(not f.asked for f in self._flights.values())
+
     def _steal(self) -> None:
-        """Slots have nothing, and tasks wait in messages: those are asked to hand back what they have not come to."""
+        """Ask messages that take long to hand back what they have not come to."""
         now_ns = monotonic_ns()
         for number, flight in self._flights.items():
-            message = flight.message
-            waiting = len(message.entries) - message.taken
-            if not flight.asked and waiting > 1 and now_ns - flight.sent_ns > LONG_NS:
+            if not flight.asked and now_ns - flight.sent_ns > LONG_NS:
                 flight.asked = True
                 self._courier.hand_back(number)
 
@@ -289,7 +311,7 @@ class DaskEngine:
         idle = self._is_idle() and self._alone is None
         why = "engine" if not idle else "tail" if flow.exhausted else "starved"
         self._accounts.does(why, monotonic_ns())  # type: ignore[arg-type]
-        uneven = idle and any(not f.asked and len(f.message.entries) - f.message.taken > 1 for f in self._flights.values())
+        uneven = idle and self._is_uneven()
         if uneven:
             self._steal()
         self._happened(flow, LOOK_S if uneven else None)
@@ -396,18 +418,17 @@ class DaskEngine:
         """What a message that goes on has done; the rest of it goes elsewhere. Tasks are pure: one may run twice when its
         worker comes to it in this very moment, and is delivered once."""
         message = flight.message
-        if not told:  # Dask has not begun it, or it has just ended
-            flight.asked = False
-            flight.sent_ns = monotonic_ns()
+        if not told:  # it waits behind another: Dask forgets it
+            del self._flights[message.number]
+            self._courier.forget([message.number])
+            self._over(flow, message)
             return
         progress = told[0]
         slot = self._slots.get((progress.address, progress.seat))
-        offset_ns = self.cluster.offsets_ns.get(progress.address, 0)
-        if slot is not None:
-            self._frames(flow, flight, slot, progress.frames, offset_ns)
+        if slot is None or not progress.running:  # its reply is on the way, or will be at once
+            return
+        self._frames(flow, flight, slot, progress.frames, self.cluster.offsets_ns.get(progress.address, 0))
         waiting = [e for e in message.left() if e.seq != progress.running]
-        if not progress.running:
-            return  # between two tasks: its reply is on the way
         for entry in waiting:
             entry.home = None
         flow.put_back(waiting)

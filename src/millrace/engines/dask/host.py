@@ -79,6 +79,7 @@ class Host:
         self.seats: list[Seat] = []
         self.at_work: dict[int, Seat] = {}
         self.dropped: deque[int] = deque(maxlen=DROPS)
+        self.over: deque[int] = deque(maxlen=DROPS)
         self.ended = False
         folder = Path(worker.local_directory).parent
         self.scratch = Scratch(folder, terms.engine)
@@ -86,6 +87,7 @@ class Host:
         self._arena: Store | None = None
         self.same_place = terms.machine == machine() and terms.prefix == sys.prefix
         self.modules = [self.scratch.unpack(name, data) for name, data in terms.modules]
+        self.most_bytes = dict(terms.memory_bytes).get(machine(), 0)
         self._opener = opener_at(self.arena_path, terms.opener)
         for _ in range(worker.state.nthreads):
             seat = Seat(len(self.seats), terms)
@@ -110,6 +112,7 @@ class Host:
         finally:
             with self.lock:
                 del self.at_work[number]
+                self.over.append(number)
                 self.free.append(seat)
         frames, pid = tuple(seat.frames), seat.pool.workers[0].pid
         reply = Reply(
@@ -167,6 +170,8 @@ class Host:
     def _frame(self, seat: Seat, frame: bytes) -> bytes:
         """The driver's frame with what this process does not know yet, and this host's place."""
         _, news, number, *limits = TASKS.unpack_from(frame)
+        if self.most_bytes and limits[2]:
+            limits[2] = min(limits[2], self.most_bytes)
         body = memoryview(frame)[TASKS.size :]
         codes, place = pickle.loads(body[:news])
         new = [(n, code) for n, code in codes if n not in seat.known]
@@ -215,11 +220,12 @@ class Host:
                     seat.pool.wake()
 
     def hand_back(self, number: int) -> Progress | None:
-        """Let go of what the message has not come to; None when it is not at work here."""
+        """Let go of what the message has not come to; None when it has not come here."""
         with self.lock:
             seat = self.at_work.get(number)
             if seat is None:
-                return None
+                over = number in self.over
+                return Progress(number, self.worker.address, 0, (), 0, 0) if over else None
             seat.pool.pages.drop(number)
             seq, since_ns = seat.running
             return Progress(number, self.worker.address, seat.index, tuple(seat.frames), seq, since_ns)

@@ -35,6 +35,8 @@ class Terms:
     machine: str
     prefix: str
     modules: tuple[tuple[str, bytes], ...] = ()
+    memory_bytes: tuple[tuple[str, int], ...] = ()
+    """By machine: no task's ceiling is above what its machine has, whatever the whole cluster has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +113,9 @@ class Kept:
             self._load, self.value = arena.attach, None
 
 
-def receipt(held: Held) -> tuple[Reply, list[str]]:
-    """The small part, for the driver, and what stays."""
-    return held.reply, list(held.kept)
+def receipt(held: Held) -> tuple[Reply, dict[str, int]]:
+    """The small part, for the driver, and the sizes of what stays."""
+    return held.reply, {key: kept.size_bytes for key, kept in held.kept.items()}
 
 
 def pick(held: Held, key: str) -> Kept:
