@@ -116,22 +116,24 @@ from millrace.testing import toys
 
 engine = DaskEngine(connect(sys.argv[1]), owns=True)
 tasks = (Task(toys.nap, (0.0 if i < 2 else 600.0, i), str(i)) for i in range(20))
-for _, outcome in zip(range(2), engine.stream(tasks)):
-    print(engine.cluster.name, flush=True)
-import time
-time.sleep(600)
+outcomes = engine.stream(tasks)
+for _ in range(2):
+    next(outcomes)
+print(engine.cluster.name, flush=True)
+sys.stdin.read()
 """
 
 
 def test_a_driver_that_is_killed_leaves_no_task_no_process_and_no_file() -> None:
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER, local_dask.address()],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
         stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert driver.stdout is not None
-    with driver.stdout:
+    with driver:
         name = driver.stdout.readline().strip()
         assert name
         cluster = local_dask.connected()
@@ -147,6 +149,7 @@ def test_a_driver_that_is_killed_leaves_no_task_no_process_and_no_file() -> None
             poll(lambda: not any(Path(p, f"millrace-{name}").exists() for p in places))
             poll(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes))
         finally:
+            driver.kill()
             cluster.close()
 
 
