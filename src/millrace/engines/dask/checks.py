@@ -87,18 +87,25 @@ def pinned(mine: Mapping[str, Any], theirs: Mapping[str, Mapping[str, Any]]) -> 
     """
     from millrace.run.errors import WrongQuestion
 
-    kinds = {_kinds(mine), *(_kinds(said) for said in theirs.values())}
-    if len(kinds) > 1:
-        named = "; ".join(sorted(", ".join(" ".join(one) for one in kind) or "none" for kind in kinds))
+    here = _kernels(mine)
+    found = [_kernels(said) for said in theirs.values()]
+    apart = [
+        f"{api} {version}"
+        for other in found
+        if here and other and not here.keys() & other.keys()
+        for api, version in other
+    ]
+    if apart:
+        named = ", ".join(f"{api} {version}" for api, version in here)
         raise WrongQuestion(
-            f"The workers have different BLAS libraries, whose sums differ in the last bits: {named}. Install the same one "
-            "everywhere."
+            f"The workers have different BLAS libraries, whose sums differ in the last bits: {named} here, and "
+            f"{', '.join(sorted(set(apart)))} there. Install the same one everywhere."
         )
-    kernels = {one[2] for said in (mine, *theirs.values()) for one in said["blas"]}
-    if len(kernels) < 2:
+    kernels = {other[kind] for other in (here, *found) for kind in other.keys() & here.keys()}
+    if all(other[kind] == here[kind] for other in found for kind in other.keys() & here.keys()):
         return {}
     own = {one[2] for one in mine["blas"]}
-    if own <= {COMMON, "Zen"} and all(api == "openblas" for api, _ in next(iter(kinds))):
+    if own <= {COMMON, "Zen"} and all(api == "openblas" for api, _ in here):
         return {"OPENBLAS_CORETYPE": COMMON}
     raise WrongQuestion(
         f"The processors of the cluster differ, and so do the inner loops that BLAS picks for them "
@@ -112,8 +119,10 @@ COMMON = "Haswell"
 """What every x86-64 processor since 2013 can run; Zen is another name for the same loops."""
 
 
-def _kinds(said: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted({(api, version) for api, version, _ in said["blas"]}))
+def _kernels(said: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """(library, version) -> inner loops. Which are loaded depends on what was imported (SciPy brings one of its own), so
+    that only those which both sides have are compared."""
+    return {(api, version): kernels for api, version, kernels in said["blas"]}
 
 
 def warnings(theirs: Mapping[str, Mapping[str, Any]]) -> list[str]:
