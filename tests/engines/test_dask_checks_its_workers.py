@@ -15,7 +15,7 @@ import pytest
 from millrace import clusters
 from millrace.compose import open_store
 from millrace.engines.dask import DaskEngine, checks, connect
-from millrace.engines.dask.engine import shifted
+from millrace.engines.dask.flights import shifted
 from millrace.engines.processes.frames import RESULTS, parse_results
 from millrace.run.errors import EngineLost, WrongQuestion
 from millrace.run.task import Task

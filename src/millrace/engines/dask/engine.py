@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import os
 import queue
-import struct
-import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -24,13 +22,14 @@ import cloudpickle
 from millrace.engines.attempt import failure_of
 from millrace.engines.dask.accounts import Accounts
 from millrace.engines.dask.courier import Courier, Event
+from millrace.engines.dask.flights import Flight, Seat, report_to, shifted, terms_for
 from millrace.engines.dask.host import machine
-from millrace.engines.dask.words import SCHEME, Death, Progress, Reply, Terms
+from millrace.engines.dask.words import SCHEME, Death, Progress, Reply
 from millrace.engines.processes import losses, results
 from millrace.engines.processes.client import module_path
 from millrace.engines.processes.flow import UNDELIVERED, Flow
 from millrace.engines.processes.packing import Entry, Message, Packer, Past
-from millrace.run.errors import EngineLost, MillraceError, MissingExtra, SourceStalled, WrongQuestion
+from millrace.run.errors import EngineLost, MillraceError, SourceStalled, WrongQuestion
 from millrace.run.task import Failure, Measures, Outcome, Ref, Span
 
 if TYPE_CHECKING:
@@ -43,25 +42,6 @@ BETWEEN_NS = 2_000_000
 LONG_NS = 50_000_000
 """A message with tasks that wait is asked to hand them back when others have nothing, this long after it was sent."""
 LOOK_S = 0.05
-
-
-@dataclass(slots=True, eq=False)
-class Seat:
-    """What `results.take` needs to know of a worker."""
-
-    slot: int
-    messages: deque[Message] = field(default_factory=deque)
-
-
-@dataclass(slots=True, eq=False)
-class Flight:
-    """A message at Dask. `taken`: frames of it that came early; `asked`: it was told to hand back."""
-
-    message: Message
-    sent_ns: int
-    needs: tuple[str, ...] = ()
-    taken: int = 0
-    asked: bool = False
 
 
 class DaskEngine:
@@ -172,31 +152,12 @@ class DaskEngine:
     # -- a stream's two ends -----------------------------------------------------------------------------------
     def _terms(self) -> bytes:
         preload, environment, modules, hand_back_ns = self._parts
-        terms = Terms(
-            engine=self.cluster.name,
-            preload=preload,
-            environment=tuple({**environment, **self.cluster.environment}.items()),
-            opener=self._opener,
-            hand_back_ns=hand_back_ns,
-            machine=machine(),
-            prefix=sys.prefix,
-            modules=modules,
-            memory_bytes=tuple(self.cluster.memory_bytes.items()),
-        )
-        return cloudpickle.dumps(terms, 5)  # type: ignore[no-any-return]
+        return terms_for(self.cluster, preload, environment, modules, hand_back_ns, self._opener)
 
     def _start_report(self) -> None:
         """Dask's own report of all that happens until `close`, as one HTML file."""
-        if self._report is None:
-            return
-        from distributed import performance_report
-
-        try:
-            import bokeh  # noqa: F401 - Dask draws with it
-        except ModuleNotFoundError as e:
-            raise MissingExtra("bokeh", "dask", "Dask's performance report (--dask-report)") from e
-        self._reporting.enter_context(self.cluster.client.as_current())
-        self._reporting.enter_context(performance_report(filename=str(self._report)))
+        if self._report is not None:
+            report_to(self._report, self.cluster, self._reporting)
 
     def _check(self) -> None:
         if self._closed:
@@ -396,10 +357,7 @@ class DaskEngine:
         """As with worker processes of one host: the status page tells who is to blame."""
         traces, at_ns = death.traces, death.at_ns - offset_ns
         started_ns = traces.started_ns - offset_ns if traces.started_ns else 0
-        traces = losses.Traces(
-            traces.seq, traces.phase, started_ns, traces.started_cpu_ns, traces.verdict, traces.verdict_seq,
-            traces.figure, traces.peak_bytes,
-        )  # fmt: skip
+        traces = replace(traces, started_ns=started_ns)
         judged = losses.judge(traces, [message], slot, death.pid, death.status, at_ns, death.cpu_ns)
         self._pids.pop(slot, None)
         message.over = True
@@ -478,20 +436,3 @@ class DaskEngine:
         first = self._last_number + 1
         self._last_number += count
         return first
-
-
-_BEGAN = struct.Struct("<QIIII")
-_HEAD_BYTES = struct.calcsize("<QIIIIQQQQ")
-
-
-def shifted(frame: bytes, offset_ns: int) -> bytes:
-    """A frame of results with its times by the driver's clock."""
-    if not offset_ns:
-        return frame
-    out = bytearray(frame)
-    count = _BEGAN.unpack_from(out)[2]
-    (began_ns,) = struct.unpack_from("<Q", out, _BEGAN.size)
-    struct.pack_into("<Q", out, _BEGAN.size, began_ns - offset_ns)
-    ends = struct.unpack_from(f"<{count}q", out, _HEAD_BYTES)
-    struct.pack_into(f"<{count}q", out, _HEAD_BYTES, *(end - offset_ns for end in ends))
-    return bytes(out)
