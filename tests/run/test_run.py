@@ -288,3 +288,12 @@ def test_who_watches_sees_busy_cores_and_the_memory_of_all():
         list(run.map(functools.partial(_nap, 0.1), range(12)))
     assert max(p.busy for p in seen) == 2 and {p.slots for p in seen} >= {2}
     assert max(p.private_bytes for p in seen) > 5 << 20  # two worker processes
+
+
+def test_a_task_that_is_tried_alone_leaves_the_driver_what_it_has_grown_by():
+    with opened("processes", memory="800MiB") as run:
+        grown = np.ones(40_000_000)  # 320 MB in the driver
+        run.show(force=True)
+        assert run.peak_bytes >= grown.nbytes
+        with pytest.raises(TaskFailed, match="memory"):
+            list(run.map(hungry, [550]))  # less than the budget, and more than it has left
