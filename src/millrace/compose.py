@@ -144,7 +144,8 @@ def budget_of(settings: Settings) -> Budget:
 
     allowed = host.slots(host.cores())
     cores = min(settings.cores or allowed, 4 * allowed)
-    return Budget(cores, settings.memory if settings.memory is not None else host.default_budget_bytes())
+    private_bytes = settings.memory if settings.memory is not None else host.default_budget_bytes()
+    return Budget(cores, private_bytes, isolates=settings.engine != "inline")
 
 
 def _throttled_since_now() -> Callable[[], int | None]:
