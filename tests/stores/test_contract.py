@@ -1,4 +1,4 @@
-"""The laws of a store, over the two that there are."""
+"""The laws of a store, over all that there are."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from millrace.run.ports import Store
 from millrace.stores.directory import DirectoryStore
 from millrace.stores.memory import MemoryStore
 from millrace.testing import stores as laws
+
+import servers
 
 Law = Callable[[laws.Kind], None]
 
@@ -29,10 +31,16 @@ def test_the_memory_store_keeps_the_law(law: Law) -> None:
     law(laws.Kind(make=MemoryStore))
 
 
-@pytest.mark.parametrize("law", laws.LAWS + laws.SHARED_LAWS, ids=_name)
+@pytest.mark.parametrize("law", laws.LAWS + laws.SHARED_LAWS + laws.FILE_LAWS, ids=_name)
 def test_the_directory_store_keeps_the_law(law: Law, tmp_path: Path) -> None:
     opener = "millrace.stores.directory:open_by_url"
     law(laws.Kind(make=lambda: DirectoryStore(tmp_path / "store"), opener=opener, files=_files))
+
+
+@pytest.mark.parametrize("law", laws.LAWS + laws.SHARED_LAWS, ids=_name)
+def test_the_redis_store_keeps_the_law(law: Law, redis_server: servers.Valkey, tmp_path: Path) -> None:
+    url = f"{redis_server.url}?namespace={law.__name__}"
+    law(laws.Kind(make=lambda: servers.opened(url), opener="servers:opened", lapse_s=10 * servers.LEASE_S))
 
 
 def test_both_are_stores(tmp_path: Path) -> None:
