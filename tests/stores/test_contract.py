@@ -6,13 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import servers
 
 from millrace.run.ports import Store
 from millrace.stores.directory import DirectoryStore
 from millrace.stores.memory import MemoryStore
 from millrace.testing import stores as laws
-
-import servers
 
 Law = Callable[[laws.Kind], None]
 
@@ -40,7 +39,29 @@ def test_the_directory_store_keeps_the_law(law: Law, tmp_path: Path) -> None:
 @pytest.mark.parametrize("law", laws.LAWS + laws.SHARED_LAWS, ids=_name)
 def test_the_redis_store_keeps_the_law(law: Law, redis_server: servers.Valkey, tmp_path: Path) -> None:
     url = f"{redis_server.url}?namespace={law.__name__}"
-    law(laws.Kind(make=lambda: servers.opened(url), opener="servers:opened", lapse_s=10 * servers.LEASE_S))
+    law(_elsewhere(url))
+
+
+@pytest.mark.parametrize("law", laws.LAWS + laws.SHARED_LAWS + laws.FILE_LAWS, ids=_name)
+def test_the_store_in_a_network_folder_keeps_the_law(law: Law, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    servers.caches_at(tmp_path / "caches", monkeypatch)
+    there = tmp_path / "there"
+    law(_elsewhere(f"file://{there}", files=lambda _: sorted(path for path in there.rglob("*") if path.is_file())))
+
+
+@pytest.mark.parametrize("law", laws.LAWS, ids=_name)
+def test_the_store_in_memory_of_fsspec_keeps_the_law(law: Law, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    servers.caches_at(tmp_path / "caches", monkeypatch)
+    law(_elsewhere(f"memory://{tmp_path.name}"))
+
+
+@pytest.mark.parametrize("law", laws.LAWS + laws.SHARED_LAWS, ids=_name)
+def test_the_store_in_a_bucket_keeps_the_law(law: Law, bucket: str) -> None:
+    law(_elsewhere(bucket))
+
+
+def _elsewhere(url: str, files: Callable[[Store], list[Path]] | None = None) -> laws.Kind:
+    return laws.Kind(lambda: servers.opened(url), "servers:opened", files, lapse_s=10 * servers.LEASE_S)
 
 
 def test_both_are_stores(tmp_path: Path) -> None:

@@ -126,6 +126,16 @@ class Nearby:
             self.store.put(raw.hex(), decode(tree))
         self.store.flush()
 
+    def keep_bytes(self, key: Key, data: bytes | memoryview) -> None:
+        """Keep bytes so that they can be mapped (an array is; a value of bytes would be read whole)."""
+        import numpy
+
+        self.store.put(key, numpy.frombuffer(data, dtype="u1"))
+
+    def kept_bytes(self, key: Key) -> memoryview | None:
+        stored = self.store.get(key)
+        return None if stored is None else memoryview(stored.value)
+
     def pin(self, key: Key) -> None:
         self.store.pin(key)
 

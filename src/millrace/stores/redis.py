@@ -31,7 +31,7 @@ from millrace.run.task import Key
 from millrace.run.units import parse_bytes
 from millrace.stores import redis_scripts as scripts
 from millrace.stores import segments, staging
-from millrace.stores.codecs import Encoded, decode, encode, raw_key
+from millrace.stores.codecs import Encoded, encode, raw_key
 from millrace.stores.nearby import FarNote, Nearby, folder_of, is_small, opened, unsecret
 from millrace.stores.outages import LEASE_S, PATIENCE_S, Lease, patiently
 
@@ -54,9 +54,7 @@ class RedisStore:
     longest goes. Other parts of the query are redis-py's. Thread-safe; a forked child may go on with the object.
     """
 
-    def __init__(
-        self, url: str, cache: Path, *, lease_s: float = LEASE_S, patience_s: float = PATIENCE_S
-    ) -> None:
+    def __init__(self, url: str, cache: Path, *, lease_s: float = LEASE_S, patience_s: float = PATIENCE_S) -> None:
         self.url = url
         self._lease_s, self._patience_s = lease_s, patience_s
         self._plain_url, namespace, self._limit_bytes = _parts(url)
