@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import servers
 
+from millrace.compose import open_store
 from millrace.run.ports import Store
 from millrace.stores.directory import DirectoryStore
 from millrace.stores.memory import MemoryStore
@@ -58,6 +59,13 @@ def test_the_store_in_memory_of_fsspec_keeps_the_law(law: Law, tmp_path: Path, m
 @pytest.mark.parametrize("law", laws.LAWS + laws.SHARED_LAWS, ids=_name)
 def test_the_store_in_a_bucket_keeps_the_law(law: Law, bucket: str) -> None:
     law(_elsewhere(bucket))
+
+
+@pytest.mark.parametrize("law", laws.LAWS + laws.SHARED_LAWS, ids=_name)
+def test_a_store_over_a_base_keeps_the_law(law: Law, tmp_path: Path) -> None:
+    DirectoryStore(tmp_path / "base").close()
+    url = f"layered:{tmp_path / 'base'},dir:{tmp_path / 'top'}"
+    law(laws.Kind(make=lambda: open_store(url), opener="millrace.compose:open_store"))
 
 
 def _elsewhere(url: str, files: Callable[[Store], list[Path]] | None = None) -> laws.Kind:

@@ -11,12 +11,12 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
 from millrace.run.ports import Stored
 from millrace.run.task import Key
+from millrace.run.urls import spoken
 from millrace.stores import segments, staging
 from millrace.stores.codecs import Damaged, Encoded, decode
 from millrace.stores.directory import PACKED_BYTES, DirectoryStore
@@ -69,23 +69,7 @@ def is_small(encoded: Encoded) -> bool:
 
 def folder_of(cache: Path, url: str) -> Path:
     """Where a host keeps the copies of that store: a folder by its name, the same with and without a password."""
-    return cache / hashlib.sha256(unsecret(url).encode()).hexdigest()[:16]
-
-
-def unsecret(url: str) -> str:
-    """The url as it may be said: without its password. One that cannot be taken apart is cut after its scheme."""
-    scheme, there, _ = url.partition("://")
-    if not there:
-        return url
-    try:
-        parts = urlsplit(url)
-        user, host = parts.username or "", parts.netloc.rpartition("@")[2]
-    except ValueError:
-        return f"{scheme}://..."
-    if "@" not in parts.netloc:
-        return url
-    query = f"?{parts.query}" if parts.query else ""
-    return f"{scheme}://{user + '@' if user else ''}{host}{parts.path}{query}"
+    return cache / hashlib.sha256(spoken(url).encode()).hexdigest()[:16]
 
 
 class Nearby:

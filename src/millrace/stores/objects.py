@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from millrace.run.errors import AnalysisFailed, MissingExtra, WrongQuestion
-from millrace.stores.nearby import unsecret
+from millrace.run.urls import spoken
 from millrace.stores.outages import patiently
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class Objects:
         self._fs, root = _file_system(url)
         self._root = root.rstrip("/")
         self._is_folder = "file" in _protocols(self._fs)
-        self._may_pass = (OSError, *_of_libraries())
+        self._may_pass: tuple[type[Exception], ...] = (OSError, *_of_libraries())
 
     def read(self, name: str) -> bytes | None:
         """The object's bytes; None when there is none."""
@@ -120,7 +120,7 @@ class Objects:
             self._call(lambda: self._written(self._at(name), write, new))
         except FileNotFoundError as e:
             raise WrongQuestion(
-                f"Nothing can be written to the store {unsecret(self.url)}: it is not there ({e}). Make the bucket or "
+                f"Nothing can be written to the store {spoken(self.url)}: it is not there ({e}). Make the bucket or "
                 "container first."
             ) from e
 
@@ -146,7 +146,7 @@ class Objects:
                 return work()
             except PermissionError as e:
                 raise WrongQuestion(
-                    f"The store {unsecret(self.url)} does not allow this ({e}). Look at the rights of the user, and at the "
+                    f"The store {spoken(self.url)} does not allow this ({e}). Look at the rights of the user, and at the "
                     "credentials that the environment gives."
                 ) from e
             except (FileNotFoundError, FileExistsError) as e:
@@ -154,7 +154,7 @@ class Objects:
             except OSError as e:
                 if e.errno in _FINAL:
                     raise AnalysisFailed(
-                        f"The store {unsecret(self.url)} refused ({e}). What was finished is kept; put that right, and run "
+                        f"The store {spoken(self.url)} refused ({e}). What was finished is kept; put that right, and run "
                         "the same again."
                     ) from e
                 raise
@@ -181,10 +181,10 @@ def _file_system(url: str) -> tuple[Any, str]:
 
         return url_to_fs(url, skip_instance_cache=True, **_OPTIONS.get(package, {}))  # type: ignore[no-any-return]
     except ImportError as e:
-        raise MissingExtra(package, extra, f"The store {unsecret(url)}") from e
+        raise MissingExtra(package, extra, f"The store {spoken(url)}") from e
     except ValueError as e:
         raise WrongQuestion(
-            f"{unsecret(url)!r} is no url of a store: {e}. Stores are folders, s3://, gs://, az://, file://, redis://."
+            f"{spoken(url)!r} is no url of a store: {e}. Stores are folders, s3://, gs://, az://, file://, redis://."
         ) from e
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from millrace.run.errors import AnalysisFailed
-from millrace.stores.nearby import unsecret
+from millrace.run.urls import spoken
 
 T = TypeVar("T")
 PATIENCE_S = 30.0
@@ -40,7 +40,7 @@ def patiently(url: str, patience_s: float, passing: tuple[type[Exception], ...],
                 return work()
     except passing as e:
         raise AnalysisFailed(
-            f"The store at {unsecret(url)} could not be reached for {patience_s:g} s ({type(e).__name__}: {e}). What was "
+            f"The store at {spoken(url)} could not be reached for {patience_s:g} s ({type(e).__name__}: {e}). What was "
             "finished is kept. See that its server runs and that this host reaches it, then run the same again."
         ) from e
     raise AssertionError("the attempts end with a value or an error")

@@ -87,11 +87,19 @@ class Packs:
         self._mapped: OrderedDict[int, memoryview] = OrderedDict()
         self._guard = threading.RLock()
 
-    def find(self, raw: bytes) -> memoryview | None:
-        """The tree of this key, of those that were there `renew_s` ago or later."""
+    def identify(self) -> None:
+        """Learn which store this is; the first who comes gives it a name. `WrongQuestion` when there is no such place, or
+        none where this user may do so."""
+        while not self._identity:
+            self._identity = self._objects.read(_IDENTITY) or b""
+            if not self._identity:  # missing, or emptied by somebody
+                self._objects.replace(_IDENTITY, secrets.token_hex(16).encode())
+
+    def find(self, raw: bytes, renew_s: float | None = None) -> memoryview | None:
+        """The tree of this key, of those that were there `renew_s` ago (not given: as this object was told)."""
         with self._guard:
             if raw not in self._index:
-                self.catch_up()
+                self.catch_up(self._renew_s if renew_s is None else renew_s)
             place = self._index.get(raw)
             if place is None:
                 return None
@@ -106,28 +114,29 @@ class Packs:
         """Write what is not there yet as one pack; with `again` also what is there (to move it)."""
         with self._guard:
             while True:
-                self.catch_up(now=True)
+                self.catch_up()
                 left = values if again else {raw: tree for raw, tree in values.items() if raw not in self._index}
                 if not left:
                     return
-                if not self._identity:
-                    self._objects.create(_IDENTITY, secrets.token_hex(16).encode())
-                    self._identity = self._objects.read(_IDENTITY) or b""
+                self.identify()
                 number, data = self._next, packed(left)
                 if self._objects.create(name_of(number), data):
                     self._take(number, data, again)
                     return
 
-    def catch_up(self, now: bool = False) -> None:
-        """Learn of new packs. Now and then by a list, which shows what a request by number cannot: a gap that somebody
-        made by deleting objects."""
+    def catch_up(self, renew_s: float = 0.0) -> None:
+        """Learn of new packs, unless that was done `renew_s` ago.
+
+        Now and then by a list, which shows what a request by number cannot: a gap that somebody made by deleting objects.
+        """
         with self._guard:
             asked_s = time.monotonic()
-            if not now and asked_s - self._looked_s < self._renew_s:
+            if asked_s - self._looked_s < renew_s:
                 return
             if asked_s - self._listed_s > _LOOK_AGAIN_S:
                 self._listed_s = asked_s
-                self._identity = self._objects.read(_IDENTITY) or b""
+                self._identity = b""
+                self.identify()
                 self.take_listed(self._objects.listed(FOLDER))
             while (data := self._objects.read(name_of(self._next))) is not None:
                 self._take(self._next, data)

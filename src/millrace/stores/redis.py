@@ -23,24 +23,23 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from millrace.run.errors import AnalysisFailed, MissingExtra, WrongQuestion
+from millrace.run.errors import AnalysisFailed
 from millrace.run.ports import Stored
 from millrace.run.task import Key
-from millrace.run.units import parse_bytes
+from millrace.run.urls import spoken
 from millrace.stores import redis_scripts as scripts
+from millrace.stores import redis_server as server
 from millrace.stores import segments, staging
 from millrace.stores.codecs import Encoded, encode, raw_key
-from millrace.stores.nearby import FarNote, Nearby, folder_of, is_small, opened, unsecret
-from millrace.stores.outages import LEASE_S, PATIENCE_S, Lease, patiently
+from millrace.stores.nearby import FarNote, Nearby, folder_of, is_small, opened
+from millrace.stores.outages import LEASE_S, PATIENCE_S, Lease
 
 T = TypeVar("T")
 CHUNK_BYTES = 4 << 20
 FLUSH_RECORDS, FLUSH_BYTES, FLUSH_S = 256, 1 << 20, 0.05
 _UPLOAD_S = 3_600
 """Chunks without a note go away after this long."""
-_ANSWER_S, _CONNECT_S = 20.0, 3.0
 _TOUCH_S, _TOUCH_MOST = 1.0, 512
 _MISSED_S, _MISSED_MOST = 60.0, 65_536
 _EVICT_STEP = 256
@@ -57,8 +56,8 @@ class RedisStore:
     def __init__(self, url: str, cache: Path, *, lease_s: float = LEASE_S, patience_s: float = PATIENCE_S) -> None:
         self.url = url
         self._lease_s, self._patience_s = lease_s, patience_s
-        self._plain_url, namespace, self._limit_bytes = _parts(url)
-        self._errors = _errors(url)
+        self._plain_url, namespace, self._limit_bytes = server.parts(url)
+        self._errors = server.passing(url)
         root = f"{{millrace{'-' if namespace else ''}{namespace}}}:1:"
         self._values, self._chunks, self._pins = (f"{root}{part}:".encode() for part in ("v", "c", "p"))
         self._index = [root + name for name in ("used", "about", "total")]
@@ -66,20 +65,13 @@ class RedisStore:
         self._near = Nearby(folder_of(cache, url))
         self._closed = False
         self._begin()
-        self.remarks: tuple[str, ...] = self._looked_at()
+        self.remarks: tuple[str, ...] = server.remarks(url, self._client, self._call)
 
     def _begin(self) -> None:
         """What belongs to this process alone."""
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
         self._pid = os.getpid()
         self._guard = threading.RLock()
-        once = Retry(NoBackoff(), 0)  # repeating is `patiently`'s business
-        self._client = redis.Redis.from_url(
-            self._plain_url, socket_timeout=_ANSWER_S, socket_connect_timeout=_CONNECT_S, retry=once
-        )
+        self._client = server.client(self._plain_url)
         register = self._client.register_script
         self._put, self._touch = register(scripts.PUT), register(scripts.TOUCH)
         self._pin, self._evict = register(scripts.PIN), register(scripts.EVICT)
@@ -91,21 +83,6 @@ class RedisStore:
         self._own: set[bytes] = set()
         self._token = secrets.token_hex(8)
         self._lease = Lease(self._renew, self._lease_s / 3)
-
-    def _looked_at(self) -> tuple[str, ...]:
-        import redis
-
-        try:
-            info = self._call(lambda: self._client.info("memory"))
-        except redis.exceptions.NoPermissionError:
-            return ()  # a user who may only use the store need not be told
-        policy = info.get("maxmemory_policy", "noeviction")
-        if not info.get("maxmemory") or policy == "noeviction":
-            return ()
-        return (
-            f"The server of the store {unsecret(self.url)} may take values away by itself (maxmemory-policy {policy}): "
-            "what it takes is computed again. Set noeviction, and a limit in the store's url, to keep that to millrace.",
-        )
 
     # -- reading ---------------------------------------------------------------------------------------------------
     def get(self, key: Key) -> Stored | None:
@@ -135,7 +112,7 @@ class RedisStore:
             return self._near.store.attach(key)
         stored = self.get(key)
         if stored is None:
-            raise KeyError(f"{key} is not in the store {unsecret(self.url)} (any more): run again to compute it")
+            raise KeyError(f"{key} is not in the store {spoken(self.url)} (any more): run again to compute it")
         return stored.value
 
     def _record(self, raw: bytes) -> bytes:
@@ -385,7 +362,7 @@ class RedisStore:
     def _raw(self, key: Key) -> bytes:
         """The key's bytes; what every public method begins with."""
         if self._closed:
-            raise ValueError(f"the store {unsecret(self.url)} was closed; open it again")
+            raise ValueError(f"the store {spoken(self.url)} was closed; open it again")
         if self._pid != os.getpid():
             self._begin()  # what the parent buffered and pinned is the parent's
         return raw_key(key)
@@ -394,47 +371,4 @@ class RedisStore:
         return self._chunks + f"{token}:{i}".encode()
 
     def _call(self, work: Callable[[], T]) -> T:
-        import redis.exceptions as errors
-
-        def attempt() -> T:
-            try:
-                return work()
-            except (errors.AuthenticationError, errors.AuthorizationError) as e:  # kinds of ConnectionError, there
-                raise WrongQuestion(
-                    f"The store {unsecret(self.url)} does not let this user in ({e}). Give user and password in its url."
-                ) from e
-
-        try:
-            return patiently(self.url, self._patience_s, self._errors, attempt)
-        except errors.OutOfMemoryError as e:
-            raise AnalysisFailed(
-                f"The server of the store {unsecret(self.url)} has no memory left ({e}). What was finished is kept on "
-                "this host. Free some (`millrace cache evict`), put a limit into the store's url, or give the server "
-                "more, and run again."
-            ) from e
-
-
-def _errors(url: str) -> tuple[type[Exception], ...]:
-    """What may pass: no connection, no answer in time, a server that is still loading or has just lost its role."""
-    try:
-        import redis.exceptions as errors
-    except ImportError as e:
-        raise MissingExtra("redis", "redis", f"The store {unsecret(url)}") from e
-    return (errors.ConnectionError, errors.TimeoutError, errors.ReadOnlyError, errors.TryAgainError)
-
-
-def _parts(url: str) -> tuple[str, str, int]:
-    """The url for redis-py, the namespace and the limit in bytes (0: none)."""
-    try:
-        parts = urlsplit(url)
-        port_is_right = parts.port is None or parts.port > 0
-    except ValueError:
-        port_is_right = False
-    if not port_is_right or parts.scheme not in ("redis", "rediss"):
-        raise WrongQuestion(f"{unsecret(url)!r} is no url of a Redis store: that is redis://host:port/number.")
-    query = dict(parse_qsl(parts.query))
-    namespace, limit = query.pop("namespace", ""), query.pop("limit", "")
-    if namespace and not namespace.replace("-", "").replace("_", "").isalnum():
-        raise WrongQuestion(f"The namespace {namespace!r} in {unsecret(url)} may have letters, digits, - and _ only.")
-    plain = urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(query), ""))
-    return plain, namespace, parse_bytes(limit) if limit else 0
+        return server.answered(self.url, self._patience_s, self._errors, work)

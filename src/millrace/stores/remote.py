@@ -27,11 +27,12 @@ from typing import Any
 from millrace.run.errors import MillraceError, WrongQuestion
 from millrace.run.ports import Stored
 from millrace.run.task import Key
+from millrace.run.urls import spoken
 from millrace.stores import remote_eviction as eviction
 from millrace.stores import staging
 from millrace.stores.codecs import Damaged, Encoded, decode, encode, raw_key
 from millrace.stores.images import SUFFIXES
-from millrace.stores.nearby import FarNote, Nearby, folder_of, is_small, opened, unsecret
+from millrace.stores.nearby import FarNote, Nearby, folder_of, is_small, opened
 from millrace.stores.objects import Objects
 from millrace.stores.outages import LEASE_S, PATIENCE_S, Lease
 from millrace.stores.packs import Packs
@@ -64,6 +65,7 @@ class RemoteStore:
         self._near = Nearby(folder_of(cache, url))
         self._closed = False
         self._begin()
+        self._packs.identify()  # a bucket that is not there is said now, and not when the work is done
 
     def _begin(self) -> None:
         """What belongs to this process alone."""
@@ -101,11 +103,11 @@ class RemoteStore:
             return self._near.store.attach(key)
         stored = self.get(key) or self._large(raw, ask=True)
         if stored is None:
-            raise KeyError(f"{key} is not in the store {unsecret(self.url)} (any more): run again to compute it")
+            raise KeyError(f"{key} is not in the store {spoken(self.url)} (any more): run again to compute it")
         return stored.value
 
-    def _small(self, raw: bytes) -> Stored | None:
-        tree = self._packs.find(raw)
+    def _small(self, raw: bytes, renew_s: float | None = None) -> Stored | None:
+        tree = self._packs.find(raw, renew_s)
         with contextlib.suppress(Damaged):
             return None if tree is None else Stored(raw.hex(), decode(tree), len(tree))
         return None
@@ -157,11 +159,10 @@ class RemoteStore:
         encoded = encode(value)
         if not is_small(encoded):
             return self._large(raw, ask=True) or self._send(raw, encoded)
-        return (
-            self._small(raw)
-            or (self._large(raw) if raw.hex() in self._notes else None)
-            or self._buffer(raw, encoded.tree)
-        )
+        known = self._small(raw, RENEW_S)  # the last word is said when it is sent
+        if known is None and key in self._notes:
+            known = self._large(raw)
+        return known or self._buffer(raw, encoded.tree)
 
     def _send(self, raw: bytes, encoded: Encoded) -> Stored:
         """A large value: its object first, then its note, unless somebody was faster."""
@@ -249,7 +250,7 @@ class RemoteStore:
             self._tell_uses()
             if self._own:
                 self._tell_pins()
-            self._packs.catch_up(now=True)
+            self._packs.catch_up()
             before = self.size_bytes()
             gone = eviction.evict(self._objects, self._packs, self._lease_s, limit_bytes)
             self._notes -= gone
@@ -263,7 +264,7 @@ class RemoteStore:
     def keys(self, prefix: str = "") -> Iterator[Key]:
         """Keys that start so, in no order. Reads all packs that this host does not have."""
         self.flush()
-        self._packs.catch_up(now=True)
+        self._packs.catch_up()
         small = {raw.hex() for found in self._packs.contents().values() for raw in found}
         noted = {name.rpartition("/")[2] for name in self._objects.listed("v1/notes")}
         for key in small | noted:
@@ -290,7 +291,7 @@ class RemoteStore:
     def _raw(self, key: Key) -> bytes:
         """The key's bytes; what every public method begins with."""
         if self._closed:
-            raise ValueError(f"the store {unsecret(self.url)} was closed; open it again")
+            raise ValueError(f"the store {spoken(self.url)} was closed; open it again")
         if self._pid != os.getpid():
             self._begin()  # what the parent buffered and pinned is the parent's
         return raw_key(key)
