@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from millrace.run.errors import AnalysisFailed
+from millrace.run.errors import MillraceError
 from millrace.run.ports import Stored
 from millrace.run.task import Key
 from millrace.run.urls import spoken
@@ -253,7 +253,7 @@ class RedisStore:
     def _renew(self) -> None:
         """In the lease's thread. Without a connection nothing can be renewed; what lapsed is told again later."""
         own = list(self._own)
-        with contextlib.suppress(AnalysisFailed, *self._errors):
+        with contextlib.suppress(MillraceError):
             if own and not self._tell_pins([]):
                 for at in range(0, len(own), 1_000):
                     self._tell_pins(own[at : at + 1_000])
@@ -265,11 +265,9 @@ class RedisStore:
                 self._tell_used()
 
     def _tell_used(self) -> None:
-        import redis
-
         used, self._used, self._used_since_s = self._used, set(), time.monotonic()
         if used:
-            with contextlib.suppress(redis.exceptions.NoPermissionError):  # who may only read leaves no trace
+            with contextlib.suppress(server.NotAllowed):  # who may only read leaves no trace
                 self._call(lambda: self._touch(self._index[:1], list(used)))
 
     def evict(self, limit_bytes: int) -> int:
@@ -317,7 +315,7 @@ class RedisStore:
         """A server that evicts may take the index: then it is made again by looking at every value."""
 
         def counts() -> list[int]:
-            with self._client.pipeline() as pipe:
+            with self._client.pipeline(transaction=False) as pipe:
                 pipe.zcard(self._index[0]).hlen(self._index[1]).exists(self._index[2])
                 return pipe.execute()  # type: ignore[no-any-return]
 

@@ -18,6 +18,10 @@ T = TypeVar("T")
 ANSWER_S, CONNECT_S = 20.0, 3.0
 
 
+class NotAllowed(WrongQuestion):
+    """The user of the url may do less than was asked for."""
+
+
 def client(plain_url: str) -> Any:
     """A client that tries once: trying again is `answered`'s business."""
     import redis
@@ -56,11 +60,9 @@ def parts(url: str) -> tuple[str, str, int]:
 
 def remarks(url: str, client: Any, call: Callable[[Callable[[], Any]], Any]) -> tuple[str, ...]:
     """What whoever uses this server should know: that it takes values away by itself, if it does."""
-    import redis.exceptions as errors
-
     try:
         info = call(lambda: client.info("memory"))
-    except errors.NoPermissionError:
+    except NotAllowed:
         return ()  # a user who may only use the store need not be told
     policy = info.get("maxmemory_policy", "noeviction")
     if not info.get("maxmemory") or policy == "noeviction":
@@ -85,6 +87,11 @@ def answered(url: str, patience_s: float, may_pass: tuple[type[Exception], ...],
 
     try:
         return patiently(url, patience_s, may_pass, attempt)
+    except errors.NoPermissionError as e:
+        raise NotAllowed(
+            f"The store {spoken(url)} does not allow this to its user ({e}). docs/stores.md tells the rights that reading and "
+            "writing need."
+        ) from e
     except errors.OutOfMemoryError as e:
         raise AnalysisFailed(
             f"The server of the store {spoken(url)} has no memory left ({e}). What was finished is kept on "
