@@ -43,7 +43,7 @@ def _at(ask: Callable[..., Any], url: str) -> Callable[..., Any]:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MILLRACE_CACHE", str(tmp_path / "copies"))
     return tmp_path
 
 
@@ -62,9 +62,9 @@ def test_another_host_finds_what_workers_kept(redis_server: servers.Valkey, home
     url = f"{redis_server.url}?namespace=kept"
     told = []
     for host in ("one", "two"):
-        monkeypatch.setenv("XDG_CACHE_HOME", str(home / host))
+        monkeypatch.setenv("MILLRACE_CACHE", str(home / host))
         told.append(shared_work.ask(engine="processes", cores=2, store=url, out=home / f"run {host}"))
-        copies = list((home / host / "millrace" / "copies").rglob("*.npy"))
+        copies = list((home / host).rglob("*.npy"))
         assert len(copies) == 4, "large values are copied once to each host"
     assert told[0].digest == told[1].digest
     assert history(home / "run two").end["computed"] == 0
