@@ -48,7 +48,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("ask", [shared_work.ask, explain], ids=["function", "explain"])
+@pytest.mark.parametrize(
+    "ask", [shared_work.ask, pytest.param(explain, marks=pytest.mark.slow)], ids=["function", "explain"]
+)
 def test_the_law_of_an_analysis_holds_with_redis(law: Any, ask: Any, redis_server: servers.Valkey, home: Path) -> None:
     law(_at(ask, f"{redis_server.url}?namespace={law.__name__}-{ask.__module__}"), home)
 

@@ -6,6 +6,7 @@ neither Redis nor object storage; see `redis` and `remote`.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -27,6 +28,7 @@ def patiently(url: str, patience_s: float, passing: tuple[type[Exception], ...],
         pass
     import stamina
 
+    _hushed()
     try:
         for attempt in stamina.retry_context(
             on=passing,
@@ -44,6 +46,13 @@ def patiently(url: str, patience_s: float, passing: tuple[type[Exception], ...],
             "finished is kept. See that its server runs and that this host reaches it, then run the same again."
         ) from e
     raise AssertionError("the attempts end with a value or an error")
+
+
+def _hushed() -> None:
+    """stamina logs each pause; who has set up logging sees it, and nobody else's terminal does."""
+    logger = logging.getLogger("stamina")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
 
 
 class Lease:
