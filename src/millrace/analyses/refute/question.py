@@ -22,13 +22,17 @@ from millrace.run.errors import MissingExtra, NotSupported, WrongQuestion
 Note = Callable[[str], None]
 FEW_CLUSTERS = 30
 MOST_LEVELS = 12
+SMALL, LARGE = 1e-12, 1e15
+"""Between which the range of treatment and outcome lies: their squares, summed over rows, are ordinary float32 numbers then."""
+ROUNDING = 1e-11
+"""Differences below this share of the values are rounding."""
 OPTIONS = {
     "ols": ("errors",),
     "ols_interacted": ("errors",),
     "ipw": ("trim",),
     "aipw": ("trim",),
     "matching": ("metric",),
-    "dml": ("folds", "fold_seed", "trees", "leaves", "rate", "least_rows", "bins", "fast"),
+    "dml": ("folds", "fold_seed", "trees", "leaves", "rate", "least_rows", "bins", "linear", "fast"),
 }
 """What each estimator can be told."""
 
@@ -248,8 +252,19 @@ def _check(study: Study, treatment: str, outcome: str, names: Sequence[str]) -> 
             "more rows, or fewer common causes."
         )
     for what, name, values in (("treatment", treatment, study.treatment), ("outcome", outcome, study.outcome)):
-        if not numpy.ptp(values) > 0:
+        spread, largest = float(numpy.ptp(values)), float(numpy.abs(values).max())
+        if not spread > 0:
             raise WrongQuestion(f"The {what} {name!r} is the same in all {n:,} rows: there is nothing to compare.")
+        if spread <= ROUNDING * largest:
+            raise WrongQuestion(
+                f"The {what} {name!r} differs between rows by {spread:.3g} at most, beside values of {largest:.3g}: numbers of "
+                "16 digits cannot tell such differences from rounding. Subtract what all rows have in common."
+            )
+        if not SMALL <= spread <= LARGE:
+            raise WrongQuestion(
+                f"The {what} {name!r} goes up to {largest:.3g} and differs by {spread:.3g}: outside {SMALL:g} to {LARGE:g} "
+                "simulations cannot be computed in single precision. Give it in another unit (the effect is then in that unit)."
+            )
 
 
 def _check_estimator(spec: Spec, study: Study) -> None:
