@@ -262,6 +262,9 @@ def test_everything_asked_for_is_there(tmp_path: Path) -> None:
         ({}, {"estimator": "magic"}, "no estimator 'magic'"),
         ({}, {"thresholds": {"smd_pas": 0.1}}, "smd_pass"),
         ({}, {"reference": "7"}, "no value '7'"),
+        ({"a": np.nan}, {}, "'a' is missing in all of them"),
+        ({"group": 1}, {"clusters": "group"}, "one cluster of 'group'"),
+        ({}, {"estimator": lambda table: "much"}, "gave 'much'"),
     ],
 )
 def test_bad_input_is_one_clear_paragraph(change: dict[str, Any], more: dict[str, Any], said: str) -> None:
@@ -343,6 +346,14 @@ def test_matching_says_how_much_hidden_bias_its_pairs_bear() -> None:
 def test_values_that_cannot_be_computed_with_are_refused(scale: float, shift: float, said: str) -> None:
     with pytest.raises(WrongQuestion, match=said):
         refuted(WORLD.assign(y=WORLD["y"] * scale + shift))
+
+
+def test_what_alone_decides_the_answer_is_said() -> None:
+    answer = refuted(WORLD.assign(y=WORLD["y"].where(WORLD.index != 5, 1e9)), tests=["placebo"])
+    assert any("value of 1e+09" in note for note in answer.notes)
+    notes = refuted(WORLD.assign(group=WORLD["group"] % 9), clusters="group", estimator="aipw", tests=["placebo"]).notes
+    assert any("adds a wild cluster bootstrap" in note for note in notes)
+    assert any("one effect for everybody" in note for note in refuted(WORLD, target="att", tests=["placebo"]).notes)
 
 
 @pytest.mark.parametrize("scale", [1e-11, 1e13])

@@ -69,7 +69,7 @@ def test_the_worlds_are_what_they_are_called(measured: Mapping[str, power.Measur
 
 
 def test_the_table_of_the_page_is_up_to_date(measured: Mapping[str, power.Measured]) -> None:
-    """Within Monte-Carlo error of 200 worlds here and as many others there; `python tests/refute/power.py --write` rewrites it."""
+    """Within the Monte-Carlo error of 200 worlds here and 200 there; `python tests/refute/power.py --write` rewrites it."""
     page, old = power.on_page(), {}
     assert set(page) == set(power.SCENES)
     for scene, row in page.items():

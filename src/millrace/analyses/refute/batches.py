@@ -165,7 +165,10 @@ def effect_of(own: Own, columns: Arrays) -> tuple[float, float]:
     else:
         table = pandas.DataFrame({name: numpy.asarray(values) for name, values in columns.items()})
     said = own(table)
-    parts = numpy.atleast_1d(numpy.asarray(said, dtype=numpy.float64)).ravel()
+    try:
+        parts = numpy.atleast_1d(numpy.asarray(said, dtype=numpy.float64)).ravel()
+    except (TypeError, ValueError):
+        parts = numpy.zeros(0)
     if len(parts) not in (1, 2):
         raise WrongQuestion(f"Your estimator gave {said!r}: it gives the effect, or the effect and its standard error.")
     return float(parts[0]), float(parts[1]) if len(parts) == 2 else float("nan")
