@@ -20,10 +20,10 @@ SIMULATION_S = {
         "bootstrap": (4.5e-10, 4e-9), "subset": (3.3e-10, 5e-9), "placebo": (1.05e-9, 5e-9), "random": (7e-11, 1e-8),
     },
     "ipw": {
-        "bootstrap": (3.6e-10, 1.1e-8), "subset": (2.7e-10, 1.1e-8), "placebo": (3.5e-10, 1.5e-8), "random": (2.3e-10, 2.5e-8),
+        "bootstrap": (3.6e-10, 1.1e-8), "subset": (2.7e-10, 1.1e-8), "placebo": (1.9e-10, 8e-9), "random": (2.3e-10, 2.5e-8),
     },
     "aipw": {
-        "bootstrap": (6.5e-10, 1e-8), "subset": (5.5e-10, 1.2e-8), "placebo": (5.4e-10, 1.3e-8), "random": (2.3e-10, 2.5e-8),
+        "bootstrap": (6.5e-10, 1e-8), "subset": (5.5e-10, 1.2e-8), "placebo": (3.7e-10, 9e-9), "random": (2.3e-10, 2.5e-8),
     },
     "matching": {"subset": (5e-10, 3e-8), "placebo": (4e-10, 1e-7), "random": (8e-10, 7e-8)},
     "dml": {"bootstrap": (0.0, 3.5e-9), "subset": (0.0, 4e-9), "placebo": (0.0, 2e-8), "random": (0.0, 1.5e-8)},
