@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millrace.diagnose import bundle, charts
-from millrace.diagnose.accounting import PARTS, Accounting, account, duration, percent, slots, summary
+from millrace.diagnose.accounting import PARTS, Accounting, account
+from millrace.diagnose.words import duration, percent, slots, summary
 from millrace.diagnose.timeline import lay_out
 from millrace.run.units import format_bytes
 

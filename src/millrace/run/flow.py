@@ -129,7 +129,7 @@ class Flow:
         elif not outcome.cached:
             outcome = self._kept(outcome, task)
         put = monotonic_ns()
-        run.ledger.attempt(outcome, task.name or _name(task), pending.item, pending.queued_ns)
+        run.ledger.attempt(outcome, task.name or _name(task), pending.item, pending.queued_ns, task.group)
         run.parts["put_ns"] += put - start
         run.parts["ledger_ns"] += monotonic_ns() - put
         if retry is not None:
