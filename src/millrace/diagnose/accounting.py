@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,7 @@ class Accounting:
     driver's own parts, of `wall_ns`. `ideal_ns`: the wall time of the attempts that ran to their end, packed
     greedily, in the order in which they started, onto the same slots. `memory_bytes`: at most this much at once
     (the driver's growth plus the largest attempt of each slot), 0 when nobody looked; `budget_bytes` 0: no limit.
+    `unknown`: parts that the record cannot tell (of timing lines); what they may hold is in "unexplained".
     `retried`: attempts that were not the first of their task. `groups`: those of which two tasks or more ran, and
     `split_groups` those of them that ran on several slots.
     """
@@ -104,6 +105,7 @@ class Accounting:
     memory_bytes: int
     budget_bytes: int
     notes: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     @property
     def core_ns(self) -> int:
@@ -155,8 +157,8 @@ class Accounting:
             "slots": a.slots,
             "wall_s": a.wall_ns / 1e9,
             "core_s": a.core_ns / 1e9,
-            "parts_s": {part: ns / 1e9 for part, ns in a.parts_ns.items()},
-            "shares": {part: a.share(part) for part in PARTS},
+            "parts_s": {part: None if part in a.unknown else ns / 1e9 for part, ns in a.parts_ns.items()},
+            "shares": {part: None if part in a.unknown else a.share(part) for part in PARTS},
             "throttled_known": a.throttled_known,
             "driver_s": {part: ns / 1e9 for part, ns in a.driver_ns.items()},
             "ideal_wall_s": a.ideal_ns / 1e9,
@@ -195,7 +197,7 @@ def account(history: History, timeline: Timeline | None = None) -> Accounting:
         state=str(end.get("state", "done")) if timeline.whole else "killed",
         slots=len(timeline.lanes),
         wall_ns=timeline.wall_ns,
-        parts_ns=_parts(timeline, columns, int(throttled_ns or 0)),
+        parts_ns=_parts(timeline, columns, int(throttled_ns or 0), header.get("unknown", ())),
         throttled_known=throttled_ns is not None,
         driver_ns={name.removesuffix("_ns"): int(ns) for name, ns in end.get("parts", {}).items()},
         ideal_ns=_ideal(timeline, columns["state"]),
@@ -210,10 +212,13 @@ def account(history: History, timeline: Timeline | None = None) -> Accounting:
         memory_bytes=driver_peak + sum(slot_peaks) if any(slot_peaks) else driver_peak,
         budget_bytes=int((header.get("budget") or {}).get("private_bytes") or 0),
         notes=tuple(history.notes),
+        unknown=tuple(header.get("unknown", ())),
     )
 
 
-def _parts(timeline: Timeline, columns: Mapping[str, NDArray[np.int64]], throttled_ns: int) -> dict[str, int]:
+def _parts(
+    timeline: Timeline, columns: Mapping[str, NDArray[np.int64]], throttled_ns: int, unknown: Sequence[str] = ()
+) -> dict[str, int]:
     """Idle time by label, attempts by their own measures; integers, so that the sum is exact.
 
     What the worker says of the inside of an attempt is cut to the attempt. Processor time goes to unpacking, imports
@@ -254,6 +259,9 @@ def _parts(timeline: Timeline, columns: Mapping[str, NDArray[np.int64]], throttl
         parts["off_cpu"] += int((left - on_cpu).sum())
     parts["throttled"] = max(0, min(throttled_ns, parts["off_cpu"]))
     parts["off_cpu"] -= parts["throttled"]
+    for part in unknown:
+        parts["unexplained"] += parts[part]
+        parts[part] = 0
     return parts
 
 

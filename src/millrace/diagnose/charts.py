@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from millrace.diagnose.accounting import ANALYSIS, PARTS, Accounting
-from millrace.diagnose.words import duration, percent, slots
 from millrace.diagnose.timeline import KINDS, Timeline, shares
+from millrace.diagnose.words import duration, percent, slots
 from millrace.run.errors import MissingExtra
 from millrace.run.ledger import STATES
 
@@ -36,8 +36,8 @@ LANES = 40
 WIDTH_PX = 720
 
 COLOURS = {
-    "on_cpu": "#1f6fb4", "collector": "#d98cb3", "off_cpu": "#8cbfe6", "throttled": "#4b2e83", "read": "#12907f", "write": "#7fcbb9",
-    "load": "#b98a4a", "start": "#e8890c", "transfer": "#c7a0ee", "engine": "#6e6ef7", "driver": "#8d4b35",
+    "on_cpu": "#1f6fb4", "collector": "#d98cb3", "off_cpu": "#8cbfe6", "throttled": "#4b2e83", "read": "#12907f",
+    "write": "#7fcbb9", "load": "#b98a4a", "start": "#e8890c", "transfer": "#c7a0ee", "engine": "#6e6ef7", "driver": "#8d4b35",
     "starved": "#aab2bd", "tail": "#f0dd55", "stopped": "#757575", "lost": "#c63f17", "cut": "#d5dae0",
     "unexplained": "#e3106f", "task": "#1f6fb4",
 }  # fmt: skip
