@@ -30,6 +30,7 @@ from millrace.run.units import parse_duration
 
 if TYPE_CHECKING:
     from millrace.run.ports import Engine, Store
+    from millrace.run.task import Task
     from millrace.settings import Settings
 
 ENGINES = ("auto", "inline", "processes")
@@ -41,6 +42,7 @@ POOL_START_S = 0.35
 class Machine:
     """Where and within what to run; None is "as the settings say". `out`: the folder for the answer.
 
+    `timing_log`: workers write a line a task on stderr; `profile`: what tasks do is sampled.
     `keep_out`: make a folder under the settings' `runs` when `out` is not given. `opened` is told the Run at once.
     """
 
@@ -55,6 +57,8 @@ class Machine:
     deadline: str | float | None = None
     show: Callable[[Progress], None] | None = None
     opened: Callable[[Run], None] | None = None
+    timing_log: bool = False
+    profile: bool = False
 
 
 # -- from settings to parts --------------------------------------------------------------------------------------
@@ -117,6 +121,7 @@ def open_run(
             throttled_ns=_throttled_since_now(),
             around=host.one_thread,
             owned=owned.pop_all(),
+            watch=_watch(machine, ledger.path.parent),
         )
     ledger.write(
         "run",
@@ -145,6 +150,16 @@ def budget_of(settings: Settings) -> Budget:
     allowed = host.slots(host.cores())
     cores = min(settings.cores or allowed, 4 * allowed)
     return Budget(cores, settings.memory if settings.memory is not None else host.default_budget_bytes())
+
+
+def _watch(machine: Machine, folder: Path) -> Callable[[Task, int, str], Task] | None:
+    """How tasks are made to tell of themselves, None when nobody asked."""
+    if not machine.timing_log and not machine.profile:
+        return None
+    from millrace.diagnose.stacks import FOLDER
+    from millrace.engines.watching import Watch
+
+    return Watch(machine.timing_log, folder / FOLDER if machine.profile else None)
 
 
 def _throttled_since_now() -> Callable[[], int | None]:

@@ -61,6 +61,7 @@ def fresh(folder: Path) -> Path:
     """The folder, empty of an earlier run's ledger: one ledger is one run."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ledger.jsonl").unlink(missing_ok=True)
+    shutil.rmtree(folder / "profile", ignore_errors=True)
     return folder
 
 
@@ -87,6 +88,8 @@ def save(answer: Any, folder: str | os.PathLike[str]) -> Path:
     report: Report = answer.report
     if report.folder != folder:
         shutil.copyfile(report.folder / "ledger.jsonl", folder / "ledger.jsonl")
+        if (report.folder / "profile").is_dir():
+            shutil.copytree(report.folder / "profile", folder / "profile", dirs_exist_ok=True)
     tables = answer.write_tables(folder)
     pictures = []
     for name, chart in answer.charts().items():
@@ -120,6 +123,8 @@ def write_report(folder: str | os.PathLike[str], page: str | os.PathLike[str] | 
     from millrace.diagnose.page import Section
     from millrace.diagnose.page import write_report as write_page
     from millrace.diagnose.report import run_sections
+    from millrace.diagnose.stacks import profiles
+    from millrace.diagnose.stacks import sections as of_stacks
     from millrace.settings import load
 
     folder = Path(folder)
@@ -133,7 +138,9 @@ def write_report(folder: str | os.PathLike[str], page: str | os.PathLike[str] | 
             sections.append(Section(name.replace("_", " ").capitalize(), chart=chart))
     title = f"{past.header['analysis']}: {past.header['run_id']}"
     cache = load({}).store.parent / "scripts"
-    return write_page(page or folder / "report.html", title, [*sections, *run_sections(past)], cache)
+    return write_page(
+        page or folder / "report.html", title, [*sections, *run_sections(past), *of_stacks(profiles(folder))], cache
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -51,6 +51,7 @@ def report(**given: Any) -> int:
 
 
 def of_run(given: dict[str, Any]) -> int:
+    from millrace.diagnose.stacks import lines, profiles
     from millrace.folder import report_of, write_report
     from millrace.settings import load
 
@@ -66,6 +67,8 @@ def of_run(given: dict[str, Any]) -> int:
         click.echo(f"Ended as {past.state}{f': {past.error}' if past.error else ''}")
     say(told.accounting.lines())
     say_findings(told.findings)
+    for line in lines(profiles(folder)):
+        click.echo(f"Within {line}")
     for note in told.accounting.notes:
         click.echo(f"Note: {note}")
     click.echo(f"Written: {shown(page.absolute())}")
