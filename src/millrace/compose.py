@@ -229,26 +229,40 @@ def carry_out(analysis: str, question: Mapping[str, Any], machine: Machine, run:
     spec = entry.load("spec")(**question)
     if run is not None:
         return entry.load("analysis")(spec, run)
+    from millrace.lessons import question_key
+
+    question_digest = question_key(analysis, spec, machine.seed)
     run = open_run(analysis, machine, spec=described(spec), preload=entry.preload)
-    return finish(run, lambda: entry.load("analysis")(spec, run), machine)
+    return finish(run, lambda: entry.load("analysis")(spec, run), machine, question_digest)
 
 
 def plan(analysis: str, question: Mapping[str, Any], machine: Machine) -> Plan:
-    """What the question will take on this machine, without running it."""
+    """What the question will take on this machine by the analysis' own arithmetic; see `forecast` for what runs teach."""
     entry = catalogue.find(analysis)
     facts = entry.load("facts")(entry.load("spec")(**question))
     settings = load_settings({n: getattr(machine, n) for n in ("engine", "cores", "memory")})
     return entry.load("plan")(facts, budget_of(settings))  # type: ignore[no-any-return]
 
 
-def finish(run: Run, work: Callable[[], Any], machine: Machine) -> Any:
-    """Do the work within the run, close it, account for it, and write what was asked for."""
+def finish(run: Run, work: Callable[[], Any], machine: Machine, question: str = "") -> Any:
+    """Do the work within the run, close it, account for it, learn from it, and write what was asked for.
+
+    `question`: its digest where its inputs are files (see `lessons.question_key`).
+    """
+    from millrace import host, lessons
+
     wants_out = machine.out is not None or machine.keep_out
+    taught_in = lessons.place(load_settings({}).store)
+    strained = host.waiting_since_now()
     with run:
         answer = work()
         if hasattr(answer, "digest"):
             run.ledger.write("answer", digest=answer.digest)
+        if wants_out:
+            run.ledger.write("speed", **lessons.speed(taught_in))
+        run.ledger.write("strain", cpu_waiting=strained())
     report = report_of(run.ledger.path.parent, run.ledger.home)
+    lessons.learn_from(taught_in, report, question)
     answer = dataclasses.replace(answer, report=report, out=report.folder if wants_out else None, saver=save)
     if wants_out:
         save(answer, report.folder)

@@ -27,7 +27,6 @@ def flame(kind: str, seconds: Mapping[tuple[str, ...], float]) -> dict[str, Any]
     encoding = {
         "x": {"field": "low", "type": "quantitative", "title": "share of sampled time",
               "scale": {"domain": [0, 1], "nice": False}, "axis": {"format": "%", "tickCount": 4, "grid": False}},
-        "x2": {"field": "high"},
         "y": {"field": "depth", "type": "quantitative", "axis": None, "scale": {"domain": [0, deepest], "nice": False}},
     }  # fmt: skip
     tip = [{"field": "name", "title": "function"}, {"field": "time", "title": "with what it calls"},
@@ -42,12 +41,12 @@ def flame(kind: str, seconds: Mapping[tuple[str, ...], float]) -> dict[str, Any]
         "encoding": encoding,
         "layer": [
             {"mark": {"type": "rect", "aria": False, "stroke": "white", "strokeWidth": 0.7},
-             "encoding": {"y2": {"field": "top"}, "tooltip": tip,
+             "encoding": {"x2": {"field": "high"}, "y2": {"field": "top"}, "tooltip": tip,
                           "color": {"field": "hue", "type": "nominal", "legend": None, "scale": {"range": list(WARM)}}}},
             {"transform": [{"filter": f"datum.high - datum.low > {LEAST_NAMED}"}],
              "mark": {"type": "text", "align": "left", "dx": 4, "color": "#1c2127", "fontSize": 11, "aria": False,
                       "limit": {"expr": "max(10, (datum.high - datum.low) * width - 8)"}},
-             "encoding": {"y": {"field": "middle", "type": "quantitative"}, "x2": {"value": None}, "text": {"field": "name"}}},
+             "encoding": {"y": {"field": "middle", "type": "quantitative"}, "text": {"field": "name"}}},
         ],
     }  # fmt: skip
 

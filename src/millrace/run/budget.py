@@ -29,6 +29,8 @@ class Plan:
     `tasks` of `block` items each; `slots` run at once; a worker peaks at `worker_bytes` and the driver grows by
     `driver_bytes`; `shared_bytes` lie once on disk and are mapped; `answer_bytes` is the answer's size on disk.
     `core_s`, `wall_s`: predicted; `why`: the decisions, in words. `grows`: more slots would fit the budget.
+    What past runs teach: `wait`, wall over processor time of a task; `fixed_s`, wall time beside tasks; `busy_slots`,
+    those that tasks of this size get, 0 for all.
     """
 
     analysis: str
@@ -42,6 +44,9 @@ class Plan:
     answer_bytes: int
     core_s: float
     why: tuple[str, ...] = ()
+    wait: float = 1.0
+    fixed_s: float = 0.0
+    busy_slots: int = 0
 
     @property
     def peak_bytes(self) -> int:
@@ -50,7 +55,8 @@ class Plan:
 
     @property
     def wall_s(self) -> float:
-        return self.core_s / max(1, min(self.slots, self.tasks))
+        slots = min(self.slots, self.tasks, self.busy_slots or self.slots)
+        return self.fixed_s + self.wait * self.core_s / max(1, slots)
 
     @property
     def smallest_bytes(self) -> int:

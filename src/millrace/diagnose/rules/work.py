@@ -21,7 +21,8 @@ MOVED_SHARE, LARGE_BYTES = 0.05, 1 << 20
 LOAD, THROTTLED, WAITING, COLLECTOR = 0.05, 0.02, 0.15, 0.05
 REPEATED_BYTES, REPEATED_COUNT = 1 << 18, 8
 THREADS = 1.3
-WORTH = 0.02
+SHARED = 0.5
+"""Some task of the machine waited for a processor for this part of the run: its cores are in others' use."""
 TOGETHER = 64
 
 
@@ -160,10 +161,14 @@ def off_cpu(case: Case) -> Finding | None:
         f"{percent(share)} of the core-seconds were tasks that waited; {worst.name} had a processor "
         f"{percent(min(1.0, worst.cpu_s / worst.total_s) if worst.total_s else 0.0)} of its time"
     )
-    advice = (
-        f"if they wait for files or the network, --cores {slots} fills the gaps; if other programs use these cores "
-        "(`millrace doctor`: pressure), give way to them or move them"
-    )
+    strain = case.history.of("strain")
+    pressure = strain[-1].get("cpu_waiting") if strain else None
+    if pressure is not None and pressure >= SHARED:
+        evidence += f"; processors were waited for in {percent(pressure)} of the time"
+        advice = "other programs use these cores: end or move them, or give the run as many --cores as are free"
+        gain = case.gain(replay.shortened(case.scenario, _waiting(case)))
+        return Finding("cores in others' use", evidence, advice, share, gain, {"share": share, "pressure": pressure})
+    advice = f"if they wait for files or the network, --cores {slots} fills the gaps"
     gain = case.gain(replay.on_slots(case.scenario, slots))
     return Finding("off-CPU waits", evidence, advice, share, gain, {"share": share, "waiting": waiting, "slots": slots})
 
