@@ -84,7 +84,7 @@ def test_what_came_from_the_store_and_how_it_ended_are_said(tmp_path):
     stored = [attempt(-1, 0, 0, 0, state="cached", key="x")]
     c = case_of(written(tmp_path / "c", 2, [*stored, attempt(0, 0, 0, 100, key="k0/0")], (), 100))
     assert any(s.startswith("From the store: 0 tasks of A, 1 of B") for s in differences(b, c)[1])
-    assert differences(case_of(b.history), b)[1] == ("A ended as paused.", "B ended as paused.")
+    assert differences(case_of(b.history), c)[1][-1] == "A ended as paused."
 
 
 def test_the_command_refuses_what_is_not_alike(tmp_path):
