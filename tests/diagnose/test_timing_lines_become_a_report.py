@@ -49,7 +49,8 @@ def test_the_causes_are_found_by_name_whatever_stands_before_a_line(prefix):
     assert told["aggregation tasks"].figures == {"per_trial": 2.0, "tasks_per_trial": 12.0, "targets": 2}
     assert told["fixed replicates"].figures == {"replicates": 5, "trials": 12}
     timed = prefix != "none"
-    assert ("a thread per trial" in told) == timed
+    assert told["a thread per trial"].figures["trials"] == 12
+    assert (told["a thread per trial"].figures["open"] > 8) == timed
     assert bool(case.history.header["untimed"]) == (not timed)
 
 

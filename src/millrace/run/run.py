@@ -67,7 +67,7 @@ class Run:
         `around`: entered for every stream, in which this process may run tasks itself (one BLAS thread).
         `owned`: what ends with the run. `measure`: private bytes of this process, or of the pid it is told. `throttled_ns`:
         how long the quota held the run back so far, None when nobody can tell. `show`: told at most ten times a second.
-        `watch`: a task (its item, its name) as the engine is to run it, when workers are to tell of it.
+        `watch`: a task (its item and name) as the engine is to run it, when workers are to tell of it.
         """
         self.store, self.arena, self.ledger = store, arena, ledger
         self._make_engine, self._around = make_engine, around

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DUPLICATES, AGGREGATION, SPLIT, READ = 0.02, 2, 0.5, 0.05
-OPEN = 2.0
+TRIALS = 4
 REPLICATES = 3
 
 
@@ -104,23 +104,33 @@ def fixed_replicates(case: Case) -> Finding | None:
 
 
 def open_trials(case: Case) -> Finding | None:
-    """Many more trials are open than there are workers: a thread for each, waiting."""
-    group = case.columns["group"][case.ran]
-    if _targets(case) == 0 or not (group >= 0).any() or case.history.header.get("untimed"):
+    """Every trial ends in gathering tasks of its own: somebody outside waits for each trial, as a rule in a thread."""
+    gathers = [i for i, name in enumerate(case.history.names) if name.startswith("aggregate")]
+    rows = case.ran[np.isin(case.columns["name"][case.ran], gathers)]
+    trials = np.unique(case.columns["group"][rows])
+    if len(trials) < TRIALS:
         return None
-    kept = case.ran[group >= 0]
+    untimed = bool(case.history.header.get("untimed"))
+    together = 0.0 if untimed else _open(case)
+    seen = "how many were open at a time is unknown" if untimed else f"{together:.3g} were open at a time"
+    evidence = (
+        f"each of {len(trials):,} trials ends in {len(rows) / len(trials):.0f} gathering tasks of its own, which a thread (or a "
+        f"blocking gather) waits for; {seen} on {case.accounting.slots} workers"
+    )
+    advice = "one loop that takes outcomes as they come and asks for the next trial when a slot is free"
+    ready = replay.unstarved(replay.without(case.scenario, "driver", "engine", "unexplained"))
+    gain = None if untimed else case.gain(ready)
+    return Finding("a thread per trial", evidence, advice, 0.0, gain, {"open": together, "trials": len(trials)})
+
+
+def _open(case: Case) -> float:
+    """How many groups were between their first start and their last end, on average over the run."""
+    kept = case.ran[case.columns["group"][case.ran] >= 0]
     numbers, place = np.unique(case.columns["group"][kept], return_inverse=True)
     first, last = np.full(len(numbers), np.iinfo(np.int64).max), np.zeros(len(numbers), dtype=np.int64)
     np.minimum.at(first, place, case.columns["started_ns"][kept])
     np.maximum.at(last, place, case.columns["ended_ns"][kept])
-    together = float((last - first).sum()) / max(1, case.accounting.wall_ns)
-    if together < OPEN * case.accounting.slots:
-        return None
-    workers = case.accounting.slots
-    evidence = f"{together:.0f} trials were open at a time for {workers} workers, as when a thread waits for each"
-    advice = "one loop that asks for the next trial when a slot is free: later trials then learn from earlier ones"
-    gain = case.gain(replay.unstarved(replay.without(case.scenario, "driver", "engine", "unexplained")))
-    return Finding("a thread per trial", evidence, advice, 0.0, gain, {"open": together, "slots": workers})
+    return float((last - first).sum()) / max(1, case.accounting.wall_ns)
 
 
 def split_groups(case: Case) -> Finding | None:
