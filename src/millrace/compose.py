@@ -220,7 +220,9 @@ def versions() -> dict[str, str]:
 
 
 # -- from a question to its answer -------------------------------------------------------------------------------
-def carry_out(analysis: str, question: Mapping[str, Any], machine: Machine, run: Run | None = None) -> Any:
+def carry_out(
+    analysis: str, question: Mapping[str, Any], machine: Machine, run: Run | None = None, notes: Iterable[str] = ()
+) -> Any:
     """Ask the question: validate it, run the analysis, write the answer where it was asked for.
 
     `run`: a run that is open already, whose pool and store are used; it is not closed.
@@ -233,6 +235,8 @@ def carry_out(analysis: str, question: Mapping[str, Any], machine: Machine, run:
 
     question_digest = question_key(analysis, spec, machine.seed)
     run = open_run(analysis, machine, spec=described(spec), preload=entry.preload)
+    for text in notes:  # what was decided about the question before it was asked
+        run.note(text)
     return finish(run, lambda: entry.load("analysis")(spec, run), machine, question_digest)
 
 
