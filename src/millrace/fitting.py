@@ -13,6 +13,8 @@ from millrace.run.units import format_duration, parse_duration
 
 KNOBS = {"simulations": "simulations", "limit": "rows"}
 """Fields of questions that may be made smaller, the first first, and what they count."""
+LEAST = {"limit": 100}
+"""Below so many rows there is hardly a question left."""
 FIGURES = 2
 """The largest size is found to so many significant figures: a prediction is not better than that."""
 
@@ -29,7 +31,7 @@ def fitted(
         return asked, ()
     for name, field in _knobs(analysis).items():
         whole = _size(analysis, asked, name)
-        least = min(whole, max([1, *(m.ge for m in field.metadata if getattr(m, "ge", None))]))
+        least = min(whole, max([LEAST.get(name, 1), *(m.ge for m in field.metadata if getattr(m, "ge", None))]))
         found = _largest(analysis, asked, machine, name, least, whole)
         asked[name] = found or least
         said.append(f"{whole:,} {KNOBS[name]} do not fit: {asked[name]:,} were taken, as --fit allows.")
