@@ -248,10 +248,10 @@ def plan(analysis: str, question: Mapping[str, Any], machine: Machine) -> Plan:
     return entry.load("plan")(facts, budget_of(settings))  # type: ignore[no-any-return]
 
 
-def finish(run: Run, work: Callable[[], Any], machine: Machine, question: str = "") -> Any:
+def finish(run: Run, work: Callable[[], Any], machine: Machine, question: str = "", function: str = "") -> Any:
     """Do the work within the run, close it, account for it, learn from it, and write what was asked for.
 
-    `question`: its digest where its inputs are files (see `lessons.question_key`).
+    `question`: its digest where its inputs are files (see `lessons.question_key`); `function`: the user's, by name.
     """
     from millrace import host, lessons
 
@@ -266,7 +266,7 @@ def finish(run: Run, work: Callable[[], Any], machine: Machine, question: str = 
             run.ledger.write("speed", **lessons.speed(taught_in))
         run.ledger.write("strain", cpu_waiting=strained())
     report = report_of(run.ledger.path.parent, run.ledger.home)
-    lessons.learn_from(taught_in, report, question)
+    lessons.learn_from(taught_in, report, question, function)
     answer = dataclasses.replace(answer, report=report, out=report.folder if wants_out else None, saver=save)
     if wants_out:
         save(answer, report.folder)
@@ -277,12 +277,13 @@ def map_function(
     function: Callable[..., Any] | str, items: Iterable[Any], machine: Machine, preload: tuple[str, ...] = ()
 ) -> Any:
     """The user's own function, one call an item, as an analysis like any other."""
+    from millrace.lessons import method_of
     from millrace.run.function import Mapped, find_function
 
     fn = find_function(function) if isinstance(function, str) else function
     said = {"function": f"{fn.__module__}:{getattr(fn, '__qualname__', fn)}"}
     run = open_run("run", machine, spec=said, preload=preload)
-    return finish(run, lambda: Mapped.of(run, fn, items), machine)
+    return finish(run, lambda: Mapped.of(run, fn, items), machine, function=method_of(fn))
 
 
 def described(spec: Any) -> dict[str, Any]:

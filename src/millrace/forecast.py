@@ -16,7 +16,8 @@ from millrace.run.budget import Plan
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """`in_store`: tasks that need not be computed again, by an earlier run of the same question; None: nobody can tell
-    (inputs in memory). `price`: of a core-hour, `example`: nobody has set it. `runs`: how many the figures are learnt from.
+    (inputs in memory, a store that is no folder). `price`: of a core-hour, `example`: nobody has set it. `runs`: how many
+    the figures are learnt from.
     """
 
     plan: Plan
@@ -49,8 +50,13 @@ def forecast(analysis: str, question: Mapping[str, Any], machine: compose.Machin
     return Forecast(made, known, money(made, price), price, example, len(fitting))
 
 
-def _known(taught: Lesson, place: str | os.PathLike[str]) -> int:
-    """How many tasks of an earlier run have their value in the store, by a sample of their keys."""
+def _known(taught: Lesson, place: str | os.PathLike[str]) -> int | None:
+    """How many tasks of an earlier run have their value in the store, by a sample of their keys.
+
+    None for a store that is not a folder: asking it takes longer than a plan may.
+    """
+    if "://" in os.fspath(place):
+        return None
     if not taught.keys or not os.path.isdir(place):
         return 0
     store = compose.open_store(os.fspath(place))

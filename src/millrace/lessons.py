@@ -61,12 +61,22 @@ def _shorten(path: Path) -> None:
     os.replace(draft, path)
 
 
-def learn_from(folder: Path, report: Report, question: str) -> None:
-    """Keep what a run took beside its plan, for the next plan. `question`: its digest, "" where inputs were in memory."""
+def method_of(fn: Any) -> str:
+    """A user's function as lessons know it: its name, and its file, since many a project has a `simulate:run`."""
+    code = getattr(fn, "__code__", None)
+    place = f" in {os.path.abspath(code.co_filename)}" if code is not None else ""
+    return f"{getattr(fn, '__module__', '')}:{getattr(fn, '__qualname__', fn)}{place}"
+
+
+def learn_from(folder: Path, report: Report, question: str, function: str) -> None:
+    """Keep what a run took beside its plan, for the next plan.
+
+    `question`: its digest, "" where inputs were in memory. `function`: of the user's, "" for an analysis.
+    """
     past = history(report.folder)
     plan = report.plan
-    if not plan and report.accounting.analysis == "run":  # an item of one's own function is the unit
-        plan = {"core_s": report.accounting.finished, "method": past.header["spec"].get("function", "")}
+    if not plan and function:  # an item is the unit
+        plan = {"core_s": report.accounting.finished, "method": function}
     taught = lesson(report.accounting, plan, question, sample_of(past) if question else ())
     if taught is not None:
         learn(folder, taught)

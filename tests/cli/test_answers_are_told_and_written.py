@@ -89,4 +89,4 @@ def test_the_plan_of_a_function_knows_what_is_in_the_store_and_makes_nothing_up(
     assert millrace(*question, "--limit", "5", "--quiet", at=desk).code == 0
     done = millrace("plan", *question, at=desk)
     assert "in the store  5" in done.out
-    assert "unknown" in done.out
+    assert "learnt from 1 of its runs here" in done.out

@@ -53,7 +53,13 @@ def test_rows_are_as_many_as_fit_the_memory(desk):
 def test_simulations_are_as_many_as_fit_the_deadline(desk):
     rng = np.random.default_rng(1)
     rows = {"w": rng.normal(size=20_000), "t": rng.integers(0, 2, 20_000), "y": rng.normal(size=20_000)}
-    question = {"data": pyarrow.table(rows), "treatment": "t", "outcome": "y", "common_causes": "w", "simulations": 100_000}
+    question = {
+        "data": pyarrow.table(rows),
+        "treatment": "t",
+        "outcome": "y",
+        "common_causes": "w",
+        "simulations": 100_000,
+    }
     whole = forecast("refute", question, compose.Machine(cores=1)).plan.wall_s
     machine = compose.Machine(cores=1, deadline=f"{whole / 3:.3f}s")
     asked, (said,) = fitted("refute", question, machine)

@@ -66,7 +66,7 @@ def test_a_function_is_foretold_within_2_after_one_run_and_within_1_3_after_five
 
     def foretold(count: int) -> float:
         plan = Plan("run", "", count, 1, 2, 0, 0, 0, 0, float(count))
-        return corrected(plan, lessons.lessons(folder, "run", "chores:burn")).core_s
+        return corrected(plan, lessons.lessons(folder, "run", lessons.method_of(chores.burn))).core_s
 
     measured(0, 10)
     assert foretold(25) == pytest.approx(measured(1, 25), rel=1.0)

@@ -59,7 +59,7 @@ def lines(told: Forecast) -> list[str]:
         ("at once", f"{made.slots}"),
         (
             "in the store",
-            "unknown: inputs are in memory" if told.in_store is None else f"{told.in_store:,} tasks of it",
+            "unknown" if told.in_store is None else f"{told.in_store:,} tasks of it",
         ),
         ("core-seconds", f"about {made.core_s:,.3g}"),
         ("wall time", f"about {format_duration(made.wall_s)} on this host"),
@@ -127,7 +127,7 @@ def _learnt(function: Any, tasks: int, slots: int, settings: Settings) -> dict[s
     from millrace.diagnose.forecast import corrected, money
     from millrace.run.budget import Plan
 
-    named = f"{function.__module__}:{getattr(function, '__qualname__', function)}"
+    named = lessons.method_of(function)
     taught = lessons.lessons(lessons.place(settings.store), "run", named)
     if not taught:
         return {}
