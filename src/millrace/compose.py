@@ -275,7 +275,7 @@ def finish(run: Run, work: Callable[[], Any], machine: Machine, question: str = 
     from millrace import host, lessons
 
     wants_out = machine.out is not None or machine.keep_out
-    taught_in = lessons.place(load_settings({}).store)
+    taught_in = lessons.place(load_settings({}).cache)
     strained = host.waiting_since_now()
     with run:
         answer = work()

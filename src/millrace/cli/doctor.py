@@ -25,7 +25,7 @@ def doctor(**given: Any) -> int:
     from millrace.settings import load
 
     settings = load()
-    found = examine(settings.scratch, locks=lock_folders(settings.store))
+    found = examine(settings.scratch, locks=lock_folders(str(settings.store)))
     if given["json"]:
         say_json(found.as_dict())
     else:
@@ -33,8 +33,9 @@ def doctor(**given: Any) -> int:
     return 0
 
 
-def lock_folders(store: Path) -> list[Path]:
-    """Where runs hold their locks: the pins of the store."""
+def lock_folders(store: str) -> list[Path]:
+    """Where runs hold their locks: the pins of the store, when that is a folder."""
     from millrace.stores.layout import Home
 
-    return [Home.at(store).pins]
+    place = Path(store.removeprefix("dir:"))
+    return [Home.at(place).pins] if place.is_dir() else []

@@ -128,7 +128,7 @@ def _learnt(function: Any, tasks: int, slots: int, settings: Settings) -> dict[s
     from millrace.run.budget import Plan
 
     named = lessons.method_of(function)
-    taught = lessons.lessons(lessons.place(settings.store), "run", named)
+    taught = lessons.lessons(lessons.place(settings.cache), "run", named)
     if not taught:
         return {}
     made = corrected(Plan("run", named, tasks, 1, slots, 0, 0, 0, 0, float(tasks)), taught)
