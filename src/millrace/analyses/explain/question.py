@@ -30,6 +30,7 @@ TREE_METHODS = ("tree_path_dependent", "interventional")
 class Question:
     """One of `forest`, `line` and `function` is set. `background`: (rows, features), `weights` sum to 1; None for
     path-dependent values. `output`: number of the chosen output, -1 for all of them. `why`: the decisions, in words.
+    `shown`: the data as the user gave it, where `rows` is what came out of a pipeline's first steps.
     """
 
     method: str
@@ -44,6 +45,7 @@ class Question:
     forest: Ensemble | None = None
     line: Linear | None = None
     function: Function | None = None
+    shown: Rows | None = None
 
     @property
     def outputs(self) -> int:
@@ -74,6 +76,10 @@ def _chosen(
 ) -> Question:  # fmt: skip
     """By the first method that the model and the output allow."""
     asked = spec.method
+    if asked != "kernel" and not rows.categories:
+        question = _pipeline(spec, model, rows, background, weights, note)
+        if question is not None:
+            return question
     if asked in ("auto", *TREE_METHODS):
         question = _trees(spec, model, rows, background, weights, note)
         if question is not None:
@@ -277,6 +283,38 @@ def _kernel(
     return Question(
         "kernel", rows, background.values, weights, -1, function.output_names, function.unit, tuple(why), model,
         function=function,
+    )  # fmt: skip
+
+
+def _pipeline(
+    spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any, note: Callable[[str], None]
+) -> Question | None:
+    """A pipeline's last step in the input's columns, where the steps before it map columns one to one."""
+    from millrace.analyses.explain.kernels.pipelines import in_inputs, open_pipeline
+
+    opened = open_pipeline(model, rows.names, rows.values, None if background is None else background.values)
+    if opened is None:
+        return None
+    names = tuple(rows.names[j] for j in opened.source)
+    inner = replace(rows, values=opened.rows, names=names)
+    behind = None if opened.background is None else replace(rows, values=opened.background, names=names)
+    question = None
+    if spec.method in ("auto", *TREE_METHODS):
+        question = _trees(spec, opened.last, inner, behind, weights, note)
+    if question is None and spec.method in ("auto", "linear"):
+        question = _linear(spec, opened.last, inner, behind, weights)
+    if question is None:
+        return None
+    part = question.forest or question.line
+    assert part is not None
+    moved, values, known = in_inputs(opened, part, len(rows.names))
+    if known is None and question.background is not None:
+        known = values  # the mean of the data itself
+    kept: dict[str, Any] = {"forest": moved} if question.forest else {"line": moved}
+    why = "the steps before the pipeline's last map columns one to one: values are of the input's columns"
+    return replace(
+        question, rows=replace(rows, values=values), background=known, why=(*question.why, why), model=model, shown=rows,
+        **kept,
     )  # fmt: skip
 
 
