@@ -27,8 +27,8 @@ def column_names(model: Any) -> tuple[str, ...] | None:
     elif extreme is not None:
         names = extreme.feature_names
     elif _catboost(model):
-        names = model.feature_names_
-        if list(names) == [str(j) for j in range(len(names))]:
+        names = model.feature_names_ if model.is_fitted() else None
+        if names is not None and list(names) == [str(j) for j in range(len(names))]:
             return None
     else:
         names = getattr(model, "feature_names_in_", None)
@@ -44,6 +44,8 @@ def n_columns(model: Any) -> int | None:
         return int(light.num_feature())
     if extreme is not None:
         return int(extreme.num_features())
+    if _catboost(model):  # one that was loaded from a file says 0
+        return len(model.feature_names_) if model.is_fitted() else None
     known = getattr(model, "n_features_in_", None)
     return None if known is None else int(known)
 
