@@ -9,6 +9,7 @@ from millrace.analyses.explain import question as questions
 from millrace.analyses.explain.answer import Explanation
 from millrace.analyses.explain.facts import kernel_facts, linear_facts, tree_facts
 from millrace.analyses.explain.plan import Facts, block_rows, plan, tolerance
+from millrace.analyses.explain.players import shown_data
 from millrace.analyses.explain.spec import Spec
 from millrace.run.canonical import Unkeyable
 from millrace.run.errors import NotAdditive, Paused
@@ -47,7 +48,7 @@ def _tree_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
     from millrace.analyses.explain.kernels.structure import structure
 
     run.progress("laying out trees")
-    shape = structure(forest)
+    shape = structure(forest, asked.player_of, len(asked.players.names))
     known = 0 if asked.background is None else len(asked.background)
     cut = trees.layout(forest, shape, len(asked.rows.values), known, spec.precision)
     facts = tree_facts(spec, asked, shape, cut)
@@ -73,7 +74,8 @@ def _linear_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
     facts = linear_facts(spec, asked)
     run.follow(plan(facts, run.budget))
     mean = asked.weights @ asked.background
-    model = {**line.arrays(), "mean": mean, "expected": line.raw(mean[None, :])[0]}
+    whose = {"player_of": asked.player_of, "players": len(asked.players.names)}
+    model = {**line.arrays(), **whose, "mean": mean, "expected": line.raw(mean[None, :])[0]}
     run.progress("explaining", facts.blocks)
     shared = (run.share(asked.rows.values), run.share(model), asked.output, spec.precision)
     return facts, run.map(blocks.linear_rows, _cut(facts), shared=shared, name="explain rows")
@@ -85,12 +87,12 @@ def _kernel_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
 
     assert asked.background is not None
     rows = asked.rows.values
-    whole = coalitions.design(rows.shape[1], spec.max_evaluations, run.rng(1))
-    design = coalitions.with_narrower(whole, rows, asked.background)
+    whole = coalitions.design(len(asked.players.names), spec.max_evaluations, run.rng(1))
+    design = coalitions.with_narrower(whole, rows, asked.background, asked.player_of)
     facts = kernel_facts(spec, asked, len(whole.masks), whole.exact)
     run.follow(plan(facts, run.budget))
     run.progress("explaining", facts.blocks)
-    shared = (run.share(rows), _background(asked, run), run.share(design.arrays()), spec.precision)
+    shared = (run.share(rows), _background(asked, run), run.share(design.arrays()), asked.player_of, spec.precision)
     # The model goes along once per worker, with the function; its identity is its content.
     task = partial(blocks.kernel_rows, function=asked.function)
     return facts, run.map(task, _cut(facts), shared=shared, name="explain rows")
@@ -138,21 +140,22 @@ def _gather(spec: Spec, asked: Question, facts: Facts, blocks: Any, run: Run) ->
         if array is not None:
             array.flags.writeable = False
     one, shown = asked.outputs == 1, asked.shown or asked.rows
+    data, labels = shown_data(shown, asked.players)
     return Explanation(
         values=values[:, :, 0] if one else values,
         base_values=numpy.array(expected),
         predictions=predictions,
-        feature_names=asked.rows.names,
+        feature_names=asked.players.names,
         output_names=asked.output_names,
         unit=asked.unit,
         method=asked.method,
         exact=exact,
         additivity_error=float(gaps.max()),
         additivity_p99=float(numpy.quantile(gaps, 0.99)),
-        data=shown.values,
+        data=data,
         data_digest=content_key(shown.values),
         model_digest=_model_digest(asked, run),
-        categories=dict(asked.rows.categories),
+        categories=labels,
         standard_errors=None if errors is None else errors[:, :, 0] if one else errors,
         background_rows=0 if asked.background is None else len(asked.background),
         top=spec.top,

@@ -56,7 +56,7 @@ def linear_rows(block: Block, rows: numpy.ndarray[Any, Any], model: Arrays, outp
     """Closed form: coefficient times distance from the background's mean."""
     part = numpy.ascontiguousarray(rows[slice(*block)], dtype=numpy.float64)
     function = linear.Linear.from_arrays(model)
-    values = linear.explain_linear(function, part, model["mean"])
+    values = linear.explain_linear(function, part, model["mean"], model["player_of"], int(model["players"]))
     return _answer(values.astype(precision, copy=False), function.raw(part), model["expected"], output)
 
 
@@ -65,13 +65,14 @@ def kernel_rows(
     rows: numpy.ndarray[Any, Any],
     background: Arrays,
     design: Arrays,
+    player_of: numpy.ndarray[Any, Any],
     precision: str,
     function: Function,
 ) -> Arrays:
     """Estimates with standard errors (exact where the design holds every coalition)."""
     part = numpy.ascontiguousarray(rows[slice(*block)])
     plan = coalitions.Design.from_arrays(design)
-    found = coalitions.explain_rows(function.call, part, background["rows"], background["weights"], plan)
+    found = coalitions.explain_rows(function.call, part, background["rows"], background["weights"], plan, player_of)
     answer = dict(_answer(found.values.astype(precision, copy=False), found.prediction, found.base, -1))
     answer["errors"] = found.standard_errors.astype(precision, copy=False)
     answer["exact"] = bool(found.exact.all())

@@ -40,9 +40,11 @@ def asked_type(spec: Spec) -> Any:
 def _shape(spec: Spec, asked: Question) -> dict[str, Any]:
     rows = asked.rows.values
     return {
+        "driver_extra_bytes": 0 if asked.shown is None else asked.shown.values.nbytes,
         "method": asked.method,
         "rows": rows.shape[0],
-        "features": rows.shape[1],
+        "features": len(asked.players.names),
+        "columns": rows.shape[1],
         "kept": asked.outputs,
         "input_bytes": rows.dtype.itemsize,
         "value_bytes": asked_type(spec).itemsize,
@@ -63,7 +65,9 @@ def kernel_facts(spec: Spec, asked: Question, evaluations: int, exact: bool) -> 
 
     shape = _shape(spec, asked)
     background, features = shape["background_rows"], shape["features"]
-    scratch = coalitions.scratch_bytes(features, background, asked.outputs, shape["input_bytes"], evaluations)
+    scratch = coalitions.scratch_bytes(
+        features, background, asked.outputs, shape["input_bytes"], evaluations, shape["columns"]
+    )
     design, making = coalitions.design_bytes(features, spec.max_evaluations)
     return Facts(
         "kernel",
@@ -74,8 +78,7 @@ def kernel_facts(spec: Spec, asked: Question, evaluations: int, exact: bool) -> 
         table_bytes=design,
         build_s=0.0,
         evaluations=evaluations,
-        driver_extra_bytes=making,
-        **shape,
+        **(shape | {"driver_extra_bytes": making + shape["driver_extra_bytes"]}),
     )
 
 
@@ -118,11 +121,11 @@ def facts(spec: Spec) -> Facts:
     if asked.forest is None:
         from millrace.analyses.explain.kernels import coalitions
 
-        design = coalitions.design(len(asked.rows.names), spec.max_evaluations, rng(0, 1))
+        design = coalitions.design(len(asked.players.names), spec.max_evaluations, rng(0, 1))
         return kernel_facts(spec, asked, len(design.masks), design.exact)
     from millrace.analyses.explain.kernels import structure, trees
 
-    shape = structure.structure(asked.forest)
+    shape = structure.structure(asked.forest, asked.player_of, len(asked.players.names))
     known = 0 if asked.background is None else len(asked.background)
     cut = trees.layout(asked.forest, shape, len(asked.rows.values), known, spec.precision)
     return tree_facts(spec, asked, shape, cut)

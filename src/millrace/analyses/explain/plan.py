@@ -37,6 +37,7 @@ class Facts:
     input_bytes: int
     value_bytes: int
     row_s: float
+    columns: int = 0
     exact: bool = True
     trees: int = 0
     nodes: int = 0
@@ -64,10 +65,11 @@ def block_rows(facts: Facts) -> int:
 def plan(facts: Facts, budget: Budget) -> Plan:
     """Blocks, slots, bytes and core-seconds of explain under a budget; `DoesNotFit` with what would do."""
     size = min(block_rows(facts), facts.rows)
-    inside = size * facts.features * (facts.input_bytes + 2 * facts.outputs * 8)
+    columns = facts.columns or facts.features
+    inside = size * (columns * facts.input_bytes + facts.features * 2 * facts.outputs * 8)
     worker = WORKER_BYTES + max(inside + facts.scratch_bytes, 2 * facts.table_bytes + facts.scratch_bytes)
     answer = facts.rows * facts.features * facts.kept * facts.value_bytes * (1 if facts.exact else 2)
-    data = facts.rows * facts.features * facts.input_bytes
+    data = facts.rows * columns * facts.input_bytes
     driver = (
         DRIVER_BYTES
         + facts.driver_extra_bytes

@@ -32,6 +32,11 @@ class Spec(BaseModel):
     background_weights: Any = Field(None, description="a weight for each background row: numbers, or a file")
     method: str = Field("auto", description=f"how: {', '.join(METHODS)}")
     output: str = Field("auto", description="what of the model: auto, raw, probability, or the name of a class")
+    groups: Any = Field(
+        None,
+        description="columns explained together, each group as one feature: a mapping of names to columns, or "
+        "'name=column,column; other=column,column'",
+    )
     max_evaluations: int | None = Field(
         None, ge=4, description="coalitions per row of the kernel method (2 x features + 2048 when not given)"
     )

@@ -93,7 +93,7 @@ class Function:
 
     def _raw(self, rows: NDArray[Any]) -> Any:
         ask = getattr(self.model, self.method) if self.method else self.model
-        return ask(_table(rows, self.frame, self.names, self.categories) if self.frame else rows)
+        return ask(table_of(rows, self.frame, self.names, self.categories) if self.frame else rows)
 
     def _shaped(self, out: Any, count: int) -> NDArray[np.float64]:
         parts = [np.asarray(part) for part in out] if isinstance(out, list | tuple) else []
@@ -294,7 +294,7 @@ def _given_its_form(function: Function, sample: NDArray[Any]) -> tuple[Function,
     return function, _first_answer(function, sample)
 
 
-def _table(
+def table_of(
     rows: NDArray[Any], frame: str, names: tuple[str, ...], categories: Mapping[int, tuple[Any, ...]] | None
 ) -> Any:
     """A pandas or polars table of the rows; codes become labels, NaN a missing label."""
