@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from millrace.analyses.explain.plan import Facts, block_rows, plan, tolerance
 from millrace.analyses.explain.players import shown_data
 from millrace.analyses.explain.spec import Spec
 from millrace.run.canonical import Unkeyable
-from millrace.run.errors import NotAdditive, Paused
+from millrace.run.errors import NotAdditive, NotSupported, Paused
 from millrace.run.keys import content_key
 
 if TYPE_CHECKING:
@@ -24,13 +25,25 @@ if TYPE_CHECKING:
 MAPPED_BYTES = 64 << 20
 """An answer larger than this is assembled in a memory-mapped file instead of in the driver's memory."""
 
+_UNFINISHED = (
+    "The deadline came after {at:,} of {rows:,} rows. An explanation of a part is not given in place of the "
+    "whole; finished blocks are kept where there is a store. Ask the same again to go on, or give more time."
+)
+
 
 def explain(spec: Spec, run: Run) -> Explanation:
     """SHAP values of `spec.model` on `spec.data`."""
     run.progress("reading")
     asked = questions.read(spec, run.note, run.rng)
+    if spec.interactions and asked.function is not None:
+        raise NotSupported(
+            "interactions are exact for tree and linear models alone, and this model and output are explained as a function: "
+            "leave interactions out, or explain a tree model's raw output."
+        )
     if asked.forest is not None:
         facts, blocks = _tree_blocks(spec, asked, run)
+        if spec.interactions:
+            return _with_interactions(spec, asked, facts, _gather(spec, asked, facts, blocks, run), run)
     elif asked.line is not None:
         facts, blocks = _linear_blocks(spec, asked, run)
     else:
@@ -63,6 +76,32 @@ def _tree_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
     run.progress("explaining", facts.blocks)
     shared = (run.share(asked.rows.values), laid, asked.output, spec.precision, *tables)
     return facts, run.map(blocks.tree_rows, _cut(facts), shared=shared, name="explain rows")
+
+
+def _with_interactions(spec: Spec, asked: Question, facts: Facts, answer: Explanation, run: Run) -> Explanation:
+    """The answer with its interaction values: a second pass over the same blocks of rows."""
+    from millrace.analyses.explain import blocks
+    from millrace.analyses.explain.kernels import interactions, trees
+    from millrace.analyses.explain.kernels.structure import structure
+
+    forest = asked.forest
+    assert forest is not None
+    shape = structure(forest, asked.player_of, len(asked.players.names))
+    pairs = interactions.pairs_of(forest, shape)
+    values = _room((facts.rows, len(pairs), asked.outputs), spec.precision, run)
+    empty = trees.layout(forest, shape, facts.rows, 0, spec.precision)
+    laid = run.share(blocks.pack(forest, shape, empty, answer.base_values))
+    known = None if asked.background is None else _background(asked, run)
+    shared = (run.share(asked.rows.values), laid, known, asked.output, spec.precision)
+    run.progress("interactions", facts.blocks)
+    at = 0
+    for block in run.map(blocks.tree_interactions, _cut(facts), shared=shared, name="interactions"):
+        values[at : at + len(block["pairs"])] = block["pairs"]
+        at += len(block["pairs"])
+    if at < facts.rows:
+        raise Paused(_UNFINISHED.format(at=at, rows=facts.rows))
+    values.flags.writeable = False
+    return replace(answer, pairs=pairs, pair_values=values)
 
 
 def _linear_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
@@ -131,15 +170,13 @@ def _gather(spec: Spec, asked: Question, facts: Facts, blocks: Any, run: Run) ->
             exact = exact and block["exact"]
         at = end
     if at < facts.rows:
-        raise Paused(
-            f"The deadline came after {at:,} of {facts.rows:,} rows. An explanation of a part is not given in place of the "
-            "whole; finished blocks are kept where there is a store. Ask the same again to go on, or give more time."
-        )
+        raise Paused(_UNFINISHED.format(at=at, rows=facts.rows))
     _check_additivity(spec, asked, facts, gaps, predictions)
     for array in (values, predictions, errors):
         if array is not None:
             array.flags.writeable = False
     one, shown = asked.outputs == 1, asked.shown or asked.rows
+    none = numpy.zeros((0, 2), numpy.int32) if spec.interactions else None
     data, labels = shown_data(shown, asked.players)
     return Explanation(
         values=values[:, :, 0] if one else values,
@@ -158,6 +195,8 @@ def _gather(spec: Spec, asked: Question, facts: Facts, blocks: Any, run: Run) ->
         categories=labels,
         standard_errors=None if errors is None else errors[:, :, 0] if one else errors,
         background_rows=0 if asked.background is None else len(asked.background),
+        pairs=none,
+        pair_values=None if none is None else numpy.zeros((facts.rows, 0, asked.outputs), spec.precision),
         top=spec.top,
         seed=run.seed,
         notes=(*asked.why, *run.notes),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 
-from millrace.analyses.explain.kernels import coalitions, ensemble, linear, structure, trees
+from millrace.analyses.explain.kernels import coalitions, ensemble, interactions, linear, structure, trees
 from millrace.analyses.explain.kernels.blackbox import Function
 
 Block = tuple[int, int]
@@ -50,6 +50,21 @@ def tree_rows(
     values = trees.explain_rows(model, shape, cut, tables, part, precision)
     raw = trees.raw_output(model, shape, part)
     return _answer(values, raw, forest["expected"], output)
+
+
+def tree_interactions(
+    block: Block,
+    rows: numpy.ndarray[Any, Any],
+    forest: Arrays,
+    background: Arrays | None,
+    output: int,
+    precision: str,
+) -> Arrays:
+    """Interaction values of rows[block] by pair. background: None for path-dependent values."""
+    model, shape, _ = unpack(forest)
+    part = numpy.ascontiguousarray(rows[slice(*block)])
+    known, weights = (None, None) if background is None else (background["rows"], background["weights"])
+    return {"pairs": _pick(interactions.interaction_rows(model, shape, part, known, weights, precision), output)}
 
 
 def linear_rows(block: Block, rows: numpy.ndarray[Any, Any], model: Arrays, output: int, precision: str) -> Arrays:

@@ -25,6 +25,8 @@ TABLE_S = 2e-9
 PAIR_S = 3e-9
 """A node on the path of a leaf that goes by pairs, for one row and 64 background rows."""
 VALUE_S = 1.5e-9
+PAIR_OF_LEAF_S = 2.5e-9
+"""A pair of players on the path of a leaf of one row: its number looked up and added."""
 BUILD_S, COUNT_S = 6e-9, 1e-9
 """A byte of table; a node of one background row."""
 CALL_S = 2.5e-7
@@ -95,9 +97,19 @@ def tree_facts(spec: Spec, asked: Question, shape: Structure, cut: Layout) -> Fa
     row_s = WALK_S * forest.n_nodes * (points + WALK_EDGE) if not background else TABLE_S * forest.n_nodes
     row_s += PAIR_S * paired * (1 + background / 64) + VALUE_S * said["features"] * forest.n_outputs
     scratch = trees.scratch_bytes(len(shape.used), forest.n_outputs, shape.most_depth, shape.most_distinct, background)
+    pairs = 0
+    if spec.interactions:
+        from millrace.analyses.explain.kernels import interactions
+
+        pairs = len(interactions.pairs_of(forest, shape))
+        each = leaves.astype("float64")
+        row_s += PAIR_OF_LEAF_S * float((each * (each - 1) / 2).sum()) * forest.width
+        largest = int((forest.tree_start[1:] - forest.tree_start[:-1]).max(initial=0))
+        scratch += interactions.scratch_bytes(shape, pairs, forest.n_outputs, largest, background)
     return Facts(
         "trees",
         outputs=forest.n_outputs,
+        pairs=pairs,
         row_s=row_s,
         trees=forest.n_trees,
         nodes=forest.n_nodes,

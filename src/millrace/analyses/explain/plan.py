@@ -38,6 +38,7 @@ class Facts:
     value_bytes: int
     row_s: float
     columns: int = 0
+    pairs: int = 0
     exact: bool = True
     trees: int = 0
     nodes: int = 0
@@ -57,7 +58,7 @@ class Facts:
 
 def block_rows(facts: Facts) -> int:
     """Rows of a block: a power of two from 1 to 2,048."""
-    by_bytes = BLOCK_VALUE_BYTES / (facts.features * facts.outputs * 8)
+    by_bytes = BLOCK_VALUE_BYTES / ((facts.features + facts.pairs) * facts.outputs * 8)
     by_work = BLOCK_S / facts.row_s
     return 1 << max(0, min(int(min(by_bytes, by_work, MOST_ROWS)).bit_length() - 1, 11))
 
@@ -66,9 +67,10 @@ def plan(facts: Facts, budget: Budget) -> Plan:
     """Blocks, slots, bytes and core-seconds of explain under a budget; `DoesNotFit` with what would do."""
     size = min(block_rows(facts), facts.rows)
     columns = facts.columns or facts.features
-    inside = size * (columns * facts.input_bytes + facts.features * 2 * facts.outputs * 8)
+    inside = size * (columns * facts.input_bytes + (facts.features + facts.pairs) * 2 * facts.outputs * 8)
     worker = WORKER_BYTES + max(inside + facts.scratch_bytes, 2 * facts.table_bytes + facts.scratch_bytes)
-    answer = facts.rows * facts.features * facts.kept * facts.value_bytes * (1 if facts.exact else 2)
+    kept = facts.features * (1 if facts.exact else 2) + facts.pairs
+    answer = facts.rows * kept * facts.kept * facts.value_bytes
     data = facts.rows * columns * facts.input_bytes
     driver = (
         DRIVER_BYTES

@@ -32,6 +32,7 @@ class Spec(BaseModel):
     background_weights: Any = Field(None, description="a weight for each background row: numbers, or a file")
     method: str = Field("auto", description=f"how: {', '.join(METHODS)}")
     output: str = Field("auto", description="what of the model: auto, raw, probability, or the name of a class")
+    interactions: bool = Field(False, description="also exact pairwise interaction values (tree and linear models)")
     groups: Any = Field(
         None,
         description="columns explained together, each group as one feature: a mapping of names to columns, or "
