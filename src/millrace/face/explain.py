@@ -1,4 +1,4 @@
-"""`mr.explain`."""
+"""`mr.explain`, and `mr.explainer` for one row at a time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from millrace.run.run import Run as OpenRun
 
 if TYPE_CHECKING:
     from millrace.analyses.explain.answer import Explanation
+    from millrace.analyses.explain.warm import Explainer
 
 
 def explain(
@@ -63,3 +64,27 @@ def explain(
     }  # fmt: skip
     machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
     return ask("explain", question, machine, run)  # type: ignore[no-any-return]
+
+
+def explainer(
+    model: Any,
+    *,
+    background: Any = None,
+    output: str = "auto",
+    groups: Any = None,
+    max_evaluations: int | None = None,
+    digest: str = "",
+    seed: int = 0,
+) -> Explainer:
+    """A model read once, for one row at a time: `.row({"age": 41, ...})`, or the values in the model's order.
+
+    Tree models without a background give path-dependent values; all others need a background. `digest`: a word that
+    names this version of the model, for a model whose content cannot be told. See `millrace.analyses.explain.warm` for a
+    cache of explainers and `formats` for what to send.
+    """
+    from millrace.analyses.explain.warm import open_explainer
+
+    return open_explainer(
+        model, background=background, digest=digest, seed=seed, output=output, groups=groups,
+        max_evaluations=max_evaluations,
+    )  # fmt: skip

@@ -17,6 +17,8 @@ MOST_ROWS = 2048
 
 WORKER_BYTES = 128 << 20
 """Private bytes of a worker with the kernels loaded, before its first block, and room for what their compiler maps."""
+KERNEL_BYTES = 24 << 20
+"""That part of them which kernels take while they are loaded and work: where tasks run in the driver, it pays for it."""
 DRIVER_BYTES = 48 << 20
 """What the driver grows by besides the data: the model read, kernels loaded, the ledger's buffers."""
 MAPPED_BYTES = 64 << 20
@@ -95,6 +97,7 @@ def plan(facts: Facts, budget: Budget) -> Plan:
         answer_bytes=answer,
         core_s=facts.rows * facts.row_s + facts.build_s,
         why=why,
+        base_bytes=WORKER_BYTES - KERNEL_BYTES,
     )
     return fit(needed, budget)
 
