@@ -26,6 +26,7 @@ def explain(
     interactions: bool = False,
     groups: Any = None,
     max_evaluations: int | None = None,
+    tolerance: float | None = None,
     precision: str = "float64",
     top: int = 12,
     limit: int | None = None,
@@ -45,9 +46,10 @@ def explain(
     unknown" (interventional values); without them tree models use the training weights in their own nodes
     (path-dependent values); "auto" takes `background_rows` rows of X that represent it, weighted by the rows near them.
     `background_weights`: how much each row of a background counts. `method`: auto, tree_path_dependent,
-    interventional, linear, kernel. `output`: auto, raw, probability or the name of a class. `interactions`: exact
+    interventional, linear, kernel. `output`: auto, raw, probability, log_loss
+    (of every class, were it the true one) or the name of a class. `interactions`: exact
     pairwise values of tree models as well (`answer.interactions`). `groups`: columns that are explained together, as one feature each: {"city": ["city_a", "city_b"]}. `max_evaluations`: coalitions a row of
-    the kernel method.
+    the kernel method; with a `tolerance` they are spent in rounds, until a row's standard errors are below it.
 
     The rest is about the machine and never changes the answer: `engine` auto | inline | processes | dask |
     dask=ADDRESS, `cores`, `memory` ("4GiB"), `store` (a folder where finished blocks are kept, so that an interrupted
@@ -60,7 +62,8 @@ def explain(
     question = {
         "model": model, "data": X, "background": background, "background_rows": background_rows,
         "background_weights": background_weights, "method": method, "output": output,
-        "interactions": interactions, "groups": groups, "max_evaluations": max_evaluations, "precision": precision, "top": top, "limit": limit,
+        "interactions": interactions, "groups": groups, "max_evaluations": max_evaluations, "tolerance": tolerance,
+        "precision": precision, "top": top, "limit": limit,
     }  # fmt: skip
     machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
     return ask("explain", question, machine, run)  # type: ignore[no-any-return]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from millrace.analyses.explain import question as questions
 from millrace.analyses.explain.answer import Explanation
-from millrace.analyses.explain.facts import kernel_facts, linear_facts, tree_facts
+from millrace.analyses.explain.facts import kernel_facts, linear_facts, rounds, tree_facts
 from millrace.analyses.explain.plan import Facts, block_rows, plan, tolerance
 from millrace.analyses.explain.players import shown_data
 from millrace.analyses.explain.spec import Spec
@@ -126,12 +126,19 @@ def _kernel_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
 
     assert asked.background is not None
     rows = asked.rows.values
-    whole = coalitions.design(len(asked.players.names), spec.max_evaluations, run.rng(1))
-    design = coalitions.with_narrower(whole, rows, asked.background, asked.player_of)
+    players = len(asked.players.names)
+    each, most = rounds(spec, players)
+    whole = coalitions.design(players, each, run.rng(1))
+    designs = [coalitions.with_narrower(whole, rows, asked.background, asked.player_of)]
     facts = kernel_facts(spec, asked, len(whole.masks), whole.exact)
     run.follow(plan(facts, run.budget))
+    for number in range(1, 1 if whole.exact else most):
+        more = coalitions.design(players, each, run.rng(1, number))
+        designs.append(coalitions.with_narrower(more, rows, asked.background, asked.player_of))
     run.progress("explaining", facts.blocks)
-    shared = (run.share(rows), _background(asked, run), run.share(design.arrays()), asked.player_of, spec.precision)
+    laid = [run.share(design.arrays()) for design in designs]
+    behind = _background(asked, run)
+    shared = (run.share(rows), behind, asked.player_of, spec.precision, float(spec.tolerance or 0.0), *laid)
     # The model goes along once per worker, with the function; its identity is its content.
     task = partial(blocks.kernel_rows, function=asked.function)
     return facts, run.map(task, _cut(facts), shared=shared, name="explain rows")
@@ -199,8 +206,20 @@ def _gather(spec: Spec, asked: Question, facts: Facts, blocks: Any, run: Run) ->
         pair_values=None if none is None else numpy.zeros((facts.rows, 0, asked.outputs), spec.precision),
         top=spec.top,
         seed=run.seed,
-        notes=(*asked.why, *run.notes),
+        notes=(*asked.why, *_stopped(spec, errors), *run.notes),
     )
+
+
+def _stopped(spec: Spec, errors: Any) -> tuple[str, ...]:
+    """What became of the tolerance, in words."""
+    if spec.tolerance is None:
+        return ()
+    if errors is None:
+        return ("the tolerance was not needed: the values are exact",)
+    most = errors.max(axis=(1, 2)) if errors.size else errors
+    over = int((most > spec.tolerance).sum())
+    reached = f"tolerance {spec.tolerance:g}: {len(errors) - over:,} of {len(errors):,} rows have all standard errors below it"
+    return (reached + (f", the largest is {float(most.max()):.2g}: give more max_evaluations" if over else ""),)
 
 
 def _room(shape: tuple[int, ...], dtype: str, run: Run) -> numpy.ndarray[Any, Any]:

@@ -29,6 +29,7 @@ PAIR_OF_LEAF_S = 2.5e-9
 """A pair of players on the path of a leaf of one row: its number looked up and added."""
 BUILD_S, COUNT_S = 6e-9, 1e-9
 """A byte of table; a node of one background row."""
+ROUNDS, MOST_ROUNDS = 8, 64
 CALL_S = 2.5e-7
 """A row through an unknown model: what a small neural network takes; the true time is not known before."""
 
@@ -54,6 +55,18 @@ def _shape(spec: Spec, asked: Question) -> dict[str, Any]:
     }
 
 
+def rounds(spec: Spec, features: int) -> tuple[int | None, int]:
+    """(evaluations of a round, most rounds) of the kernel method: one round unless a tolerance is to be met."""
+    from millrace.analyses.explain.kernels import coalitions
+
+    if spec.tolerance is None:
+        return spec.max_evaluations, 1
+    if spec.max_evaluations is None:
+        return None, ROUNDS
+    usual = coalitions.default_evaluations(features)
+    return min(usual, spec.max_evaluations), max(1, min(MOST_ROUNDS, spec.max_evaluations // max(1, usual)))
+
+
 def linear_facts(spec: Spec, asked: Question) -> Facts:
     assert asked.line is not None
     outputs = len(asked.line.intercepts)
@@ -70,7 +83,7 @@ def kernel_facts(spec: Spec, asked: Question, evaluations: int, exact: bool) -> 
     scratch = coalitions.scratch_bytes(
         features, background, asked.outputs, shape["input_bytes"], evaluations, shape["columns"]
     )
-    design, making = coalitions.design_bytes(features, spec.max_evaluations)
+    design, making = coalitions.design_bytes(features, rounds(spec, features)[0])
     return Facts(
         "kernel",
         outputs=asked.outputs,
@@ -133,7 +146,7 @@ def facts(spec: Spec) -> Facts:
     if asked.forest is None:
         from millrace.analyses.explain.kernels import coalitions
 
-        design = coalitions.design(len(asked.players.names), spec.max_evaluations, rng(0, 1))
+        design = coalitions.design(len(asked.players.names), rounds(spec, len(asked.players.names))[0], rng(0, 1))
         return kernel_facts(spec, asked, len(design.masks), design.exact)
     from millrace.analyses.explain.kernels import structure, trees
 

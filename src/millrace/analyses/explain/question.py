@@ -217,7 +217,7 @@ def _trees(
         return None
     if forest is None:
         return None
-    if spec.output == "probability" and forest.link != "probability":
+    if spec.output == "log_loss" or (spec.output == "probability" and forest.link != "probability"):
         return None  # not additive in tree leaves; the kernel method answers it
     method = spec.method
     if method == "auto":
@@ -248,11 +248,9 @@ def _trees(
 def _linear(
     spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any, played: Players
 ) -> Question | None:
-    from millrace.analyses.explain.kernels.linear import read_linear
-
-    if spec.output == "probability":
+    if spec.output in ("probability", "log_loss"):
         return None
-    line = read_linear(model)
+    line = _line(model)
     if line is None:
         return None
     if line.coefficients.shape[1] != len(rows.names):
@@ -273,6 +271,30 @@ def _linear(
     )  # fmt: skip
 
 
+def _line(model: Any) -> Linear | None:
+    """The linear function that the model is, or the mean of its members' when all are linear."""
+    from millrace.analyses.explain.kernels import voting
+    from millrace.analyses.explain.kernels.linear import read_linear
+
+    voted = voting.members(model)
+    if voted is None or hasattr(model, "predict_proba"):
+        return read_linear(model)
+    parts = [read_linear(member) for member in voted[0]]
+    known = [part for part in parts if part is not None]
+    return voting.mean_of_lines(known, voted[1]) if len(known) == len(parts) else None
+
+
+def _answering(spec: Spec, model: Any, rows: Rows) -> Any:
+    """The model, or its trees as a function where it was asked for probabilities and has none by itself."""
+    from millrace.analyses.explain.kernels.tree_models import read_trees
+    from millrace.analyses.explain.kernels.tree_probability import tree_probability
+
+    if spec.output not in ("probability", "log_loss") or hasattr(model, "predict_proba") or rows.categories:
+        return model
+    forest = read_trees(model)
+    return (None if forest is None else tree_probability(forest)) or model
+
+
 def _kernel(
     spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any, played: Players,
     rng: Callable[..., numpy.random.Generator],
@@ -288,7 +310,7 @@ def _kernel(
         weights = _equal(background)
         why.append(f"no background was given: {count} rows of the data, drawn by the seed, stand for 'feature unknown'")
     names = rows.names if rows.named else None
-    function = as_function(model, spec.output, names, rows.values[:64], rows.categories or None)
+    function = as_function(_answering(spec, model, rows), spec.output, names, rows.values[:64], rows.categories or None)
     check_rows(function, rows.values)
     check_rows(function, background.values, "background")
     why.insert(0, f"kernel: {function.why}")
@@ -339,7 +361,7 @@ def _pipeline(
 
 def _output(asked: str, names: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
     """Number of the chosen output (-1: all) and the names of what is left."""
-    if asked in ("auto", "raw", "probability"):
+    if asked in ("auto", "raw", "probability", "log_loss"):
         return -1, names
     if asked not in names:
         raise WrongQuestion(f"The model has no output {asked!r}. Its outputs are {', '.join(map(repr, names))}.")
@@ -357,6 +379,7 @@ def _unit(link: str, names: tuple[str, ...]) -> str:
         "one_vs_all": "log-odds (one against all)",
         "log": "log of the expected value",
         "probability": f"probability{of}",
+        "isolation": "mean path length (short is unusual)",
     }
     return words.get(kind, "the model's raw output")
 
