@@ -122,8 +122,9 @@ def test_raw_and_probability_are_never_mixed_up() -> None:
         as_function(_fit(_network()), "raw", None, ROWS)
     with pytest.raises(WrongQuestion, match="no predict_proba"):
         as_function(_fit(SVC()), "probability", None, ROWS)
-    with pytest.raises(NotSupported, match="log_loss"):
-        as_function(both, "log_loss", None, ROWS)
+    assert as_function(both, "log_loss", None, ROWS).method == "predict_proba"
+    with pytest.raises(WrongQuestion, match="no output 'log_loss'"):
+        as_function(_fit(SVC()), "log_loss", None, ROWS)
 
 
 def test_several_targets_keep_their_names() -> None:

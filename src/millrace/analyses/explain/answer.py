@@ -213,7 +213,8 @@ class Explanation(Saved):
         return views.all_charts(self)
 
     def plot(self, kind: str = "beeswarm", **options: Any) -> Any:
-        """A chart that notebooks show: beeswarm, bars, waterfall (row=0), dependence (feature=...)."""
+        """A chart that notebooks show: beeswarm, bars, waterfall and force (row=0), dependence (feature=...),
+        heatmap, decision."""
         from millrace.analyses.explain import views
 
         return views.plot(self, kind, **options)
