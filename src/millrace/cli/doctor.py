@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -23,9 +24,17 @@ def doctor(**given: Any) -> int:
     from millrace.host.doctor import doctor as examine
     from millrace.settings import load
 
-    found = examine(load().scratch)
+    settings = load()
+    found = examine(settings.scratch, locks=lock_folders(settings.store))
     if given["json"]:
         say_json(found.as_dict())
     else:
         say(found.lines())
     return 0
+
+
+def lock_folders(store: Path) -> list[Path]:
+    """Where runs hold their locks: the pins of the store."""
+    from millrace.stores.layout import Home
+
+    return [Home.at(store).pins]
