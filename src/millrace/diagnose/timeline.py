@@ -33,8 +33,8 @@ KINDS = (
 `task`: an attempt that ran to its end; `lost`: one that was killed by a ceiling or with its worker; `stopped`: one that
 was cancelled or stolen; `start`, `tail`, `starved`: spans of that name; `transfer`: a message was on its way to a
 worker that waited for it; `driver`: a span of that name, or nothing was in flight on any slot, so that only the driver
-can have been at work; `cut`: after the last thing that a killed driver wrote of this slot; `host`: a span of that name; `engine`: a gap up to
-`LATENCY_NS` that nothing explains; `unexplained`: the rest of it.
+can have been at work; `cut`: after the last thing that a killed driver wrote of this slot; `host`: a span of that
+name; `engine`: a gap up to `LATENCY_NS` that nothing explains; `unexplained`: the rest of it.
 """
 
 LATENCY_NS = 20_000_000

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from millrace.host.cgroups import Root, read_text
 from millrace.host.instances import holders
+from millrace.host.scratch import candidates
 
 TURN_NS = 100_000_000
 POLL_S = 0.001
@@ -33,6 +34,11 @@ LATE_S = 2.0
 GATE = "gate"
 _holding: ContextVar[bool] = ContextVar("millrace_holding", default=False)
 """Whether this thread holds a token already: what it starts inside of a task computes on that one."""
+
+
+def places() -> list[Path]:
+    """Where locks may lie when nobody says. Not in $TMPDIR: it differs between programs that are to share a host."""
+    return candidates({**os.environ, "TMPDIR": ""})
 
 
 def holds() -> bool:
@@ -43,11 +49,14 @@ def holds() -> bool:
 class CoreTokens:
     """One taker: a worker, or the engine of a thread. `folder` is on a disk of this host; `count`: its cores.
 
-    `name`: what the lock files are called. Pickles as its arguments; files are opened by whoever takes first.
+    `name`: what the lock files are called, and `numbers` (0 to `count` - 1 when not given) how they end.
+    Pickles as its arguments; files are opened by whoever takes first.
     """
 
-    def __init__(self, folder: str | Path, count: int, name: str = "core") -> None:
-        self._folder, self._count, self._name = str(folder), max(1, count), name
+    def __init__(self, folder: str | Path, count: int, name: str = "core", numbers: tuple[int, ...] = ()) -> None:
+        self._folder, self._name = str(folder), name
+        self._numbers = numbers or tuple(range(max(1, count)))
+        self._count = len(self._numbers)
         self._pid, self._held = 0, -1
         self._gate = -1
         self._cores: list[int] = []
@@ -57,8 +66,8 @@ class CoreTokens:
         self.core = -1
         """Which one is held; -1: none."""
 
-    def __reduce__(self) -> tuple[type[CoreTokens], tuple[str, int, str]]:
-        return type(self), (self._folder, self._count, self._name)
+    def __reduce__(self) -> tuple[type[CoreTokens], tuple[str, int, str, tuple[int, ...]]]:
+        return type(self), (self._folder, self._count, self._name, self._numbers)
 
     def take(self) -> int:
         """Hold a core; returns the ns that it took, 0 when there was one at once. Holding one already is fine."""
@@ -72,7 +81,7 @@ class CoreTokens:
             waited = self._queue()
             self._spent_ns = 0
         self._since_ns = time.monotonic_ns()
-        _holding.set(True)
+        self._mark(True)
         return self._since_ns - began_ns if waited else 0
 
     def release(self) -> None:
@@ -82,7 +91,11 @@ class CoreTokens:
         fcntl.flock(self._held, fcntl.LOCK_UN)
         self._held = self.core = -1
         self._spent_ns += time.monotonic_ns() - self._since_ns
-        _holding.set(False)
+        self._mark(False)
+
+    def _mark(self, held: bool) -> None:
+        if self._name == "core":
+            _holding.set(held)
 
     def close(self) -> None:
         if self._pid == os.getpid():
@@ -97,7 +110,7 @@ class CoreTokens:
         self._forget()
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
         self._gate = self._file(GATE if self._name == "core" else f"{self._name}-{GATE}")
-        self._cores = [self._file(f"{self._name}-{i}") for i in range(self._count)]
+        self._cores = [self._file(f"{self._name}-{i}") for i in self._numbers]
         self._next = random.randrange(self._count)
         self._pid = os.getpid()
 
@@ -114,7 +127,7 @@ class CoreTokens:
         for i in range(self._count):
             core = (self._next + i) % self._count
             if _lock(self._cores[core]):
-                self._held, self.core, self._next = self._cores[core], core, core
+                self._held, self.core, self._next = self._cores[core], self._numbers[core], core
                 return True
         return False
 
@@ -147,7 +160,7 @@ class CoreTokens:
         line = _Line(self._folder, self._gate)
         try:
             while not line.wait(LATE_S):
-                stopped = any(_stopped(pid) for pid, _ in holders([Path(self._folder, self._gate_name)]))
+                stopped = any(is_stopped(pid) for pid, _ in holders([Path(self._folder, self._gate_name)]))
                 if stopped and line.give_up():
                     return False
         except BaseException:  # Ctrl-C in the line: what comes through it now must not keep the gate
@@ -162,9 +175,9 @@ class CoreTokens:
 
     def _borrow(self) -> bool:
         """The core of a process that is stopped."""
-        names = {f"{self._name}-{i}": i for i in range(self._count)}
+        names = {f"{self._name}-{i}": i for i in self._numbers}
         for pid, path in holders([Path(self._folder, name) for name in names]):
-            if not _stopped(pid):
+            if not is_stopped(pid):
                 continue
             core = names[path.name]
             if core not in self._lent:
@@ -212,7 +225,7 @@ def _lock(fd: int) -> bool:
         return False
 
 
-def _stopped(pid: int, root: Root = "/") -> bool:
+def is_stopped(pid: int, root: Root = "/") -> bool:
     """Whether a process is stopped by a signal or a debugger."""
     fields = (read_text(Path(root, f"proc/{pid}/stat")) or "").rpartition(")")[2].split()
     return bool(fields) and fields[0] in ("T", "t")

@@ -1,8 +1,9 @@
 """What is on the pipe between the driver and a worker: frames of a length, a few numbers, and a pickle.
 
 To the worker: TASKS, a pickle of `(codes, place)` when there is news, and one of the `Run`s. `codes`: functions that it
-does not know yet, as (number, pickle). `place`: working directory, module path, the opener of stores and what makes tokens for cores. They come in a
-pickle of their own, which holds plain data only: they count even when the tasks cannot be read or are not wanted.
+does not know yet, as (number, pickle). `place`: working directory, module path, the opener of stores and what
+makes tokens for cores. They come in a pickle of their own, which holds plain data only: they count even when the tasks
+cannot be read or are not wanted.
 
 To the driver: RESULTS, the end of each attempt as 64-bit numbers, the processor time after each, then a pickle of
 `(values, extras)`. Attempts of a frame follow each other without a gap, each starts where the one before it ended, so
