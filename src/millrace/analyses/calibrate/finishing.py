@@ -12,9 +12,9 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from millrace.analyses.calibrate.answer import Best
+from millrace.analyses.calibrate.answer import Best, Verdict
 from millrace.analyses.calibrate.kernels import racing
 from millrace.analyses.calibrate.loop import Search, said_of
 from millrace.analyses.calibrate.records import write_trial
@@ -23,7 +23,18 @@ from millrace.run.errors import AnalysisFailed
 from millrace.run.task import Outcome
 
 if TYPE_CHECKING:
+    from millrace.analyses.calibrate.question import Asked
     from millrace.run.ports import Source
+    from millrace.run.run import Run
+
+
+class Ran(Protocol):
+    """A search that is over, or a new look at one."""
+
+    asked: Asked
+    run: Run
+    trials: list[Trial]
+    verdicts: list[Verdict]
 
 
 @dataclass(slots=True)
@@ -104,7 +115,7 @@ class Finish:
         self.search.clock.loss_s += time.perf_counter() - begun
 
 
-def chosen(search: Search, finalists: Sequence[Finalist]) -> Best:
+def chosen(search: Ran, finalists: Sequence[Finalist]) -> Best:
     """The best on fresh seeds; without a finish, the best trial by its own."""
     spec = search.asked.spec
     ran = [f for f in finalists if math.isfinite(f.loss)]
@@ -115,12 +126,15 @@ def chosen(search: Search, finalists: Sequence[Finalist]) -> Best:
         return Best(best.trial.number, best.trial.params, best.loss, interval, best.trial.loss, n)
     if finalists:
         search.run.note("No simulation of the finish ended well: the answer is the best trial by its own seeds.")
-    order = ranked(search)
-    trial = search.trials[order[0]]
+    trial = _by_number(search)[ranked(search, 1)[0]]
     return Best(trial.number, trial.params, trial.loss, None, trial.loss, 0)
 
 
-def ranked(search: Search, most: int | None = None) -> list[int]:
+def _by_number(search: Ran) -> dict[int, Trial]:
+    return {trial.number: trial for trial in search.trials}
+
+
+def ranked(search: Ran, most: int | None = None) -> list[int]:
     """Numbers of trials, the best first by `racing.finalists`; `AnalysisFailed` when none counts."""
     counted = [t for t in search.trials if t.state in ("complete", "stopped") and t.losses]
     if not counted:
@@ -136,7 +150,8 @@ def finalists(search: Search, emulated: Sequence[Mapping[str, Any]] | None) -> l
     if not spec.finish:
         return []
     if emulated is None:
-        best = [search.trials[number] for number in ranked(search, spec.finish)]
+        known = _by_number(search)
+        best = [known[number] for number in ranked(search, spec.finish)]
         return [Finalist(trial, Trial(trial.number, trial.params, spec.fresh)) for trial in best]
     ranked(search)  # says so when none counts
     found = []

@@ -178,8 +178,8 @@ class Search:
             self._start(trial)
 
     def _hopeless(self, trial: Trial) -> bool:
-        """It cannot have the replicates with which it would count."""
-        return trial.cap - len(trial.failed) < self.allowance.least
+        """It cannot have the replicates with which it would count, or two of two failed: more would only cost time."""
+        return trial.cap - len(trial.failed) < self.allowance.least or (not trial.losses and len(trial.failed) >= 2)
 
     def _is_beaten(self, trial: Trial) -> bool:
         many = self.order.replicates_of(trial.number)

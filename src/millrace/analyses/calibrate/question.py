@@ -44,6 +44,8 @@ class Asked:
     limits: Limits
     seed: int
     identity: str
+    private: str = ""
+    """Not "": simulations are of this run alone, neither looked for in the store nor kept there."""
 
     @property
     def fixed(self) -> dict[str, Any]:
@@ -88,6 +90,8 @@ class Asked:
         task = run.task(
             replicate, dict(params), seed, group=group, limits=self.limits, resources=(self.factory,), name="simulation"
         )
+        if self.private:
+            return replace(task, key=f"~{self.private} {group} {seed}")
         if self.spec.persist and run.arena.url:
             return replace(task, keep=Keep(run.arena.url, LARGE_BYTES))
         return task
@@ -104,15 +108,16 @@ def derived(seed: int, *index: int) -> int:
     return int(np.random.SeedSequence(seed, spawn_key=index).generate_state(1)[0] >> 1)
 
 
-def read(spec: Spec, run: Run | None = None, seed: int = 0) -> Asked:
-    """The question with its functions found and its data read."""
-    simulate = found(spec.simulate, "simulate")
-    summarise = found(spec.summarise, "summarise") if spec.summarise is not None else None
+def read(spec: Spec, run: Run | None = None, seed: int = 0, simulates: bool = True) -> Asked:
+    """The question with its functions found and its data read. simulates: False of a question about finished simulations, whose
+    functions need not be there any more."""
+    simulate = found(spec.simulate, "simulate") if simulates else _studied
+    summarise = found(spec.summarise, "summarise") if spec.summarise is not None and simulates else None
     observed = tuple(targets.read_target(target) for target in spec.targets)
     limits = spec.limits
     ceilings = Limits(limits.cpu_s, limits.wall_s, parse_bytes(limits.memory) if limits.memory else 0)
     aligned_there = summarise is None and not spec.persist
-    alignments = tuple(o.alignment for o in observed) if aligned_there else ()
+    alignments = tuple(o.alignment for o in observed) if aligned_there else None
     warm = tuple(sorted(middle(spec).items())) if spec.warm_up else ()
     factory = functools.partial(Simulator, simulate, summarise, alignments, warm)
     return Asked(

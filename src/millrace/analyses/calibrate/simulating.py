@@ -26,13 +26,13 @@ PRINTED = "\nWhat it printed:\n"
 
 
 class Simulator:
-    """The user's functions, entered once per worker. alignments: () keeps the outputs as they are."""
+    """The user's functions, entered once per worker. alignments: what is taken of the outputs; None keeps them as they are."""
 
     def __init__(
         self,
         simulate: Callable[..., Any],
         summarise: Callable[..., Any] | None,
-        alignments: tuple[Alignment, ...],
+        alignments: tuple[Alignment, ...] | None,
         warm_up: tuple[tuple[str, Any], ...] = (),
     ) -> None:
         self.simulate, self.summarise, self.alignments = simulate, summarise, alignments
@@ -53,7 +53,7 @@ def replicate(simulator: Simulator, params: Mapping[str, Any], seed: int) -> dic
             if simulator.summarise is not None:
                 outputs = simulator.summarise(outputs)
             seconds = time.perf_counter() - begun
-            if simulator.alignments and simulator.summarise is None:
+            if simulator.alignments is not None:
                 made = {"aligned": {a.name: a.take(outputs) for a in simulator.alignments}}
             else:
                 made = {"outputs": plain(outputs)}
@@ -128,17 +128,18 @@ class Bounded(io.TextIOBase):
         self._length += len(text)
         room = self._half - len(self._first)
         self._first += text[:room] if room > 0 else ""
-        self._last = (self._last + text[max(0, room) :])[-self._half :]
+        self._last += text[max(0, room) :]
+        if len(self._last) > 16 * self._half:  # now and then, so that a write costs its own length
+            self._last = self._last[-self._half :]
         return len(text)
 
     def fileno(self) -> int:
         return 1
 
     def text(self) -> str:
-        lost = self._length - len(self._first) - len(self._last)
-        return (
-            f"{self._first}\n... {lost:,} characters more ...\n{self._last}" if lost > 0 else self._first + self._last
-        )
+        last = self._last[-self._half :]
+        lost = self._length - len(self._first) - len(last)
+        return f"{self._first}\n... {lost:,} characters more ...\n{last}" if lost > 0 else self._first + last
 
 
 def _ends_of(file: Any) -> str:
