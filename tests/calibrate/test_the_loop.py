@@ -28,7 +28,7 @@ def ask(simulate: Any = simulators.simulate, **more: Any) -> Any:
 
 def naive(k: int, trials: int) -> list[tuple[dict[str, Any], list[float], str]]:
     """One trial after another, as the rule is written: trial n sees those before n - k + 1, and nothing else."""
-    spec = Spec(simulate=simulators.simulate, **{n: v for n, v in QUESTION.items()}, trials=trials, in_flight=k)
+    spec = Spec(simulate=simulators.simulate, **QUESTION, trials=trials, in_flight=k)
     asked = read(spec)
     sampler = make(spec, 0, k)
     told: list[tuple[TrialLosses, float]] = []

@@ -75,7 +75,7 @@ def tell_logs(**given: Any) -> int:
     past = history(folder_of(given["run"], load().runs))
     wanted = given["trial"]
     found = [
-        {name: value for name, value in record.items()}
+        dict(record)
         for kind in ("printed", "verdict")
         for record in past.of(kind)
         if wanted is None or record["trial"] == wanted

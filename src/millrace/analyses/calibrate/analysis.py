@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-
 from millrace.analyses.calibrate import budgets, emulating, finishing, mirror, order, records, sampling
 from millrace.analyses.calibrate.answer import Calibration, Timing
 from millrace.analyses.calibrate.assembling import Found, assemble
@@ -38,11 +37,8 @@ def calibrate(spec: Spec, run: Run) -> Calibration:
         run.note(
             "Trials have seeds of their own, so that no trial is stopped early: its losses have nothing to be paired with."
         )
-    begun = time.monotonic()
-    spent = records.Spent(run, asked.identity, time.monotonic)
-    spent.begin()
-    until_s = None if spec.seconds is None else begun + spec.seconds - spent.before_s
-    search = prepared(asked, run, in_flight, until_s, spent)
+    search = prepared(asked, run, in_flight)
+    begun, until_s = time.monotonic(), search.allowance.until_s
     records.write_study(run, asked, in_flight)
     run.progress("simulations", facts.simulations - facts.finish if spec.seconds is None else None)
     search.go()
@@ -63,10 +59,13 @@ def calibrate(spec: Spec, run: Run) -> Calibration:
     )  # fmt: skip
 
 
-def prepared(asked: Asked, run: Run, in_flight: int, until_s: float | None, spent: records.Spent | None) -> Search:
-    """A search that has not begun: its sampler, its budget, its order."""
+def prepared(asked: Asked, run: Run, in_flight: int) -> Search:
+    """A search that has not begun: its sampler, its budget (whose seconds begin now), its order."""
     spec = asked.spec
     sampler, begun = _sampler(asked, run, in_flight), time.monotonic()
+    spent = records.Spent(run, asked.identity, time.monotonic)
+    spent.begin()
+    until_s = None if spec.seconds is None else begun + spec.seconds - spent.before_s
     search: Search
 
     def reserve_s() -> float:
