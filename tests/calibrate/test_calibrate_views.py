@@ -31,7 +31,8 @@ def answer(trials: int = 60, shift: float = 0.0, **changed: Any) -> Calibration:
         "trial": list(range(trials)), "state": list(state), "replicates": [5] * trials, "loss": list(loss),
         "param_rate": list(rate), "param_slope": list(slope), "seeds": [[1]] * trials, "seconds": [0.1] * trials,
     }  # fmt: skip
-    finish = {"trial": [best, 7], "replicates": [5, 5], "loss": [loss[best], loss[7]], "fresh_loss": [loss[best] + 0.5, 3.0 + shift],
+    finish = {"trial": [best, 7], "replicates": [5, 5], "loss": [loss[best], loss[7]],
+              "fresh_loss": [loss[best] + 0.5, 3.0 + shift],
               "fresh_low": [loss[best] + 0.2, 2.0 + shift], "fresh_high": [loss[best] + 0.9, 4.0 + shift]}  # fmt: skip
     x = np.arange(12.0)
     runs = np.sin(x / 3) + rng.normal(0, 0.2, (40, 12))

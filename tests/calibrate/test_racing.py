@@ -66,12 +66,11 @@ def test_nothing_stops_on_its_first_replicate_or_for_being_better_when_losses_ma
 
 
 def test_raw_losses_stop_beyond_three_errors():
-    d = (4.0, 5.0, 6.0)  # mean 5, standard error 1 / sqrt(3): 3 errors are 1.73
-    assert stop(
-        [], TrialLosses(9, tuple(a + b for a, b in zip(INCUMBENT.losses, d, strict=False))), INCUMBENT, positive=False
-    )
-    d = (0.0, 1.0, 2.0)  # mean 1
-    assert not stop([], TrialLosses(9, tuple(a + b for a, b in zip(INCUMBENT.losses, d, strict=False))), INCUMBENT, positive=False)  # fmt: skip
+    def apart(*d: float) -> TrialLosses:
+        return TrialLosses(9, tuple(a + b for a, b in zip(INCUMBENT.losses, d, strict=False)))
+
+    assert stop([], apart(4.0, 5.0, 6.0), INCUMBENT, positive=False)  # mean 5; 3 errors are 3 / sqrt(3)
+    assert not stop([], apart(0.0, 1.0, 2.0), INCUMBENT, positive=False)  # mean 1
 
 
 def test_the_noise_is_found_again_whatever_the_level_of_each_trial():

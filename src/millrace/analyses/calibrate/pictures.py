@@ -65,7 +65,17 @@ def loss_axis(losses: NDArray[Any]) -> Spec:
             "axis": {"values": ticks(low, high), "format": "~g"},
             "scale": {"type": "log", "domain": [low, high], "nice": False},
         }
-    return {"title": "loss", "scale": {"domain": room(known), "zero": False, "nice": False}, "axis": {"tickCount": 6}}
+    shown = known[known <= reach(losses)]
+    return {"title": "loss", "scale": {"domain": room(shown), "zero": False, "nice": False}, "axis": {"tickCount": 6}}
+
+
+def reach(losses: NDArray[Any]) -> float:
+    """Where a loss axis ends: on a linear one, bad trials (beyond the upper quartile by three times its distance from the best)
+    would leave no room for the good ones."""
+    known = losses[np.isfinite(losses)]
+    if not known.size or (known.min() > 0 and known.max() / known.min() > 5):
+        return math.inf
+    return float(np.quantile(known, 0.75) * 4 - known.min() * 3)
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -80,7 +90,11 @@ def ticks(low: float, high: float) -> list[float]:
 def parameter_axis(said: Mapping[str, Any], values: Sequence[Any]) -> Spec:
     """What channels of a parameter share: its bounds and its scale; categories are nominal."""
     if said.get("kind") == "categorical" or not all(isinstance(v, int | float | np.number) for v in values):
-        return {"type": "nominal", "sort": [name_of(c) for c in said.get("choices") or sorted(set(map(str, values)))]}
+        return {
+            "type": "nominal",
+            "axis": {"labelAngle": 0},
+            "sort": [name_of(c) for c in said.get("choices") or sorted(set(map(str, values)))],
+        }
     low, high = said.get("low"), said.get("high")
     known = [float(v) for v in values]
     low, high = (min(known) if low is None else low), (max(known) if high is None else high)

@@ -46,51 +46,52 @@ def charts(answer: Calibration) -> dict[str, Spec]:
 def history(answer: Calibration) -> Spec:
     """A mark for each trial by its loss in sample, the best so far as a line, the finalists on fresh seeds."""
     losses, best = _losses(answer), answer.best
-    finish = {name: list(column) for name, column in answer.finish.items()}
-    fresh = np.array(
-        [*finish.get("fresh_loss", ()), *finish.get("fresh_high", ()), *finish.get("fresh_low", ())], float
-    )
-    shown = pictures.thinned(losses)
-    x = pictures.along(
-        "trial", "trial", scale={"nice": False, "domain": [-1, max(1, len(losses))]}, axis={"tickMinStep": 1}
-    )
-    scale = pictures.loss_axis(np.concatenate([losses, fresh]))
-    y = {f: pictures.along(f, **scale) for f in ("loss", "low", "best")}
-    rows = [_row(answer, i) for i in shown.tolist() if np.isfinite(losses[i])]
-    states = [row["state"] for row in rows]
+    again = _again(answer)
+    every = np.concatenate([losses, [row[c] for row in again for c in ("loss", "low", "high")]])
+    edge, shown = pictures.reach(every), pictures.thinned(losses)
+    last = max([len(losses), *(row["trial"] + 1 for row in again)])
+    x = pictures.along("trial", "trial", scale={"nice": False, "domain": [-1, last]}, axis={"tickMinStep": 1})
+    y = {f: pictures.along(f, **pictures.loss_axis(every)) for f in ("loss", "low", "best")}
+    rows = [_row(answer, i, edge) for i in shown.tolist() if np.isfinite(losses[i])]
+    state = pictures.by_state([row["state"] for row in rows])
     tip = pictures.tooltip(("trial", "trial"), ("tip", "loss"), ("state", "state"), ("replicates", "replicates"))
-    layers = [pictures.layer("point", {"x": x, "y": y["loss"], **pictures.by_state(states), "tooltip": tip}, rows,
-                             filled=True, size=34, opacity=0.75)]  # fmt: skip
-    line = _best_so_far(answer, losses)
-    layers += [
-        pictures.layer("line", {"x": x, "y": y["best"]}, line, color=BLUE, interpolate="step-after", strokeWidth=1.5)
-    ]
-    again = [
-        {"trial": t, "low": short(a), "high": short(b), "loss": short(v), "tip": figure(v)}
-        for t, v, a, b in zip(
-            *(finish.get(c, ()) for c in ("trial", "fresh_loss", "fresh_low", "fresh_high")), strict=False
-        )
-        if all(map(math.isfinite, (v, a, b)))
-    ]
-    if again:
-        tip = pictures.tooltip(("trial", "trial"), ("tip", "loss on fresh seeds"))
-        layers += [
-            pictures.layer("rule", {"x": x, "y": y["low"], "y2": {"field": "high"}}, again, color=ORANGE, strokeWidth=1.5),
-            pictures.layer("point", {"x": x, "y": y["loss"], "tooltip": tip}, again,
-                           color=ORANGE, shape="diamond", filled=True, size=80, opacity=1),
-        ]  # fmt: skip
+    line = _best_so_far(answer, losses, edge)
     failed = [{"trial": int(answer.table["trial"][i])} for i in shown.tolist() if not np.isfinite(losses[i])]
+    layers = [
+        pictures.layer("point", {"x": x, "y": y["loss"], **state, "tooltip": tip}, rows, filled=True, size=34, opacity=0.75),
+        pictures.layer("line", {"x": x, "y": y["best"]}, line, color=BLUE, interpolate="step-after", strokeWidth=1.5),
+        *(_finalists(x, y, again, edge) if again else []),
+    ]  # fmt: skip
     if failed:
-        layers.append(
-            pictures.layer("tick", {"x": x, "y": {"value": 4}}, failed, orient="vertical", color=RED, thickness=1.5)
-        )
+        place = {"x": x, "y": {"value": 4}}
+        layers.append(pictures.layer("tick", place, failed, orient="vertical", color=RED, thickness=1.5))
     caption = "Losses are means over a trial's replicates; the line is the best complete trial so far, in sample."
     caption += f" Orange: finalists on fresh seeds, with {100 * answer.level:g} % intervals." if again else ""
     caption += f" Red ticks at the top: {counted(len(failed), 'failed trial')}." if failed else ""
-    caption += pictures.of_all(len(shown), len(losses))
-    return pictures.spec(_headline(answer), caption,
-                         f"Loss of {len(losses)} trials. Best is trial {best.trial} with {figure(best.loss)}.",
-                         height=280, layer=layers)  # fmt: skip
+    caption += _beyond(losses[shown], edge) + pictures.of_all(len(shown), len(losses))
+    told = f"Loss of {counted(len(losses), 'trial')}. Best is trial {best.trial} with {figure(best.loss)}."
+    return pictures.spec(_headline(answer), caption, told, height=280, layer=layers)
+
+
+def _again(answer: Calibration) -> list[Spec]:
+    """The finalists' rows."""
+    columns = [list(answer.finish.get(c, ())) for c in ("trial", "fresh_loss", "fresh_low", "fresh_high")]
+    return [
+        {"trial": int(t), "low": short(low), "high": short(high), "loss": short(v), "tip": figure(v)}
+        for t, v, low, high in zip(*columns, strict=True)
+        if all(map(math.isfinite, (v, low, high)))
+    ]
+
+
+def _finalists(x: Spec, y: Mapping[str, Spec], again: list[Spec], edge: float) -> list[Spec]:
+    inside = [{**row, **{c: min(row[c], edge) for c in ("loss", "low", "high")}} for row in again]
+    bars = {"x": x, "y": y["low"], "y2": {"field": "high"}}
+    dots = {"x": x, "y": y["loss"], "tooltip": pictures.tooltip(("trial", "trial"), ("tip", "loss on fresh seeds"))}
+    look = {"shape": "diamond", "filled": True, "size": 80, "opacity": 1}
+    return [
+        pictures.layer("rule", bars, inside, color=ORANGE, strokeWidth=1.5),
+        pictures.layer("point", dots, inside, color=ORANGE, **look),
+    ]
 
 
 def _headline(answer: Calibration) -> str:
@@ -104,38 +105,45 @@ def _headline(answer: Calibration) -> str:
     return f"{said}, {best.in_sample / best.loss:.2f} of it" if best.loss > 0 and best.in_sample > 0 else said
 
 
-def _best_so_far(answer: Calibration, losses: Array) -> list[Spec]:
+def _beyond(losses: Array, edge: float) -> str:
+    n = int((losses > edge).sum())
+    return f" {counted(n, 'trial')} beyond the axis stand{'s' if n == 1 else ''} at its edge." if n else ""
+
+
+def _best_so_far(answer: Calibration, losses: Array, edge: float) -> list[Spec]:
     """Steps of the running minimum over complete trials, and its end."""
     whole = np.array([s == "complete" for s in answer.table["state"]]) & np.isfinite(losses)
     running = np.minimum.accumulate(np.where(whole, losses, np.inf))
     found = [i for i in range(len(losses)) if np.isfinite(running[i]) and (i == 0 or running[i] < running[i - 1])]
     if found and found[-1] != len(losses) - 1:
         found.append(len(losses) - 1)
-    return [{"trial": int(answer.table["trial"][i]), "best": short(running[i])} for i in found]
+    return [{"trial": int(answer.table["trial"][i]), "best": short(min(running[i], edge))} for i in found]
 
 
 def slices(answer: Calibration) -> Spec:
     """A panel for each free parameter: loss of the trials along it, its interval shaded, the best marked."""
     losses = _losses(answer)
     shown = [i for i in pictures.thinned(losses, 800).tolist() if np.isfinite(losses[i])]
-    free = _free(answer)
+    free, edge = _free(answer), pictures.reach(losses[shown])
     y = pictures.along("loss", **pictures.loss_axis(losses[shown]))
-    panels = [_slice(answer, name, shown, y, first=place == 0) for place, name in enumerate(free)]
+    panels = [_slice(answer, name, shown, y, edge, first=place == 0) for place, name in enumerate(free)]
     told = [f"{n} {figure(a)} to {figure(b)}" for n, (a, b) in answer.intervals.items()]
     title = f"Best: {', '.join(f'{n} {figure(answer.best.params[n])}' for n in free)}"
     caption = "A mark is a trial. The line is the best."
     if told:
         caption += f" Shaded: {100 * answer.level:g} % intervals by synthetic likelihood: {', '.join(told)}."
-    caption += pictures.of_all(len(shown), int(np.isfinite(losses).sum()))
+    caption += _beyond(losses[shown], edge) + pictures.of_all(len(shown), int(np.isfinite(losses).sum()))
     return pictures.spec(title, caption, f"Loss along {', '.join(free)}. {title}.", concat=panels,
                          columns=2, spacing=24)  # fmt: skip
 
 
-def _slice(answer: Calibration, name: str, shown: list[int], y: Spec, first: bool) -> Spec:
+def _slice(answer: Calibration, name: str, shown: list[int], y: Spec, edge: float, first: bool) -> Spec:
     column = answer.table[f"param_{name}"]
     axis = pictures.parameter_axis(answer.parameters[name], [column[i] for i in shown])
     numeric = axis["type"] == "quantitative"
-    rows = [{**_row(answer, i), "at": short(column[i], 6) if numeric else pictures.name_of(column[i])} for i in shown]
+    rows = [
+        {**_row(answer, i, edge), "at": short(column[i], 6) if numeric else pictures.name_of(column[i])} for i in shown
+    ]
     x = {f: {"field": f, "title": name, **axis} for f in ("at", "low")}
     tip = pictures.tooltip(("trial", "trial"), ("at", name), ("tip", "loss"), ("replicates", "replicates"))
     state = pictures.by_state([row["state"] for row in rows], legend=first)
@@ -161,36 +169,42 @@ def contour(answer: Calibration, a: str, b: str) -> Spec:
     logarithmic = bool((losses[known] > 0).all())
     scaled = np.log(losses[known]) if logarithmic else losses[known]
     places = np.stack([_unit(answer, n)[known] for n in (a, b)], axis=1)
-    level, near = _smoothed(places, scaled)
-    edges = np.quantile(level[near], np.linspace(0, 1, STEPS + 1)[1:-1]) if near.any() else level[0, :1]
     axes = [pictures.parameter_axis(answer.parameters[n], list(answer.table[f"param_{n}"])) for n in (a, b)]
-    ends = [_native(answer, n, np.linspace(0, 1, GRID + 1)) for n in (a, b)]
-    rows = [
-        {"x": short(ends[0][i]), "x2": short(ends[0][i + 1]), "y": short(ends[1][j]), "y2": short(ends[1][j + 1]),
-         "step": int(np.searchsorted(edges, level[i, j])), "tip": _loss_of(level[i, j], logarithmic)}
-        for i in range(GRID) for j in range(GRID) if near[i, j]
-    ]  # fmt: skip
     x = {f: {"field": f, "title": a, **axes[0]} for f in ("x", "at")}
     y = {f: {"field": f, "title": b, **axes[1]} for f in ("y", "to")}
-    colour = {"field": "step", "type": "ordinal", "title": "loss", "scale": {"domain": list(range(STEPS)), "range": SHADES},
-              "legend": {"orient": "top", "values": [0, STEPS - 1], "labelExpr": "datum.value == 0 ? 'low' : 'high'"}}  # fmt: skip
-    cells = {"x": x["x"], "x2": {"field": "x2"}, "y": y["y"], "y2": {"field": "y2"}, "color": colour,
-             "tooltip": pictures.tooltip(("tip", "loss, smoothed"))}  # fmt: skip
-    dots, best = _dots(answer, a, b, known), answer.best.params
-    on = {"x": x["at"], "y": y["to"]}
+    on, best = {"x": x["at"], "y": y["to"]}, answer.best.params
+    cross = {"shape": "cross", "size": 170, "filled": True, "opacity": 1, "stroke": "white", "strokeWidth": 1}
     layers = [
-        pictures.layer("rect", cells, rows, strokeWidth=0),
-        pictures.layer("point", on, dots, size=9, filled=True, color="#20262e", opacity=0.55),
-        pictures.layer("point", on, [{"at": short(best[a], 6), "to": short(best[b], 6)}], shape="cross", size=170, filled=True,
-                       color=ORANGE, opacity=1, stroke="white", strokeWidth=1),
+        _steps(x["x"], y["y"], _cells(answer, a, b, places, scaled, logarithmic)),
+        pictures.layer("point", on, _dots(answer, a, b, known), size=9, filled=True, color="#20262e", opacity=0.55),
+        pictures.layer("point", on, [{"at": short(best[a], 6), "to": short(best[b], 6)}], color=ORANGE, **cross),
         *_box(answer, a, b, x["at"], y["to"]),
-    ]  # fmt: skip
-    boxed = a in answer.intervals and b in answer.intervals
+    ]
     caption = "Seven steps of equal area of the trials' losses, each place a mean over its eight nearest trials; blank: none is near."
     caption += " Cross: the best."
-    caption += f" Dashed: {100 * answer.level:g} % intervals." if boxed else ""
+    caption += f" Dashed: {100 * answer.level:g} % intervals." if len(layers) > 3 else ""
     title = _ridge(answer, a, b, places, scaled)
     return pictures.spec(title, caption, f"Loss over {a} and {b}. {title}.", height=360, layer=layers)
+
+
+def _cells(answer: Calibration, a: str, b: str, places: Array, scaled: Array, logarithmic: bool) -> list[Spec]:
+    level, near = _smoothed(places, scaled)
+    edges = np.quantile(level[near], np.linspace(0, 1, STEPS + 1)[1:-1])
+    x, y = (_native(answer, n, np.linspace(0, 1, GRID + 1)) for n in (a, b))
+    return [
+        {"x": short(x[i]), "x2": short(x[i + 1]), "y": short(y[j]), "y2": short(y[j + 1]),
+         "step": int(np.searchsorted(edges, level[i, j])), "tip": figure(np.exp(level[i, j]) if logarithmic else level[i, j])}
+        for i, j in np.argwhere(near).tolist()
+    ]  # fmt: skip
+
+
+def _steps(x: Spec, y: Spec, cells: list[Spec]) -> Spec:
+    named = f"datum.value == 0 ? 'low' : datum.value == {STEPS - 1} ? 'high' : ''"
+    colour = {"field": "step", "type": "ordinal", "title": "loss", "scale": {"domain": list(range(STEPS)), "range": SHADES},
+              "legend": {"orient": "top", "labelExpr": named, "columnPadding": 4}}  # fmt: skip
+    tip = pictures.tooltip(("tip", "loss, smoothed"))
+    at = {"x": x, "x2": {"field": "x2"}, "y": y, "y2": {"field": "y2"}, "color": colour, "tooltip": tip}
+    return pictures.layer("rect", at, cells, strokeWidth=0)
 
 
 def _smoothed(places: Array, values: Array) -> tuple[Array, NDArray[np.bool_]]:
@@ -203,10 +217,6 @@ def _smoothed(places: Array, values: Array) -> tuple[Array, NDArray[np.bool_]]:
     width = np.clip(ordered[:, :, min(NEIGHBOURS, len(values)) - 1], 0.015**2, 0.15**2)
     weights = np.exp(-(distance - ordered[:, :, :1]) / (2 * width[:, :, None]))
     return (weights @ values) / weights.sum(axis=2), ordered[:, :, 0] <= REACH**2
-
-
-def _loss_of(level: float, logarithmic: bool) -> str:
-    return figure(float(np.exp(level)) if logarithmic else float(level))
 
 
 def _ridge(answer: Calibration, a: str, b: str, places: Array, values: Array) -> str:
@@ -322,31 +332,39 @@ def band(answer: Calibration, target: str) -> Spec:
                        filled=True, size=46, color=RED, opacity=1),
     ]  # fmt: skip
     title = f"{target}: {inside} of {counted(len(seen), 'observation')} lie inside the middle 90 % of the runs"
-    caption = f"{counted(int(known.sum()), 'run')} of good trials: middle 90 % (light), middle 50 % (dark), median (line). Red: observed."
+    caption = (
+        f"{counted(int(known.sum()), 'run')} of good trials: middle 90 % (light), middle 50 % (dark), median (line)."
+    )
+    caption += " Red: observed."
     caption += f" {counted(int((~known).sum()), 'run')} with gaps left out." if (~known).any() else ""
     return pictures.spec(title, caption, f"Band of {target} over its observations. {title}.", height=260, layer=layers)
 
 
 def _ensemble(x: Spec, y: Mapping[str, Spec], rows: list[Spec], tip: list[Spec], smooth: bool) -> list[Spec]:
     """Areas along a number; upright bars where places are names, or too few for an area."""
+    wide = {"x": x, "y": y["p5"], "y2": {"field": "p95"}, "tooltip": tip}
+    narrow = {"x": x, "y": y["p25"], "y2": {"field": "p75"}}
+    middle = {"x": x, "y": y["p50"]}
     if smooth:
         return [
-            pictures.layer("area", {"x": x, "y": y["p5"], "y2": {"field": "p95"}, "tooltip": tip}, rows, color=LIGHT_BLUE, opacity=0.25),
-            pictures.layer("area", {"x": x, "y": y["p25"], "y2": {"field": "p75"}}, rows, color=LIGHT_BLUE, opacity=0.45),
-            pictures.layer("line", {"x": x, "y": y["p50"]}, rows, color=BLUE, strokeWidth=1.5),
-        ]  # fmt: skip
+            pictures.layer("area", wide, rows, color=LIGHT_BLUE, opacity=0.25),
+            pictures.layer("area", narrow, rows, color=LIGHT_BLUE, opacity=0.45),
+            pictures.layer("line", middle, rows, color=BLUE, strokeWidth=1.5),
+        ]
     return [
-        pictures.layer("rule", {"x": x, "y": y["p5"], "y2": {"field": "p95"}, "tooltip": tip}, rows, color=LIGHT_BLUE, strokeWidth=3, opacity=0.5),
-        pictures.layer("rule", {"x": x, "y": y["p25"], "y2": {"field": "p75"}}, rows, color=LIGHT_BLUE, strokeWidth=9, opacity=0.7),
-        pictures.layer("tick", {"x": x, "y": y["p50"]}, rows, color=BLUE, thickness=2, orient="horizontal"),
-    ]  # fmt: skip
+        pictures.layer("rule", wide, rows, color=LIGHT_BLUE, strokeWidth=3, opacity=0.5),
+        pictures.layer("rule", narrow, rows, color=LIGHT_BLUE, strokeWidth=9, opacity=0.7),
+        pictures.layer("tick", middle, rows, color=BLUE, thickness=2, size=22, orient="horizontal"),
+    ]
 
 
 def _places(x: Any, n: int) -> tuple[Spec, list[Any]]:
     """The axis of observations: numbers, dates, or names in their order."""
     given = np.asarray(x)
     if np.issubdtype(given.dtype, np.datetime64):
-        return {"type": "temporal"}, [str(v)[:19] for v in given.astype("datetime64[s]")]
+        return {"type": "temporal", "scale": {"padding": 14}, "axis": {"tickCount": 8}}, [
+            str(v)[:19] for v in given.astype("datetime64[s]")
+        ]
     if np.issubdtype(given.dtype, np.number) and n > 1:
         numbers = given.astype(np.float64)
         scale = {"domain": pictures.room(numbers, 0.02), "zero": False, "nice": False}
@@ -369,8 +387,9 @@ def _losses(answer: Calibration) -> Array:
     return np.array([np.nan if v is None else float(v) for v in answer.table["loss"]], dtype=np.float64)
 
 
-def _row(answer: Calibration, i: int) -> Spec:
+def _row(answer: Calibration, i: int, edge: float) -> Spec:
+    """A trial's mark; beyond the edge of the axis it stands at the edge."""
     table = answer.table
     loss = float(table["loss"][i])
-    return {"trial": int(table["trial"][i]), "loss": short(loss), "tip": figure(loss), "state": str(table["state"][i]),
+    return {"trial": int(table["trial"][i]), "loss": short(min(loss, edge)), "tip": figure(loss), "state": str(table["state"][i]),
             "replicates": int(table["replicates"][i])}  # fmt: skip
