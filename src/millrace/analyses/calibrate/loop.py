@@ -103,7 +103,11 @@ class Search:
                 yield None
 
     def take(self, outcome: Outcome) -> None:
-        """A replicate has ended: its losses, what follows for its trial, and what may start now."""
+        """A replicate has ended: its losses, what follows for its trial, and what may start now.
+
+        What it gave is written first: after a kill at any moment only simulations that were in flight run again.
+        """
+        self._timed("storage_s", self.run.store.flush)
         places = self.places[outcome.key]
         trial, number = places.popleft()
         if not places:
