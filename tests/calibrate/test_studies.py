@@ -29,9 +29,7 @@ def test_early_stopping_halves_the_simulations_in_a_few_worlds():
 
 
 def test_emulate_is_level_with_tpe_at_a_third_of_the_simulations_in_a_few_worlds():
-    worlds = [World(w) for w in range(6)]
-    ours = [studies.emulate(World(w.number), 300 + w.number, 30) for w in worlds]
-    theirs = [studies.tpe(World(w.number), 300 + w.number, 180, 3, None) for w in worlds]
+    ours, theirs = (studies.sampler(name, 6, 2) for name in ("emulate", "TPE, 3 replicates"))
     assert {f.simulations for f in ours} == {80} and {f.simulations for f in theirs} == {230}
     assert studies.ratio(held_out(ours), held_out(theirs))[0] < 1.25
 
@@ -58,12 +56,11 @@ def test_early_stopping_takes_half_the_simulations_and_costs_less_than_15_per_ce
 @pytest.mark.slow
 @pytest.mark.parametrize("dimensions", studies.BUDGETS)
 def test_emulate_needs_less_than_half_of_the_simulations_of_tpe(dimensions):
-    found = studies.samplers(40, dimensions)
-    used = {name: np.mean([f.simulations for f in its]) for name, its in found.items()}
-    ours = held_out(found["emulate"])
+    ours = studies.sampler("emulate", 40, dimensions)
     for name in ("TPE, 3 replicates", "TPE, stopped early"):
-        assert 2 * used["emulate"] <= used[name]
-        middle, bound = studies.ratio(ours, held_out(found[name]))
+        theirs = studies.sampler(name, 40, dimensions)
+        assert 2 * np.mean([f.simulations for f in ours]) <= np.mean([f.simulations for f in theirs])
+        middle, bound = studies.ratio(held_out(ours), held_out(theirs))
         assert middle <= 1.05 and bound < 1.15, name
 
 
