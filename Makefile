@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
+# uv resolves and fetches in parallel: seconds where pip takes minutes.
+INSTALL := $(BIN)/uv pip install --quiet --only-binary :all:
 
 .PHONY: demo test test-slow check bench docs setup browser constraints clean
 .DEFAULT_GOAL := help
@@ -18,31 +20,29 @@ help:
 # A stamp per set of packages: nothing is installed twice.
 $(VENV)/pip.stamp:
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --only-binary :all: 'uv>=0.9'
 	@touch $@
 
 $(VENV)/all.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
-	$(PIP) install --only-binary :all: --constraint constraints.txt --editable '.[all]'
+	$(INSTALL) --python $(BIN)/python --constraint constraints.txt --editable '.[all]'
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/all.stamp
-	$(PIP) install --only-binary :all: --constraint constraints.txt --group test --group check
+	$(INSTALL) --python $(BIN)/python --constraint constraints.txt --group test --group check
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/test.stamp
-	$(PIP) install --only-binary :all: --constraint constraints.txt --group bench
+	$(INSTALL) --python $(BIN)/python --constraint constraints.txt --group bench
 	@touch $@
 
 $(VENV)/docs.stamp: $(VENV)/test.stamp
-	$(PIP) install --only-binary :all: --constraint constraints.txt --group docs
+	$(INSTALL) --python $(BIN)/python --constraint constraints.txt --group docs
 	@touch $@
 
 # DoWhy holds SciPy back, so it lives apart.
 $(VENV)/dowhy.stamp: $(VENV)/pip.stamp pyproject.toml constraints-dowhy.txt
 	$(PYTHON) -m venv $(VENV)/dowhy
-	$(VENV)/dowhy/bin/pip --disable-pip-version-check --quiet install --upgrade 'pip>=25.1'
-	$(VENV)/dowhy/bin/pip --disable-pip-version-check --quiet install --only-binary :all: \
-		--constraint constraints-dowhy.txt --editable '.[refute,sklearn]' --group dowhy
+	$(INSTALL) --python $(VENV)/dowhy/bin/python --constraint constraints-dowhy.txt --editable '.[refute,sklearn]' --group dowhy
 	@touch $@
 
 setup: $(VENV)/test.stamp
@@ -81,8 +81,8 @@ docs: $(VENV)/docs.stamp
 
 # What the newest wheels are today, without hashes: a reproducible set-up, not a requirement.
 constraints: $(VENV)/docs.stamp $(VENV)/bench.stamp $(VENV)/dowhy.stamp
-	$(BIN)/pip freeze --exclude-editable | grep -v '^millrace' > constraints.txt
-	$(VENV)/dowhy/bin/pip freeze --exclude-editable | grep -v '^millrace' > constraints-dowhy.txt
+	$(BIN)/uv pip freeze --exclude-editable --python $(BIN)/python > constraints.txt
+	$(BIN)/uv pip freeze --exclude-editable --python $(VENV)/dowhy/bin/python > constraints-dowhy.txt
 
 clean:
 	rm -rf $(VENV) site dist .pytest_cache .mypy_cache .ruff_cache
