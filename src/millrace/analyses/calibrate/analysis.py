@@ -20,6 +20,7 @@ from millrace.run.run import Run
 TOLD_VERDICTS = 10
 """Verdicts that are notes; all of them are in the answer and its tables."""
 
+MANY_TRIALS = 200
 RESERVE = 1.3
 """Times what the finish is expected to take."""
 
@@ -36,6 +37,15 @@ def calibrate(spec: Spec, run: Run) -> Calibration:
     if spec.stop_early and not asked.common and spec.sampler != "emulate":
         run.note(
             "Trials have seeds of their own, so that no trial is stopped early: its losses have nothing to be paired with."
+        )
+    if (
+        spec.sampler == "tpe"
+        and facts.trials >= MANY_TRIALS
+        and sum(p.continuous for p in spec.parameters.values()) >= 4
+    ):
+        run.note(
+            "With four continuous parameters and 200 trials or more the sampler cma-es usually finds better: in worlds with a "
+            "known truth its loss was .55 of that at the truth, and that of tpe .96."
         )
     search = prepared(asked, run, in_flight)
     begun, until_s = time.monotonic(), search.allowance.until_s
