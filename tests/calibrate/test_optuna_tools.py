@@ -116,7 +116,7 @@ def test_cma_es_is_suggested_where_it_does_better() -> None:
     def flat(params: dict[str, Any], seed: int) -> dict[str, Any]:
         return {"y": [sum(params.values())]}
 
-    four = {name: (0.0, 1.0) for name in "abcd"}
+    four = dict.fromkeys("abcd", (0.0, 1.0))
     found = mr.calibrate(
         flat, parameters=four, targets={"y": {"data": [1.0]}}, trials=200, replicates=1, finish=0, engine="inline"
     )
