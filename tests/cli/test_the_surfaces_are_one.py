@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -91,7 +91,7 @@ def test_every_room_of_the_catalogue_is_there(name: str) -> None:
     for room in ("spec", "analysis", *(("facts", "plan") if entry.plan else ())):
         assert callable(entry.load(room)), room
     for module in entry.preload:
-        assert import_module(module)
+        assert find_spec(module) is not None
 
 
 @pytest.mark.parametrize("path", [("calibrate", "run"), ("plan", "calibrate", "run"), ("calibrate", "probe")])
