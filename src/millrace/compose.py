@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from millrace import clusters
 from millrace.analyses import catalogue
 from millrace.folder import Home, fresh, report_of, save
 from millrace.run.budget import Budget, Plan
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from millrace.run.ports import Engine, Store
     from millrace.settings import Settings
 
-ENGINES = ("auto", "inline", "processes")
+ENGINES = ("auto", "inline", "processes", "dask", "dask=ADDRESS")
 POOL_START_S = 0.35
 """What starting two workers costs with the kernels of an analysis preloaded; `auto` stays inline below twice that."""
 
@@ -55,6 +56,10 @@ class Machine:
     deadline: str | float | None = None
     show: Callable[[Progress], None] | None = None
     opened: Callable[[Run], None] | None = None
+    bundle: str | os.PathLike[str] | None = None
+    """Folder of the user's modules, for workers of a Dask cluster that do not have them."""
+    dask_report: str | os.PathLike[str] | None = None
+    """Where Dask's own performance report goes."""
 
 
 # -- from settings to parts --------------------------------------------------------------------------------------
@@ -102,9 +107,11 @@ def open_run(
     machine = machine or Machine()
     settings = load_settings({n: getattr(machine, n) for n in ("engine", "cores", "memory", "nice")})
     kind = settings.engine
-    if kind not in ENGINES:
+    if not is_engine(kind):
         raise NotSupported(f"There is no engine {kind!r} in this release. Engines are {', '.join(ENGINES)}.")
     budget = budget_of(settings)
+    address = clusters.address_of(kind)
+    clusters.find_modules_in(machine.bundle)
     if settings.nice:  # workers inherit it
         os.nice(max(0, settings.nice - os.nice(0)))
     run_id = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{analysis}-{secrets.token_hex(2)}"
@@ -115,13 +122,33 @@ def open_run(
         scratch = Path(tempfile.mkdtemp(prefix="millrace-", dir=host.scratch(settings.scratch)))
         owned.callback(shutil.rmtree, scratch, ignore_errors=True)
         store, arena = _stores(machine.store, scratch, owned)
+        cluster = clusters.connected(address, (), owned) if address else None
+        if cluster is not None:
+            budget = clusters.budget_of(cluster, settings.memory)
+            arena = clusters.arena_for(cluster, arena, open_store, scratch, owned)
         home = Home(scratch.parent) if out is None else None
         ledger = Ledger(fresh(home.path if home is not None else out) / "ledger.jsonl", home)
         owned.callback(ledger.close)
         deadline_s = parse_duration(machine.deadline) if machine.deadline is not None else 0.0
         begun = time.monotonic_ns()
+
+        def make_engine(slots: int) -> Engine:
+            if address is None:
+                return _engine(kind, slots, preload)
+            return clusters.engine_on(
+                cluster,
+                slots,
+                opener=open_store,
+                arena=arena,
+                scratch=scratch,
+                preload=preload,
+                bundle=None if machine.bundle is None else Path(machine.bundle),
+                report=None if machine.dask_report is None else Path(machine.dask_report),
+                note=lambda text: run.note(text, once=True),
+            )
+
         run = Run(
-            make_engine=lambda slots: _engine(kind, slots, preload),
+            make_engine=make_engine,
             store=store,
             arena=arena,
             ledger=ledger,
@@ -154,6 +181,10 @@ def open_run(
     if machine.opened is not None:
         machine.opened(run)
     return run
+
+
+def is_engine(name: str) -> bool:
+    return name in ENGINES[:-1] or name.startswith("dask=")
 
 
 def budget_of(settings: Settings) -> Budget:
@@ -265,6 +296,7 @@ def map_function(
     """The user's own function, one call an item, as an analysis like any other."""
     from millrace.run.function import Mapped, find_function
 
+    clusters.find_modules_in(machine.bundle)
     fn = find_function(function) if isinstance(function, str) else function
     said = {"function": f"{fn.__module__}:{getattr(fn, '__qualname__', fn)}"}
     run = open_run("run", machine, spec=said, preload=preload)

@@ -17,7 +17,7 @@ from millrace.cli.options import MACHINE, QUESTION, flag, machine_options
 
 FIRST = {"model": "model", "data": "X"}
 """How Python calls the two that come first; the rest is called as the field is."""
-OF_THE_TERMINAL = {"deadline", "nice"}
+OF_THE_TERMINAL = {"deadline", "nice", "bundle", "dask_report"}
 OF_PYTHON = {"progress", "run"}
 
 

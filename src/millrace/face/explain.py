@@ -41,9 +41,10 @@ def explain(
     (path-dependent values). `method`: auto, tree_path_dependent, interventional, linear, kernel. `output`: auto, raw,
     probability or the name of a class. `max_evaluations`: coalitions a row of the kernel method.
 
-    The rest is about the machine and never changes the answer: `engine` auto | inline | processes, `cores`, `memory`
-    ("4GiB"), `store` (a folder where finished blocks are kept, so that an interrupted call goes on), `progress` (True,
-    or a function that is told), `out` (a folder for tables, pictures and report), `run` (an open `Run` to share).
+    The rest is about the machine and never changes the answer: `engine` auto | inline | processes | dask |
+    dask=ADDRESS, `cores`, `memory` ("4GiB"), `store` (a folder where finished blocks are kept, so that an interrupted
+    call goes on), `progress` (True, or a function that is told), `out` (a folder for tables, pictures and report),
+    `run` (an open `Run` to share).
 
     Raises the errors of `millrace.run.errors`: `WrongQuestion` and its kin before any work, `DoesNotFit` with the
     smallest budget that would do, `NotAdditive` when values do not add up to the model's output.

@@ -138,7 +138,7 @@ class Outcome:
     cached: bool = False
 
 
-SpanKind = Literal["start", "starved", "tail", "driver", "lost", "stopped"]
+SpanKind = Literal["start", "starved", "tail", "driver", "engine", "lost", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
