@@ -31,6 +31,7 @@ from millrace.run.units import parse_duration
 
 if TYPE_CHECKING:
     from millrace.run.ports import Engine, Store
+    from millrace.run.task import Task
     from millrace.settings import Settings
 
 ENGINES = ("auto", "inline", "processes", "dask", "dask=ADDRESS")
@@ -42,6 +43,7 @@ POOL_START_S = 0.35
 class Machine:
     """Where and within what to run; None is "as the settings say". `out`: the folder for the answer.
 
+    `timing_log`: workers write a line a task on stderr; `profile`: what tasks do is sampled.
     `keep_out`: make a folder under the settings' `runs` when `out` is not given. `opened` is told the Run at once.
     """
 
@@ -60,6 +62,8 @@ class Machine:
     """Folder of the user's modules, for workers of a Dask cluster that do not have them."""
     dask_report: str | os.PathLike[str] | None = None
     """Where Dask's own performance report goes."""
+    timing_log: bool = False
+    profile: bool = False
 
 
 # -- from settings to parts --------------------------------------------------------------------------------------
@@ -160,6 +164,7 @@ def open_run(
             throttled_ns=_throttled_since_now(),
             around=host.one_thread,
             owned=owned.pop_all(),
+            watch=_watch(machine, ledger.path.parent),
         )
     ledger.write(
         "run",
@@ -195,6 +200,16 @@ def budget_of(settings: Settings) -> Budget:
     cores = min(settings.cores or allowed, 4 * allowed)
     private_bytes = settings.memory if settings.memory is not None else host.default_budget_bytes()
     return Budget(cores, private_bytes, isolates=settings.engine != "inline")
+
+
+def _watch(machine: Machine, folder: Path) -> Callable[[Task, int, str], Task] | None:
+    """How tasks are made to tell of themselves, None when nobody asked."""
+    if not machine.timing_log and not machine.profile:
+        return None
+    from millrace.diagnose.stacks import FOLDER
+    from millrace.engines.watching import Watch
+
+    return Watch(machine.timing_log, folder / FOLDER if machine.profile else None)
 
 
 def _throttled_since_now() -> Callable[[], int | None]:
@@ -255,7 +270,9 @@ def versions() -> dict[str, str]:
 
 
 # -- from a question to its answer -------------------------------------------------------------------------------
-def carry_out(analysis: str, question: Mapping[str, Any], machine: Machine, run: Run | None = None) -> Any:
+def carry_out(
+    analysis: str, question: Mapping[str, Any], machine: Machine, run: Run | None = None, notes: Iterable[str] = ()
+) -> Any:
     """Ask the question: validate it, run the analysis, write the answer where it was asked for.
 
     `run`: a run that is open already, whose pool and store are used; it is not closed.
@@ -264,26 +281,42 @@ def carry_out(analysis: str, question: Mapping[str, Any], machine: Machine, run:
     spec = entry.load("spec")(**question)
     if run is not None:
         return entry.load("analysis")(spec, run)
+    from millrace.lessons import question_key
+
+    question_digest = question_key(analysis, spec, machine.seed)
     run = open_run(analysis, machine, spec=described(spec), preload=entry.preload)
-    return finish(run, lambda: entry.load("analysis")(spec, run), machine)
+    for text in notes:  # what was decided about the question before it was asked
+        run.note(text)
+    return finish(run, lambda: entry.load("analysis")(spec, run), machine, question_digest)
 
 
 def plan(analysis: str, question: Mapping[str, Any], machine: Machine) -> Plan:
-    """What the question will take on this machine, without running it."""
+    """What the question will take on this machine by the analysis' own arithmetic; see `forecast` for what runs teach."""
     entry = catalogue.find(analysis)
     facts = entry.load("facts")(entry.load("spec")(**question))
     settings = load_settings({n: getattr(machine, n) for n in ("engine", "cores", "memory")})
     return entry.load("plan")(facts, budget_of(settings))  # type: ignore[no-any-return]
 
 
-def finish(run: Run, work: Callable[[], Any], machine: Machine) -> Any:
-    """Do the work within the run, close it, account for it, and write what was asked for."""
+def finish(run: Run, work: Callable[[], Any], machine: Machine, question: str = "", function: str = "") -> Any:
+    """Do the work within the run, close it, account for it, learn from it, and write what was asked for.
+
+    `question`: its digest where its inputs are files (see `lessons.question_key`); `function`: the user's, by name.
+    """
+    from millrace import host, lessons
+
     wants_out = machine.out is not None or machine.keep_out
+    taught_in = lessons.place(load_settings({}).cache)
+    strained = host.waiting_since_now()
     with run:
         answer = work()
         if hasattr(answer, "digest"):
             run.ledger.write("answer", digest=answer.digest)
+        if wants_out:
+            run.ledger.write("speed", **lessons.speed(taught_in))
+        run.ledger.write("strain", cpu_waiting=strained())
     report = report_of(run.ledger.path.parent, run.ledger.home)
+    lessons.learn_from(taught_in, report, question, function)
     answer = dataclasses.replace(answer, report=report, out=report.folder if wants_out else None, saver=save)
     if wants_out:
         save(answer, report.folder)
@@ -294,13 +327,14 @@ def map_function(
     function: Callable[..., Any] | str, items: Iterable[Any], machine: Machine, preload: tuple[str, ...] = ()
 ) -> Any:
     """The user's own function, one call an item, as an analysis like any other."""
+    from millrace.lessons import method_of
     from millrace.run.function import Mapped, find_function
 
     clusters.find_modules_in(machine.bundle)
     fn = find_function(function) if isinstance(function, str) else function
     said = {"function": f"{fn.__module__}:{getattr(fn, '__qualname__', fn)}"}
     run = open_run("run", machine, spec=said, preload=preload)
-    return finish(run, lambda: Mapped.of(run, fn, items), machine)
+    return finish(run, lambda: Mapped.of(run, fn, items), machine, function=method_of(fn))
 
 
 def described(spec: Any) -> dict[str, Any]:

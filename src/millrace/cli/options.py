@@ -152,6 +152,8 @@ def said_options(without: Iterable[str] = ()) -> list[Option]:
         _flag("json", "print result.json on stdout and nothing else there"),
         _flag("quiet", "say nothing but errors"),
         _flag("fail_on_no", "exit code 1 when the analysis says no"),
+        _flag("timing_log", "workers write a SIM_TIMING line for each task on stderr"),
+        _flag("profile", "sample what tasks are doing: top functions and flame graphs in the report"),
     ]
     return [option for option in found if option.name not in set(without)]
 
