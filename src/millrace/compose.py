@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from millrace import clusters
 from millrace.analyses import catalogue
 from millrace.folder import Home, fresh, report_of, save
 from millrace.run.budget import Budget, Plan
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from millrace.run.task import Task
     from millrace.settings import Settings
 
-ENGINES = ("auto", "inline", "processes")
+ENGINES = ("auto", "inline", "processes", "dask", "dask=ADDRESS")
 POOL_START_S = 0.35
 """What starting two workers costs with the kernels of an analysis preloaded; `auto` stays inline below twice that."""
 
@@ -60,6 +61,10 @@ class Machine:
     show: Callable[[Progress], None] | None = None
     opened: Callable[[Run], None] | None = None
     light: bool = False
+    bundle: str | os.PathLike[str] | None = None
+    """Folder of the user's modules, for workers of a Dask cluster that do not have them."""
+    dask_report: str | os.PathLike[str] | None = None
+    """Where Dask's own performance report goes."""
     timing_log: bool = False
     profile: bool = False
 
@@ -109,9 +114,11 @@ def open_run(
     machine = machine or Machine()
     settings = load_settings({n: getattr(machine, n) for n in ("engine", "cores", "memory", "nice")})
     kind = settings.engine
-    if kind not in ENGINES:
+    if not is_engine(kind):
         raise NotSupported(f"There is no engine {kind!r} in this release. Engines are {', '.join(ENGINES)}.")
     budget = budget_of(settings)
+    address = clusters.address_of(kind)
+    clusters.find_modules_in(machine.bundle)
     if settings.nice:  # workers inherit it
         os.nice(max(0, settings.nice - os.nice(0)))
     run_id = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{analysis}-{secrets.token_hex(2)}"
@@ -122,14 +129,35 @@ def open_run(
         scratch = Path(tempfile.mkdtemp(prefix="millrace-", dir=host.scratch(settings.scratch)))
         owned.callback(shutil.rmtree, scratch, ignore_errors=True)
         store, arena = _stores(machine.store, scratch, owned)
+        cluster = clusters.connected(address, (), owned) if address else None
+        if cluster is not None:
+            budget = clusters.budget_of(cluster, settings.memory)
+            arena = clusters.arena_for(cluster, arena, open_store, scratch, owned)
         home = Home(scratch.parent) if out is None else None
         ledger = Ledger(fresh(home.path if home is not None else out) / "ledger.jsonl", home)
         owned.callback(ledger.close)
-        shared = share(settings, run_id, budget.cores, machine.light, store, owned)
+        light = machine.light or address is not None  # a cluster's cores are not this host's
+        shared = share(settings, run_id, budget.cores, light, store, owned)
         deadline_s = parse_duration(machine.deadline) if machine.deadline is not None else 0.0
         begun = time.monotonic_ns()
+
+        def make_engine(slots: int) -> Engine:
+            if address is None:
+                return _engine(kind, slots, preload, shared.tokens)
+            return clusters.engine_on(
+                cluster,
+                slots,
+                opener=open_store,
+                arena=arena,
+                scratch=scratch,
+                preload=preload,
+                bundle=None if machine.bundle is None else Path(machine.bundle),
+                report=None if machine.dask_report is None else Path(machine.dask_report),
+                note=lambda text: run.note(text, once=True),
+            )
+
         run = Run(
-            make_engine=lambda slots: _engine(kind, slots, preload, shared.tokens),
+            make_engine=make_engine,
             store=store,
             arena=arena,
             ledger=ledger,
@@ -164,6 +192,10 @@ def open_run(
     if machine.opened is not None:
         machine.opened(run)
     return run
+
+
+def is_engine(name: str) -> bool:
+    return name in ENGINES[:-1] or name.startswith("dask=")
 
 
 def budget_of(settings: Settings) -> Budget:
@@ -283,7 +315,7 @@ def finish(run: Run, work: Callable[[], Any], machine: Machine, question: str = 
     from millrace import host, lessons
 
     wants_out = machine.out is not None or machine.keep_out
-    taught_in = lessons.place(load_settings({}).store)
+    taught_in = lessons.place(load_settings({}).cache)
     strained = host.waiting_since_now()
     with run:
         answer = work()
@@ -307,6 +339,7 @@ def map_function(
     from millrace.lessons import method_of
     from millrace.run.function import Mapped, find_function
 
+    clusters.find_modules_in(machine.bundle)
     fn = find_function(function) if isinstance(function, str) else function
     said = {"function": f"{fn.__module__}:{getattr(fn, '__qualname__', fn)}"}
     run = open_run("run", machine, spec=said, preload=preload)

@@ -137,7 +137,7 @@ def write_report(folder: str | os.PathLike[str], page: str | os.PathLike[str] | 
             chart = json.loads((folder / f"{name}.vl.json").read_text())
             sections.append(Section(name.replace("_", " ").capitalize(), chart=chart))
     title = f"{past.header['analysis']}: {past.header['run_id']}"
-    cache = load({}).store.parent / "scripts"
+    cache = load({}).cache.parent / "scripts"
     return write_page(
         page or folder / "report.html", title, [*sections, *run_sections(past), *of_stacks(profiles(folder))], cache
     )

@@ -38,7 +38,7 @@ def forecast(analysis: str, question: Mapping[str, Any], machine: compose.Machin
     spec = entry.load("spec")(**question)
     settings = compose.load_settings({n: getattr(machine, n) for n in ("engine", "cores", "memory")})
     made: Plan = entry.load("plan")(entry.load("facts")(spec), compose.budget_of(settings))
-    folder = lessons.place(settings.store)
+    folder = lessons.place(settings.cache)
     taught = lessons.lessons(folder, analysis)
     fitting = [one for one in taught if one.method == made.method]
     made = corrected(made, fitting, 1.0 if fitting else lessons.speed(folder)["index"])
@@ -55,7 +55,7 @@ def _known(taught: Lesson, place: str | os.PathLike[str]) -> int | None:
 
     None for a store that is not a folder: asking it takes longer than a plan may.
     """
-    if "://" in os.fspath(place):
+    if "://" in os.fspath(place) or os.fspath(place).startswith("layered:"):
         return None
     if not taught.keys or not os.path.isdir(place):
         return 0

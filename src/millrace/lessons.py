@@ -1,7 +1,7 @@
 """Where a host keeps what its runs taught: one line a run, and how fast one of its cores is.
 
-Lies beside the store, in a file a host, so that a home on several hosts keeps them apart. A file that cannot be read or
-written costs the lessons, never a run.
+Lies beside the settings' cache, in a folder a host, so that a home on several hosts keeps them apart. A file that cannot
+be read or written costs the lessons, never a run.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ SAMPLE_KEYS = 64
 SPEED_DAYS = 7
 
 
-def place(store: Path) -> Path:
-    """The folder of this host's lessons, beside the store of the settings."""
+def place(cache: Path) -> Path:
+    """The folder of this host's lessons, beside the `cache` of the settings."""
     from millrace import host
 
     said = host.describe()
     name = re.sub(r"[^\w.-]+", "-", f"{said['name']}-{said['processor']}-{said['slots']}")
-    return store.parent / "learnt" / name
+    return cache.parent / "learnt" / name
 
 
 def learn(folder: Path, taught: Lesson) -> None:

@@ -37,7 +37,7 @@ def test_commands_run_as_they_stand(desk, page):
     env = {**os.environ, "PATH": place, "XDG_CACHE_HOME": str(desk / "cache"), "HOME": str(desk)}
     for command in commands:
         done = subprocess.run(
-            command, shell=True, cwd=desk, env=env, capture_output=True, text=True, timeout=120, check=False
+            command, shell=True, cwd=desk, env=env, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, (command, done.stderr)
 

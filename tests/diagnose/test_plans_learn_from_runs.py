@@ -62,7 +62,7 @@ def measured(run: int, count: int) -> float:
 
 
 def test_a_function_is_foretold_within_2_after_one_run_and_within_1_3_after_five():
-    folder = lessons.place(compose.load_settings({}).store)
+    folder = lessons.place(compose.load_settings({}).cache)
 
     def foretold(count: int) -> float:
         plan = Plan("run", "", count, 1, 2, 0, 0, 0, 0, float(count))

@@ -20,7 +20,8 @@ def of(history) -> replay.Scenario:
 @given(st.integers(1, 6), st.integers(1, 150), st.integers(0, 10_000))
 def test_without_a_change_it_takes_what_the_run_took(tmp_path_factory, slots, tasks, seed):
     history = busy_run(tmp_path_factory.mktemp("l") / "l", slots, tasks, seed=seed)
-    assert replay.wall_ns(of(history)) == pytest.approx(lay_out(history).wall_ns, rel=0.05)
+    longest = int(of(history).took.max())  # who takes the last task may be another slot
+    assert replay.wall_ns(of(history)) == pytest.approx(lay_out(history).wall_ns, rel=0.03, abs=longest)
 
 
 def test_many_attempts_are_replayed_as_fewer_jobs_of_the_same_length(tmp_path, monkeypatch):

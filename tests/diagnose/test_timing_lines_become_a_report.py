@@ -110,11 +110,11 @@ def test_none_is_said_plainly_with_the_first_lines():
 def test_the_command_reads_a_pipe(tmp_path):
     text = "\n".join(PREFIXES["kubectl --prefix --timestamps"](line) for line in usual_pattern())
     command = [sys.executable, "-m", "millrace", "report", "--logs", "-", "--html", "page.html"]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "duplicate simulations" in done.stdout and "a thread per trial" in done.stdout and "unknown" in done.stdout
     assert (tmp_path / "page.html").stat().st_size > 100_000
     silent = subprocess.run(
-        command, input="no\n", capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False
+        command, input="no\n", capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False
     )
     assert silent.returncode == 2 and "right pod" in silent.stderr

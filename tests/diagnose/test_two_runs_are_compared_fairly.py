@@ -93,7 +93,7 @@ def test_the_command_refuses_what_is_not_alike(tmp_path):
 
     def millrace(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "millrace", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
 
     for name, out in (("f", "a"), ("f", "b"), ("g", "c")):
         millrace(

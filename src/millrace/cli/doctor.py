@@ -28,7 +28,7 @@ def doctor(**given: Any) -> int:
     settings = load()
     found = examine(
         settings.scratch,
-        locks=lock_folders(settings.store) if isinstance(settings.store, Path) else (),
+        locks=lock_folders(str(settings.store)),
         shared=folder(settings),
         learnt=learnt(settings),
     )
@@ -39,8 +39,9 @@ def doctor(**given: Any) -> int:
     return 0
 
 
-def lock_folders(store: Path) -> list[Path]:
-    """Where runs hold their locks: the pins of the store."""
+def lock_folders(store: str) -> list[Path]:
+    """Where runs hold their locks: the pins of the store, when that is a folder."""
     from millrace.stores.layout import Home
 
-    return [Home.at(store).pins]
+    place = Path(store.removeprefix("dir:"))
+    return [Home.at(place).pins] if place.is_dir() else []

@@ -148,7 +148,7 @@ def _log_page(html: str, case: Any, log: Any) -> Path:
 
     lines = "\n".join(f"{what.capitalize()}: {text}." for what, text in joined(log))
     sections = [Section("What the lines say", lines), *case_sections(case)]
-    return write_report(html, f"timing lines of {case.history.path.name}", sections, load().store.parent / "scripts")
+    return write_report(html, f"timing lines of {case.history.path.name}", sections, load().cache.parent / "scripts")
 
 
 @contextmanager

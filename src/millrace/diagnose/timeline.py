@@ -174,7 +174,11 @@ def _lane(
         *[("driver", of["driver"]) for of in (common, own) if "driver" in of],
         *[(kind, of) for kind, of in common.items() if kind == "host"],
         ("transfer", (sent[waited], begins[waited])),
-        *[(kind, own[kind]) for kind in ("starved", "tail", "start", "host", "stopped", "lost") if kind in own],
+        *[
+            (kind, own[kind])
+            for kind in ("starved", "tail", "start", "host", "engine", "stopped", "lost")
+            if kind in own
+        ],
         ("stopped", (begins[stopped], ends[stopped])),
         ("lost", (begins[killed], ends[killed])),
         ("task", (begins[~killed & ~stopped], ends[~killed & ~stopped])),

@@ -139,7 +139,7 @@ class Outcome:
     cached: bool = False
 
 
-SpanKind = Literal["start", "starved", "tail", "driver", "lost", "stopped", "host"]
+SpanKind = Literal["start", "starved", "tail", "driver", "engine", "lost", "stopped", "host"]
 
 
 @dataclass(frozen=True, slots=True)
