@@ -7,7 +7,7 @@ from pathlib import Path
 
 import chores
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import millrace as mr
@@ -21,6 +21,7 @@ EACH = st.floats(1e-9, 1, allow_subnormal=False)
 LINES = st.builds(Line, SECONDS, EACH)
 
 
+@settings(deadline=None)
 @given(LINES, LINES)
 def test_from_the_crossover_on_the_gpu_is_faster_and_one_below_it_is_not(cpu: Line, gpu: Line) -> None:
     least = crossover(cpu, gpu)
@@ -34,6 +35,7 @@ def test_from_the_crossover_on_the_gpu_is_faster_and_one_below_it_is_not(cpu: Li
         assert gpu.at(least - 2 if least > 2 else 1) >= cpu.at(least - 2 if least > 2 else 1) * (1 - 1e-9)
 
 
+@settings(deadline=None)
 @given(LINES, LINES, st.integers(1, 10**6))
 def test_small_batches_stay_and_large_ones_go(cpu: Line, gpu: Line, size: int) -> None:
     least = crossover(cpu, gpu)
@@ -42,6 +44,7 @@ def test_small_batches_stay_and_large_ones_go(cpu: Line, gpu: Line, size: int) -
     assert side("gpu", size, least) == "gpu"
 
 
+@settings(deadline=None)
 @given(LINES, st.lists(st.integers(1, 10_000), min_size=2, max_size=6, unique=True))
 def test_the_line_of_points_on_a_line_is_that_line(true: Line, sizes: list[int]) -> None:
     found = line_of([(n, true.at(n)) for n in sizes])
@@ -49,6 +52,7 @@ def test_the_line_of_points_on_a_line_is_that_line(true: Line, sizes: list[int])
         assert found.at(n) == pytest.approx(true.at(n), rel=1e-6, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 100), st.floats(0, 10)), min_size=1, max_size=5))
 def test_no_part_of_a_line_is_negative(points: list[tuple[int, float]]) -> None:
     found = line_of(points)

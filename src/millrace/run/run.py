@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 
 Ending = Literal["pause", "deadline", "cancel"]
 BUFFER_ITEMS, BUFFER_BYTES = 65_536, 64 << 20
-SHOW_S = 0.1
-SPANS_S = 1.0
+SHOW_S, SPANS_S = 0.1, 1.0
 
 
 class Run:
