@@ -63,9 +63,7 @@ def main() -> None:
                 ratios.append(with_tokens / without)
             told = ", ".join(f"{ratio:.3f}" for ratio in sorted(ratios))
             print(f"{engine}, tasks of {name}: with tokens / without = {told}")
-    many = [
-        subprocess.Popen([sys.executable, "-c", BUSY, "100"], stdout=subprocess.PIPE, text=True) for _ in range(8)
-    ]
+    many = [subprocess.Popen([sys.executable, "-c", BUSY, "100"], stdout=subprocess.PIPE, text=True) for _ in range(8)]
     took = [float(one.communicate()[0]) for one in many]
     print(f"eight runs at once: the last ends at {max(took) / min(took):.2f} of the first's time")
 

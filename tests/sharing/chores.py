@@ -1,22 +1,14 @@
-"""Work for runs that share a host: functions of a module, so that their keys are the same in all processes."""
+"""Work for runs that share a host: functions of a module, so that their keys are the same in all processes. It imports
+nothing of millrace, whose files would all be part of the keys."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 
 def nap(item: int) -> int:
     time.sleep(0.02)
     return item * item
-
-
-def nested(item: int) -> list[Any]:
-    """A task that opens a run itself."""
-    import millrace as mr
-
-    with mr.Run(engine="inline") as run:
-        return list(run.map(abs, [item, -item]))
 
 
 def doubled(items: list[int]) -> list[int]:

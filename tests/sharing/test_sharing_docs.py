@@ -22,7 +22,9 @@ def test_the_recipes_of_the_page_work(tmp_path: Path, monkeypatch: pytest.Monkey
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     for kind, text in SNIPPETS:
         if kind == "bash":
-            done = subprocess.run(["bash", "-ec", text], env={**os.environ, "PATH": path}, capture_output=True, text=True)
+            done = subprocess.run(
+                ["bash", "-ec", text], env={**os.environ, "PATH": path}, capture_output=True, text=True
+            )
             assert done.returncode == 0, done.stderr
     for night in range(1, 9):
         assert (tmp_path / f"night-{night}" / "results.jsonl").read_text().count("\n") == 20  # --limit
