@@ -17,6 +17,7 @@ import pytest
 import millrace as mr
 from millrace import compose
 from millrace.diagnose.accounting import account
+from millrace.host.instances import holders
 from millrace.host.tokens import CoreTokens, held
 from millrace.run.ledger import replay
 from millrace.run.task import Limits
@@ -50,6 +51,7 @@ def test_a_run_that_waits_for_a_core_says_so_and_its_tasks_do_not_pay_for_it(own
     taken = _all_taken(own_tokens)
 
     def let_go() -> None:
+        _until(lambda: holders([own_tokens / "gate"]))  # somebody waits for a core
         time.sleep(2.0)
         for one in taken:
             one.close()

@@ -38,6 +38,9 @@ class FileClaims:
             return False
 
     def release(self, key: Key) -> None:
+        """After `close` there is nothing to let go."""
+        if not self._fds:
+            return
         self._set(key, fcntl.F_UNLCK)
 
     def close(self) -> None:
