@@ -28,9 +28,10 @@ from millrace.run.errors import NotSupported
 from millrace.run.ledger import SCHEMA, Ledger
 from millrace.run.run import Progress, Run
 from millrace.run.units import parse_duration
+from millrace.sharing import WITHOUT, share
 
 if TYPE_CHECKING:
-    from millrace.run.ports import Engine, Store
+    from millrace.run.ports import Engine, Store, Tokens
     from millrace.run.task import Task
     from millrace.settings import Settings
 
@@ -45,6 +46,7 @@ class Machine:
 
     `timing_log`: workers write a line a task on stderr; `profile`: what tasks do is sampled.
     `keep_out`: make a folder under the settings' `runs` when `out` is not given. `opened` is told the Run at once.
+    `light`: work so small that it takes no token of the host's cores and declares no memory (HTTP rows, the light tier).
     """
 
     engine: str | None = None
@@ -58,6 +60,7 @@ class Machine:
     deadline: str | float | None = None
     show: Callable[[Progress], None] | None = None
     opened: Callable[[Run], None] | None = None
+    light: bool = False
     bundle: str | os.PathLike[str] | None = None
     """Folder of the user's modules, for workers of a Dask cluster that do not have them."""
     dask_report: str | os.PathLike[str] | None = None
@@ -133,12 +136,14 @@ def open_run(
         home = Home(scratch.parent) if out is None else None
         ledger = Ledger(fresh(home.path if home is not None else out) / "ledger.jsonl", home)
         owned.callback(ledger.close)
+        light = machine.light or address is not None  # a cluster's cores are not this host's
+        shared = share(settings, run_id, budget.cores, light, store, owned)
         deadline_s = parse_duration(machine.deadline) if machine.deadline is not None else 0.0
         begun = time.monotonic_ns()
 
         def make_engine(slots: int) -> Engine:
             if address is None:
-                return _engine(kind, slots, preload)
+                return _engine(kind, slots, preload, shared.tokens)
             return clusters.engine_on(
                 cluster,
                 slots,
@@ -165,6 +170,7 @@ def open_run(
             around=host.one_thread,
             owned=owned.pop_all(),
             watch=_watch(machine, ledger.path.parent),
+            sharing=shared.sharing,
         )
     ledger.write(
         "run",
@@ -240,21 +246,24 @@ def _stores(asked: str | os.PathLike[str] | None, scratch: Path, owned: contextl
     return MemoryStore(), arena
 
 
-def _engine(kind: str, slots: int, preload: tuple[str, ...]) -> Engine:
+def _engine(kind: str, slots: int, preload: tuple[str, ...], tokens: Tokens | None) -> Engine:
     from millrace.engines.inline import InlineEngine
 
     if kind == "inline" or (kind == "auto" and sys.platform != "linux"):  # worker processes need Linux
-        return InlineEngine(opener=open_store)
+        return InlineEngine(open_store, tokens)
     from millrace.engines.processes import ProcessEngine
 
     def pool() -> Engine:
-        return ProcessEngine(slots, opener=open_store, preload=preload)
+        if tokens is None:
+            return ProcessEngine(slots, opener=open_store, preload=preload)
+        modules = *preload, "millrace.host.tokens"
+        return ProcessEngine(slots, opener=open_store, preload=modules, tokens=tokens, environment=WITHOUT)
 
     if kind == "processes":
         return pool()
     from millrace.engines.auto import AutoEngine
 
-    return AutoEngine(pool, threshold_s=2 * POOL_START_S, slots=slots, opener=open_store)
+    return AutoEngine(pool, threshold_s=2 * POOL_START_S, slots=slots, opener=open_store, tokens=tokens)
 
 
 def versions() -> dict[str, str]:
