@@ -17,7 +17,7 @@ import re
 import sys
 import sysconfig
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -158,10 +158,33 @@ class CodeDigests:
             return "installed"
         return "stdlib" if path.startswith(self._stdlib) else "project"
 
+    def packages(self) -> tuple[str, ...]:
+        """Packages, by the names that pip knows, that what was digested so far reaches and whose version it counts by."""
+        return tuple(sorted({name for top in self._distributions for name in _packages_of(top)}))
+
     def _version(self, top: str) -> str:
         if top not in self._distributions:
             self._distributions[top] = _version(top)
         return self._distributions[top]
+
+
+def packages(things: Iterable[Any]) -> tuple[str, ...]:
+    """The installed packages that these callables, or modules by name, come from and reach: what must be the same where
+    they run. What has no identity tells what was reached before that."""
+    digests = CodeDigests()
+    for thing in things:
+        try:
+            digests.module(thing) if isinstance(thing, str) else digests(thing)
+        except Unkeyable:
+            continue
+    return digests.packages()
+
+
+def _packages_of(top: str) -> list[str]:
+    try:
+        return [importlib.metadata.distribution(top).name]
+    except importlib.metadata.PackageNotFoundError:
+        return sorted(set(_owners().get(top, [top])))
 
 
 def _version(top: str) -> str:
