@@ -45,7 +45,7 @@ def address_of(engine: str) -> str | None:
 def connected(address: str, reached: Iterable[Any], owned: ExitStack) -> Cluster:
     """The cluster at `address`, its workers compared with this driver; closed with `owned`.
 
-    `reached`: functions and modules that are going to run there, whose packages are compared, too.
+    `reached`: functions that are going to run there, whose packages are compared, too.
     """
     from millrace.engines.dask import connect
 

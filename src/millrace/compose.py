@@ -128,7 +128,7 @@ def open_run(
         scratch = Path(tempfile.mkdtemp(prefix="millrace-", dir=host.scratch(settings.scratch)))
         owned.callback(shutil.rmtree, scratch, ignore_errors=True)
         store, arena = _stores(machine.store, scratch, owned)
-        cluster = clusters.connected(address, (*preload, *functions), owned) if address else None
+        cluster = clusters.connected(address, functions, owned) if address else None
         if cluster is not None:
             budget = clusters.budget_of(cluster, settings.cores, settings.memory)
             arena = clusters.arena_for(cluster, arena, open_store, scratch, owned)
