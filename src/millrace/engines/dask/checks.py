@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def describe(packages: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Versions, BLAS and settings of the process where it runs. Travels by value: uses nothing of this module."""
+def describe(packages: tuple[str, ...] = (), dask_worker: Any = None) -> dict[str, Any]:
+    """Versions, BLAS and settings of the process where it runs. Travels by value: uses nothing of this module.
+
+    `dask_worker`: given by Dask (it finds the name in the signature) where it runs on a worker."""
     import importlib.metadata
     import importlib.util
     import sys
@@ -48,18 +50,12 @@ def describe(packages: tuple[str, ...] = ()) -> dict[str, Any]:
         "threads": 1,
         "memory": {},
     }
-    if "distributed" in sys.modules:
-        from distributed import get_worker
-
-        try:
-            worker = get_worker()
-        except ValueError:
-            return said
+    if dask_worker is not None:
         import dask
 
-        said["threads"] = worker.state.nthreads
+        said["threads"] = dask_worker.state.nthreads
         said["memory"] = {
-            "limit": worker.memory_manager.memory_limit or 0,
+            "limit": dask_worker.memory_manager.memory_limit or 0,
             "terminate": dask.config.get("distributed.worker.memory.terminate") or 0.0,
             "spill": dask.config.get("distributed.worker.memory.spill") or 0.0,
         }

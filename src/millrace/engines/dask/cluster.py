@@ -59,11 +59,15 @@ class Cluster:
 
     def compare(self, packages: Iterable[str]) -> None:
         """As `verify`, for packages that were not compared before; workers that join later are asked for them, too."""
-        new = sorted(set(packages) - set(self.packages))
-        if new:
-            self.packages = *self.packages, *new
-            self._mine = checks.describe(self.packages)
+        before, new = self.packages, sorted(set(packages) - set(self.packages))
+        if not new:
+            return
+        self.packages, self._mine = (*before, *new), None
+        try:
             self.client.sync(self._compare)
+        except WrongQuestion:  # whoever asks again is refused again, and others go on
+            self.packages, self._mine = before, None
+            raise
 
     def ask(self, what: Any, *args: Any) -> dict[str, Any]:
         """Call a function on every worker; answers by address."""

@@ -242,8 +242,8 @@ class DaskEngine:
         for kind in {id(e.kind): e.kind for e in batch}.values():
             known = kind.function, *kind.resource_numbers
             if known not in self._met:
-                self._met.add(known)
                 self.cluster.compare(packages((kind.fn, *kind.resources)))
+                self._met.add(known)
 
     def _needs(self, batch: list[Entry]) -> dict[str, Any]:
         """Futures of the values on the cluster that these tasks refer to."""
