@@ -111,6 +111,7 @@ def call_shipped(x: int) -> int:
     return simulate(x)
 
 
+@pytest.mark.slow
 def test_dasks_own_report_is_saved(tmp_path: Path) -> None:
     pytest.importorskip("bokeh")
     report = tmp_path / "dask.html"

@@ -13,6 +13,7 @@ import lightgbm
 import local_dask
 import numpy as np
 import polars as pl
+import pytest
 
 import millrace as mr
 from millrace import compose
@@ -40,6 +41,7 @@ def test_explain_has_the_inline_digest() -> None:
     assert mr.explain(model, rows, engine=engine()).digest == inline.digest
 
 
+@pytest.mark.slow
 def test_refute_has_the_inline_digest() -> None:
     question = {"treatment": "t", "outcome": "y", "common_causes": ["a", "b"], "simulations": 100}
     inline = mr.refute(worlds(), engine="inline", **question)

@@ -137,9 +137,9 @@ def warnings(theirs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if wide:
         most = max(theirs[a]["threads"] for a in wide)
         found.append(
-            f"Workers with up to {most} threads ({_some(wide)}): in Dask's own threads a function that holds the "
-            f"interpreter lock would use one core of them. millrace runs {most} processes there instead, one a thread, "
-            "each with its own interpreter and its own share of the memory."
+            f"Workers with up to {most} threads ({_some(wide)}): in Dask's own threads, functions that hold the interpreter "
+            f"lock would share one core of them. Here each thread has a process, with an interpreter and a share of the "
+            f"memory of its own, so that up to {most} functions compute there at once, whatever they hold."
         )
     return found
 
