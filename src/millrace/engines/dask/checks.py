@@ -33,19 +33,9 @@ def describe(packages: tuple[str, ...] = (), dask_worker: Any = None) -> dict[st
             for found in threadpoolctl.threadpool_info()
             if found["user_api"] == "blas"
         ]
-    processor = ""
-    try:
-        with open("/proc/cpuinfo") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    processor = line.partition(":")[2].strip()
-                    break
-    except OSError:
-        processor = ""
     said: dict[str, Any] = {
         "versions": versions,
         "blas": sorted(set(blas)),
-        "processor": processor,
         "platform": sys.platform,
         "threads": 1,
         "memory": {},
