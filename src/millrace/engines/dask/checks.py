@@ -33,13 +33,8 @@ def describe(packages: tuple[str, ...] = (), dask_worker: Any = None) -> dict[st
             for found in threadpoolctl.threadpool_info()
             if found["user_api"] == "blas"
         ]
-    said: dict[str, Any] = {
-        "versions": versions,
-        "blas": sorted(set(blas)),
-        "platform": sys.platform,
-        "threads": 1,
-        "memory": {},
-    }
+    said: dict[str, Any] = {"versions": versions, "blas": sorted(set(blas)), "platform": sys.platform}
+    said |= {"threads": 1, "memory": {}}
     if dask_worker is not None:
         import dask
 
