@@ -233,9 +233,9 @@ class DaskEngine:
             entry.seq, entry.home = seq, message
         self._meet(batch)
         message.sent_ns = monotonic_ns()
-        self._board.add(message, tuple(needs))
+        where = self._board.add(message, tuple(needs))
         keys = tuple(e.task.key for e in batch if e.task.keep is not None and e.task.keep.url.startswith(SCHEME))
-        self._courier.send(message.number, frame, keys, tuple(needs.values()))
+        self._courier.send(message.number, frame, keys, tuple(needs.values()), where)
 
     def _meet(self, batch: list[Entry]) -> None:
         """Packages that a function reaches are compared before it runs anywhere. `WrongQuestion` lists what differs."""

@@ -63,10 +63,13 @@ class Board:
         """Slots have nothing, and messages go on that may hold what these could do."""
         return self.is_idle() and any(not f.asked for f in self.flights.values())
 
-    def add(self, message: Message, needs: tuple[str, ...]) -> None:
+    def add(self, message: Message, needs: tuple[str, ...]) -> str:
+        """Where it is to go (see `Slots.wanted`)."""
         if message.entries[0].limits.alone:
             self.alone = message
-        self.flights[message.number] = Flight(message, message.sent_ns, needs, self.slots.take())
+        lane = self.slots.take()
+        self.flights[message.number] = Flight(message, message.sent_ns, needs, lane)
+        return self.slots.wanted(lane)
 
     def take_off(self, number: int) -> None:
         """Its worker has let go of it, or Dask has."""

@@ -1,7 +1,8 @@
 """Which slot of the engine a message was carried in.
 
 A slot is a place of a Dask worker, one for each of its threads. Where fewer tasks are to run at once than there are such
-places, slots are lanes instead: a message has one to itself from its sending to its reply, wherever Dask carries it.
+places, slots are lanes instead: a message has one to itself from its sending to its reply, wherever Dask carries it. That is
+on the same worker as long as it lives, so that no more processes get warm than there are lanes.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class Slots:
     def give(self, lane: int) -> None:
         if lane >= 0:
             self._lanes.append(lane)
+
+    def wanted(self, lane: int) -> str:
+        """Address of the worker that a message in this lane is to go to; "" where the scheduler is to say."""
+        return self._owner[lane] if lane >= 0 else ""
 
     def of(self, lane: int, address: str, seat: int) -> int | None:
         """The slot in which that place carried a message; None for a place that nobody has enlisted."""
