@@ -84,6 +84,8 @@ class DaskEngine:
         self._closed = self._woken = False
         self._report, self._reporting = report, ExitStack()
         self._met: set[tuple[int, ...]] = set()
+        self._single: set[Entry] = set()
+        """Tasks of a message that could not be pickled: one of them is why, so that each is sent by itself."""
         self._courier = Courier(cluster.client, self.name, self._terms, cluster.check)
         self._slots = Slots(self._accounts, most)
         self._board = Board(self._slots, window)
@@ -116,6 +118,8 @@ class DaskEngine:
                         self._stalled(flow)
                         continue
                     self._wait(flow)
+                    if self._slots.most is not None:  # a lane has one message only, and is not to wait for the consumer
+                        self._fill(flow)
                 looked_ns = monotonic_ns()
                 while flow.out:
                     yield flow.out.popleft()
@@ -194,6 +198,7 @@ class DaskEngine:
         flights = self._board.clear()
         self._accounts.close(monotonic_ns(), len(flights))
         self._drops.clear()
+        self._single.clear()
         if flights and not self._closed:
             self._courier.drop(flights, [-number for number in flights])
             self._courier.forget(flights)
@@ -212,7 +217,9 @@ class DaskEngine:
                 flow.ready.appendleft(entry)  # first let all others end
                 break
             most = self._packer.max_tasks
-            if flow.ready and (flow.exhausted or flow.waiting):
+            if entry in self._single:
+                most = 1
+            elif flow.ready and (flow.exhausted or flow.waiting):
                 most = -(-(len(flow.ready) + 1) // max(1, self.slots - len(self._board.flights)))
             self._send(flow, *self._packer.batch(entry, flow.next, flow.ready.appendleft, most))
         flow.look_ahead(woken)
@@ -258,8 +265,8 @@ class DaskEngine:
             kind, said, trace = failure_of(error)
             flow.fail(batch[0], Failure(kind, f"It cannot be sent to a worker process: {said}", trace))
             return
-        for entry in batch:
-            self._send(flow, [entry], True)
+        self._single.update(batch)
+        flow.put_back(batch)
 
     def _steal(self) -> None:
         """Ask messages that take long to hand back what they have not come to."""
