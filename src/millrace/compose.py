@@ -107,8 +107,10 @@ def open_run(
     *,
     spec: Mapping[str, Any] | None = None,
     preload: tuple[str, ...] = (),
+    functions: tuple[Callable[..., Any], ...] = (),
 ) -> Run:
-    """A Run on this machine; close it, or use it in a `with`. Its ledger lies in `folder_of(run)`."""
+    """A Run on this machine; close it, or use it in a `with`. Its ledger lies in `folder_of(run)`. `functions`: that will
+    run, as far as they are known: their packages must be the same on a cluster."""
     from millrace import host
 
     machine = machine or Machine()
@@ -129,9 +131,9 @@ def open_run(
         scratch = Path(tempfile.mkdtemp(prefix="millrace-", dir=host.scratch(settings.scratch)))
         owned.callback(shutil.rmtree, scratch, ignore_errors=True)
         store, arena = _stores(machine.store, scratch, owned)
-        cluster = clusters.connected(address, (), owned) if address else None
+        cluster = clusters.connected(address, functions, owned) if address else None
         if cluster is not None:
-            budget = clusters.budget_of(cluster, settings.memory)
+            budget = clusters.budget_of(cluster, settings.cores, settings.memory)
             arena = clusters.arena_for(cluster, arena, open_store, scratch, owned)
         home = Home(scratch.parent) if out is None else None
         ledger = Ledger(fresh(home.path if home is not None else out) / "ledger.jsonl", home)
@@ -342,7 +344,7 @@ def map_function(
     clusters.find_modules_in(machine.bundle)
     fn = find_function(function) if isinstance(function, str) else function
     said = {"function": f"{fn.__module__}:{getattr(fn, '__qualname__', fn)}"}
-    run = open_run("run", machine, spec=said, preload=preload)
+    run = open_run("run", machine, spec=said, preload=preload, functions=(fn,))
     return finish(run, lambda: Mapped.of(run, fn, items), machine, function=method_of(fn))
 
 
