@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("startup", "store", "engine", "dask", "run", "explain", "explain_kernel", "refute")
+ALL = ("startup", "store", "engine", "dask", "run", "sharing", "explain", "explain_kernel", "refute", "calibrate")
 
 
 def main() -> int:

@@ -33,3 +33,18 @@ def refute(
     asked = {"data": data, "treatment": treatment, "outcome": outcome, **question}
     taken = dowhy.taken({name: value for name, value in asked.items() if value is not None})
     return forecast("refute", taken.question, machine).plan
+
+
+def calibrate(
+    simulate: Any,
+    *,
+    parameters: Any,
+    targets: Any,
+    cores: int | None = None,
+    memory: str | int | None = None,
+    **question: Any,
+) -> Plan:
+    """The plan of `mr.calibrate(simulate, ...)`: simulations, slots, memory; their seconds are learnt by running some."""
+    machine = compose.Machine(cores=cores, memory=memory)
+    asked = {"simulate": simulate, "parameters": parameters, "targets": targets, **question}
+    return forecast("calibrate", asked, machine).plan

@@ -24,7 +24,7 @@ from sklearn.svm import SVC, LinearSVC
 
 from millrace.analyses.explain.kernels.blackbox import Function, as_function, check_rows
 from millrace.analyses.explain.kernels.coalitions import design, explain_rows
-from millrace.run.errors import ModelTrouble, NotSupported, WrongQuestion
+from millrace.run.errors import ModelTrouble, WrongQuestion
 
 ROWS = np.random.default_rng(0).normal(size=(60, 4))
 TARGET = ROWS[:, 0] * ROWS[:, 1] + ROWS[:, 2]

@@ -93,7 +93,9 @@ def test_rows_add_up_to_values_and_the_square_is_symmetric() -> None:
     np.testing.assert_array_equal(answer.interactions.row(3), whole[3])
     strongest = answer.interactions.table.to_pylist()[0]
     assert {strongest["feature"], strongest["other"]} in ({"x0", "x1"}, {"x2", "x3"})
-    assert strongest["mean_abs"] == pytest.approx(2 * np.abs(whole[:, int(strongest["feature"][1]), int(strongest["other"][1])]).mean())
+    assert strongest["mean_abs"] == pytest.approx(
+        2 * np.abs(whole[:, int(strongest["feature"][1]), int(strongest["other"][1])]).mean()
+    )
 
 
 def test_a_linear_model_has_none_and_a_function_is_refused() -> None:

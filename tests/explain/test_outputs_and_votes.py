@@ -116,7 +116,8 @@ def test_thresholds_in_float64_decide_as_rounded_inputs_do(seed: int) -> None:
             for j in range(5):
                 if not (model.mode[model.feature == j] >= 4).any():
                     rows[: 3 * len(edge)][: len(edge) * 3, j] = np.resize(
-                        np.concatenate([middle, np.nextafter(middle, 9), np.nextafter(middle, -9)]), min(500, 3 * len(edge))
+                        np.concatenate([middle, np.nextafter(middle, 9), np.nextafter(middle, -9)]),
+                        min(500, 3 * len(edge)),
                     )
             np.testing.assert_array_equal(predict(wide, rows), predict(model, rows))
 

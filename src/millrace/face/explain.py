@@ -46,10 +46,11 @@ def explain(
     unknown" (interventional values); without them tree models use the training weights in their own nodes
     (path-dependent values); "auto" takes `background_rows` rows of X that represent it, weighted by the rows near them.
     `background_weights`: how much each row of a background counts. `method`: auto, tree_path_dependent,
-    interventional, linear, kernel. `output`: auto, raw, probability, log_loss
-    (of every class, were it the true one) or the name of a class. `interactions`: exact
-    pairwise values of tree models as well (`answer.interactions`). `groups`: columns that are explained together, as one feature each: {"city": ["city_a", "city_b"]}. `max_evaluations`: coalitions a row of
-    the kernel method; with a `tolerance` they are spent in rounds, until a row's standard errors are below it.
+    interventional, linear, kernel. `output`: auto, raw, probability, log_loss (of every class, were it the true one) or
+    the name of a class. `interactions`: exact pairwise values of tree models as well (`answer.interactions`). `groups`:
+    columns that are explained together, as one feature each: {"city": ["city_a", "city_b"]}. `max_evaluations`:
+    coalitions a row of the kernel method; with a `tolerance` they are spent in rounds, until a row's standard errors are
+    below it.
 
     The rest is about the machine and never changes the answer: `engine` auto | inline | processes | dask |
     dask=ADDRESS, `cores`, `memory` ("4GiB"), `store` (a folder where finished blocks are kept, so that an interrupted

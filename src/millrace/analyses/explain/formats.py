@@ -68,7 +68,9 @@ def narrative(answer: RowAnswer, top: int = 5) -> dict[str, Any]:
         for j in shown:
             moved = float(answer.values[j, k])
             way = "raises" if moved > 0 else "lowers"
-            doubt = "" if answer.standard_errors is None else f" (standard error {figure(answer.standard_errors[j, k])})"
+            doubt = (
+                "" if answer.standard_errors is None else f" (standard error {figure(answer.standard_errors[j, k])})"
+            )
             said.append(
                 f"{answer.feature_names[j]} = {told(answer.data[j], j, answer.categories)} {way} it by "
                 f"{figure(abs(moved))}{unit}{doubt}."

@@ -53,7 +53,9 @@ def force(
             parts.append((f"{len(own) - top:,} others", float(values[own[top:]].sum())))
         at = float(prediction)
         for name, moved in parts:
-            marks.append({"a": at - moved, "b": at, "f": name, "v": pictures.signed(float(moved), plus=True), "k": colour})
+            marks.append(
+                {"a": at - moved, "b": at, "f": name, "v": pictures.signed(float(moved), plus=True), "k": colour}
+            )
             at -= float(moved)
         ends.append(at)
     span = max(ends[1] - ends[0], 1e-300)
@@ -63,13 +65,20 @@ def force(
     low, high = min(ends[0], base), max(ends[1], base)
     x = {f: pictures.along(f, title=unit, scale={"domain": [low, high], "nice": False}) for f in ("a", "b", "m", "x")}
     title = f"{row_name}: {figure(base)} is expected, {figure(prediction)}{of_unit(unit)} is predicted"
-    lines = [{"x": float(base), "t": f"expected {figure(base)}"}, {"x": float(prediction), "t": f"predicted {figure(prediction)}"}]
+    lines = [
+        {"x": float(base), "t": f"expected {figure(base)}"},
+        {"x": float(prediction), "t": f"predicted {figure(prediction)}"},
+    ]
     tip = pictures.tooltip(("f", "feature"), ("v", "SHAP value"))
     bar = {"x": x["a"], "x2": {"field": "b"}, "y": {"value": 60}, "y2": {"value": 95},
            "color": {"field": "k", "type": "nominal", "scale": None}, "tooltip": tip}  # fmt: skip
     names = {"x": x["m"], "y": {"value": 112}, "text": {"field": "t"}, "tooltip": tip}
     rule = {"x": x["x"], "y": {"value": 40}, "y2": {"value": 100}}
-    said = {"x": x["x"], "y": {"field": "y", "type": "quantitative", "scale": None, "axis": None}, "text": {"field": "t"}}
+    said = {
+        "x": x["x"],
+        "y": {"field": "y", "type": "quantitative", "scale": None, "axis": None},
+        "text": {"field": "t"},
+    }
     lines[0]["y"], lines[1]["y"] = 30, 12
     return pictures.spec(
         title,
@@ -172,7 +181,11 @@ def decision(
         "color": pictures.ramp("prediction", [0, 1], ["low", "high"]),
         "tooltip": pictures.tooltip(("r", "row"), ("p", "prediction")),
     }  # fmt: skip
-    start = {"data": {"values": [{}]}, "mark": {"type": "rule", "opacity": 0.6}, "encoding": {"x": {"datum": float(base)}}}
+    start = {
+        "data": {"values": [{}]},
+        "mark": {"type": "rule", "opacity": 0.6},
+        "encoding": {"x": {"datum": float(base)}},
+    }
     return pictures.spec(
         title, caption, f"Decision picture of {len(rows)} rows over {len(shown)} features. {title}.",
         height=max(80, 28 * lanes), data={"values": marks},

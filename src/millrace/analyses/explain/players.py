@@ -40,12 +40,16 @@ def players(groups: Any, names: tuple[str, ...]) -> Players:
         for column in columns:
             at = _place(column, names, name)
             if at in owner:
-                raise WrongQuestion(f"The column {names[at]!r} is in two groups: {owner[at]!r} and {name!r}. Leave one.")
+                raise WrongQuestion(
+                    f"The column {names[at]!r} is in two groups: {owner[at]!r} and {name!r}. Leave one."
+                )
             owner[at] = name
     called = [owner.get(j, names[j]) for j in range(len(names))]
     for j, name in enumerate(names):
         if j not in owner and name in owner.values():
-            raise WrongQuestion(f"{name!r} names a group and a column that is not in it: call the group something else.")
+            raise WrongQuestion(
+                f"{name!r} names a group and a column that is not in it: call the group something else."
+            )
     order = list(dict.fromkeys(called))
     number = {name: k for k, name in enumerate(order)}
     of = numpy.array([number[name] for name in called], numpy.int64)

@@ -99,11 +99,17 @@ class Explainer:
         if isinstance(row, Mapping):
             missing, extra = [n for n in names if n not in row], [n for n in row if n not in names]
             if missing or extra:
-                said = [f"lacks {missing[:8]}"] * bool(missing) + [f"has {extra[:8]}, which the model does not take"] * bool(extra)
-                raise WrongQuestion(f"The row {' and '.join(said)}. Give every column of the model, None where a value is missing.")
+                said = [f"lacks {missing[:8]}"] * bool(missing) + [
+                    f"has {extra[:8]}, which the model does not take"
+                ] * bool(extra)
+                raise WrongQuestion(
+                    f"The row {' and '.join(said)}. Give every column of the model, None where a value is missing."
+                )
             row = [row[name] for name in names]
         if len(row) != len(names):
-            raise WrongQuestion(f"The row has {len(row)} values and the model takes {len(names)}: give one for each column.")
+            raise WrongQuestion(
+                f"The row has {len(row)} values and the model takes {len(names)}: give one for each column."
+            )
         plain = numpy.asarray(row)
         if plain.dtype.kind in "fiub":
             return plain.astype(numpy.float64)[None, :]
@@ -145,7 +151,7 @@ def open_explainer(model: Any, *, background: Any = None, digest: str = "", seed
 
     opened = open_model(model, notes.append)
     data = background if background is not None else _blank(opened)
-    spec = Spec(model=opened, data=data, background=background, **_method(opened, background, options))
+    spec = Spec(model=opened, data=data, background=background, **_method(opened, options))
     asked = questions.read(spec, notes.append, draws)
     digest = digest or digest_of(model)
     if asked.forest is not None:
@@ -175,7 +181,7 @@ def _blank(model: Any) -> Any:
     return numpy.zeros((1, count))
 
 
-def _method(model: Any, background: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+def _method(model: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(getattr(model, "steps", None), list):
         return {**options, "method": "kernel"}
     return dict(options)
@@ -198,7 +204,12 @@ def _of_trees(asked: Question, digest: str) -> Explainer:
     base = trees.base_values(forest, shape, asked.background, asked.weights)
 
     def of_row(row: Any) -> tuple[Any, Any, Any, None]:
-        return trees.explain_rows(forest, shape, cut, tables, row, numpy.float64)[0], predict(forest, row)[0], base, None
+        return (
+            trees.explain_rows(forest, shape, cut, tables, row, numpy.float64)[0],
+            predict(forest, row)[0],
+            base,
+            None,
+        )
 
     parts = [*forest.arrays().values(), *shape.arrays().values(), *(a for t in tables for a in t.values())]
     return Explainer(asked, digest, sum(a.nbytes for a in parts if isinstance(a, numpy.ndarray)), of_row)
@@ -298,7 +309,7 @@ class Explainers:
             with self._lock:
                 del self._loading[key]
             waiting.set_exception(e)
-            return
+            raise
         with self._lock:
             self.loads += 1
             del self._loading[key]

@@ -99,6 +99,4 @@ def comparing_in_float64(ensemble: Ensemble) -> Ensemble:
     even = largest.astype(np.float32).view(np.uint32) % 2 == 0
     bound = np.where(even | ~np.isfinite(wide), middle, np.nextafter(middle, -np.inf))
     numbers = (ensemble.feature >= 0) & (ensemble.mode < 4)
-    return dataclasses.replace(
-        ensemble, threshold=np.where(numbers, bound, ensemble.threshold), float32_inputs=False
-    )
+    return dataclasses.replace(ensemble, threshold=np.where(numbers, bound, ensemble.threshold), float32_inputs=False)
