@@ -41,6 +41,7 @@ class Spec(BaseModel):
         None,
         description="columns explained together, each group as one feature: a mapping of names to columns, or "
         "'name=column,column; other=column,column'",
+        json_schema_extra={"metavar": "NAME=COLUMN,..."},
     )
     max_evaluations: int | None = Field(
         None, ge=4, description="coalitions per row of the kernel method (2 x features + 2048 when not given)"

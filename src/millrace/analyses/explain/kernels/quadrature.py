@@ -100,8 +100,8 @@ def walk_passes(  # type: ignore[no-untyped-def]
     """Add the values of all trees, in model order, to sums.
 
     columns: float64[used features * stride], value of used feature j in row k at j * stride + k; sums:
-    float64[n_outputs * n_played * stride], of players in the same order. stride is a multiple of 16 and at least `rows`; what is beyond `rows` is read
-    and added to, and means nothing.
+    float64[n_outputs * n_played * stride], of players in the same order. stride is a multiple of 16 and at least `rows`; what
+    is beyond `rows` is read and added to, and means nothing.
     """
     most_points = len(rule_start) - 2
     padded = -(-most_points // LANES) * LANES
