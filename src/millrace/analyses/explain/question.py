@@ -340,7 +340,9 @@ def _pipeline(
     if spec.method in ("auto", *TREE_METHODS):
         question = _trees(spec, opened.last, inner, behind, weights, played, note)
         if question is not None and question.background is None and (opened.player_of < 0).any():
-            note("Columns come out of the pipeline's first steps that nothing changes: give a background for exact values.")
+            note(
+                "Columns come out of the pipeline's first steps that nothing changes: give a background for exact values."
+            )
             return None
     if question is None and spec.method in ("auto", "linear"):
         question = _linear(spec, opened.last, inner, behind, weights, played)
