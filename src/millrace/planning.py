@@ -32,3 +32,19 @@ def refute(
     asked = {"data": data, "treatment": treatment, "outcome": outcome, **question}
     taken = dowhy.taken({name: value for name, value in asked.items() if value is not None})
     return compose.plan("refute", taken.question, machine)
+
+
+def calibrate(
+    simulate: Any,
+    *,
+    parameters: Any,
+    targets: Any,
+    cores: int | None = None,
+    memory: str | int | None = None,
+    **question: Any,
+) -> Plan:
+    """The plan of `mr.calibrate(simulate, ...)`: simulations, slots, memory; their seconds are learnt by running some."""
+    machine = compose.Machine(cores=cores, memory=memory)
+    return compose.plan(
+        "calibrate", {"simulate": simulate, "parameters": parameters, "targets": targets, **question}, machine
+    )

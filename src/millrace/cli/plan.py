@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from millrace.analyses import catalogue
+from millrace.cli.analyse import analyses, asked, question_options
 from millrace.cli.carry import machine_of
 from millrace.cli.console import columns, say, say_json
-from millrace.cli.options import Sectioned, json_option, machine_options, question_of, spec_options
+from millrace.cli.options import Sectioned, json_option, machine_options
 from millrace.cli.table import Entry, Table
 from millrace.run.units import format_bytes, format_duration
 
@@ -20,7 +21,7 @@ NOT_PLANNED = ("out", "deadline", "nice")
 
 
 def command(name: str) -> click.Command:
-    entries = [Entry(entry.name, entry.about, f"{__name__}:analysis") for entry in catalogue.ENTRIES]
+    entries = analyses((entry for entry in catalogue.ENTRIES if entry.plan), f"{__name__}:analysis")
     entries.append(Entry("run", "your own function, one call an item", f"{__name__}:function"))
     about = """What a question will take on this machine: tasks, core-seconds, time, memory. Nothing is run, and
     only the heads of files are read where that is enough."""
@@ -30,21 +31,21 @@ def command(name: str) -> click.Command:
 def analysis(name: str) -> click.Command:
     """`millrace plan NAME`, with the options of NAME."""
     entry = catalogue.find(name)
-    spec = entry.load("spec")
 
     def ask(**given: Any) -> int:
         from millrace.compose import load_settings, plan
 
         settings = load_settings({n: given[n] for n in ("engine", "cores", "memory")})
-        made = plan(name, question_of(spec, given), machine_of(given, store=settings.store))
+        made = plan(name, asked(entry, given), machine_of(given, store=settings.store))
         if given["json"]:
             say_json(dict(made.as_dict()))
         else:
             say(lines(made))
         return 0
 
-    params = [*spec_options(spec), *machine_options(NOT_PLANNED), json_option()]
-    return Sectioned(name, params=params, callback=ask, help=f"What `millrace {name}` will take. It is not run.")
+    params = [*question_options(entry), *machine_options(NOT_PLANNED), json_option()]
+    said = f"What `millrace {' '.join(entry.path)}` will take. It is not run."
+    return Sectioned(entry.path[-1], params=params, callback=ask, help=said)
 
 
 def lines(made: Plan) -> list[str]:
@@ -70,7 +71,7 @@ def lines(made: Plan) -> list[str]:
 
 def function(name: str) -> click.Command:
     """`millrace plan run MODULE:FUNCTION --items FILE`."""
-    from millrace.cli.run import asked
+    from millrace.cli.run import asked as asked_of_run
 
     def ask(**given: Any) -> int:
         told = of_function(given)
@@ -80,7 +81,7 @@ def function(name: str) -> click.Command:
             say(function_lines(told))
         return 0
 
-    params = [*asked(), *machine_options(NOT_PLANNED), json_option()]
+    params = [*asked_of_run(), *machine_options(NOT_PLANNED), json_option()]
     about = """What `millrace run` will take, as far as anybody can know before the function has run: how many items,
     how many of them are in the store already. It is not run."""
     return Sectioned(name, params=params, callback=ask, help=about)
