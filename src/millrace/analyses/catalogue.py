@@ -73,8 +73,15 @@ ENTRIES = (
         _verb("calibrate", "probe", "a small study three times: what simulations, targets and losses cost"),
         in_file=True,
     ),
+    dataclasses.replace(
+        _entry("validate", "runs untrusted programs on cases", ("millrace.analyses.validate.kernels.judge",)),
+        verb="run",
+    ),
 )
-ABOUT = {"calibrate": "fits a stochastic simulator to data: run, rescore, replay, probe"}
+ABOUT = {
+    "calibrate": "fits a stochastic simulator to data: run, rescore, replay, probe",
+    "validate": "runs thousands of untrusted candidate programs: run, inline, export",
+}
 """What stands beside the name of an analysis that has verbs."""
 
 

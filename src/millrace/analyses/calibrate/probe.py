@@ -109,7 +109,12 @@ def probe(spec: Spec, run: Run) -> Probe:
     passes += [("one target", asked.observed[:1])] if len(asked.observed) > 1 else []
     passes += [("all targets", asked.observed)]
     warm = _with(asked, (), "warm")
-    _pass(dataclasses.replace(warm, spec=warm.spec.model_copy(update={"trials": run.engine.slots})), run, in_flight, "warm")
+    _pass(
+        dataclasses.replace(warm, spec=warm.spec.model_copy(update={"trials": run.engine.slots})),
+        run,
+        in_flight,
+        "warm",
+    )
     parts = [_pass(_with(asked, observed, name), run, in_flight, name) for name, observed in passes]
     return Probe(tuple(parts), run.engine.slots, tuple(run.notes))
 

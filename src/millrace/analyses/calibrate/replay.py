@@ -117,4 +117,10 @@ def replay(spec: Spec, run: Run) -> Replay:
 def _word(value: Any) -> str:
     shape = getattr(value, "shape", None)
     kind = type(value).__name__
-    return f"{kind} {'x'.join(map(str, shape))}" if shape else f"{kind} of {len(value)}" if hasattr(value, "__len__") else str(value)
+    return (
+        f"{kind} {'x'.join(map(str, shape))}"
+        if shape
+        else f"{kind} of {len(value)}"
+        if hasattr(value, "__len__")
+        else str(value)
+    )

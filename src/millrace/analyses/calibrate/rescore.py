@@ -39,10 +39,16 @@ class Spec(Closed):
 
     run: str = Field(description="folder, id, part of an id, or last")
     study: Any = Field(
-        None, description="a study file whose targets take the place of the run's", json_schema_extra={"metavar": "STUDY.toml"}
+        None,
+        description="a study file whose targets take the place of the run's",
+        json_schema_extra={"metavar": "STUDY.toml"},
     )
-    targets: Targets | None = Field(None, description="targets in the place of the run's", json_schema_extra={"in_file": True})
-    weights: Annotated[Mapping[str, float], BeforeValidator(_pairs)] = Field({}, description="weights of targets by name")
+    targets: Targets | None = Field(
+        None, description="targets in the place of the run's", json_schema_extra={"in_file": True}
+    )
+    weights: Annotated[Mapping[str, float], BeforeValidator(_pairs)] = Field(
+        {}, description="weights of targets by name"
+    )
 
 
 @dataclass(slots=True)

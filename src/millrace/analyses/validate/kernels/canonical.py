@@ -1,0 +1,276 @@
+"""When two programs are the same: a canonical form and its digest, about 0.1 ms a program.
+
+Straight-line code (one function, assignments of expressions over names, constants and pure calls, one return) is read as a
+dataflow: a Merkle hash over what the result is made of. Names of locals, lines that nothing depends on and the order of
+independent lines do not matter, and no expression is ever written out twice, so that a long chain of doublings stays small.
+What runs is the canonical form itself, so a program and its twin can never get different verdicts. All other code keeps its
+syntax tree, without comments, layout and docstrings.
+
+Pure means: calls nothing but the library (which is taken to be pure) and built-in functions that are. Such programs may
+share a process; see `cell`. Parses and never runs a program.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+SCHEME = 1
+"""Of the digests; a change of what counts as the same program is a new one."""
+MOST_CHARACTERS = 1_000_000
+PURE = frozenset((
+    "abs", "all", "any", "ascii", "bin", "bool", "bytes", "callable", "chr", "complex", "dict", "divmod", "enumerate", "filter",
+    "float", "format", "frozenset", "hash", "hex", "int", "len", "list", "map", "max", "min", "oct", "ord", "pow", "range",
+    "repr", "reversed", "round", "set", "slice", "sorted", "str", "sum", "tuple", "zip",
+))  # fmt: skip
+"""Built-in names that depend on nothing but their arguments."""
+DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One candidate, read. digest: equal for equal programs; source: what runs; lane: "batch" when it is proven to call
+    nothing but the library. size: nodes of its canonical form. modules: of the standard library, to be loaded before."""
+
+    digest: str
+    source: str
+    entry: str
+    lane: str
+    size: int
+    modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A candidate that is no program: why."""
+
+    reason: str
+
+
+def read(source: str | bytes, entry: str, library: frozenset[str]) -> Program | Rejected:
+    """The canonical form of a candidate's `entry` ("": its last function). library: the public names that a program sees."""
+    if isinstance(source, bytes):
+        try:
+            source = source.decode()
+        except UnicodeDecodeError as e:
+            return Rejected(f"it is not UTF-8 (byte {e.start})")
+    if len(source) > MOST_CHARACTERS:
+        return Rejected(f"it has {len(source):,} characters, and {MOST_CHARACTERS:,} are the most")
+    try:
+        tree = ast.parse(source)
+    except SyntaxError as e:
+        return Rejected(f"syntax error: {e.msg} (line {e.lineno})")
+    except (ValueError, MemoryError, RecursionError) as e:
+        return Rejected(f"it cannot be parsed: {e or 'nested too deeply'}")
+    if not entry:
+        functions = [s.name for s in tree.body if isinstance(s, ast.FunctionDef)]
+        if not functions:
+            return Rejected("it defines no function")
+        entry = functions[-1]
+    try:
+        return _straight(tree, entry, library) or _general(tree, source, entry)
+    except RecursionError:
+        return Rejected("it is nested too deeply")
+
+
+# -- straight-line code as a dataflow ------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """One value of the dataflow. text: its expression, with `{i}` where the value of its i-th part stands."""
+
+    parts: tuple[bytes, ...]
+    pieces: tuple[str, ...]
+    leaf: bool
+
+
+class _NotStraight(Exception):
+    """Something that the dataflow does not read."""
+
+
+def _straight(tree: ast.Module, entry: str, library: frozenset[str]) -> Program | None:
+    function = _only_function(tree, entry)
+    if function is None:
+        return None
+    arguments = [a.arg for a in function.args.args]
+    flow = _Flow(arguments, library)
+    try:
+        result = flow.read(function.body)
+    except _NotStraight:
+        return None
+    source, size = _written(flow.nodes, result, len(arguments), library)
+    return Program(_hex(result, len(arguments)), source, "entry", "batch", size)
+
+
+def _only_function(tree: ast.Module, entry: str) -> ast.FunctionDef | None:
+    """The entry, when the program is imports of the library and this one plain function."""
+    body = [s for s in tree.body if not (isinstance(s, ast.ImportFrom) and s.names[0].name == "*") and not _is_text(s)]
+    if len(body) != 1 or not isinstance(body[0], ast.FunctionDef) or body[0].name != entry:
+        return None
+    function, args = body[0], body[0].args
+    plain = not (
+        function.decorator_list or args.defaults or args.vararg or args.kwarg or args.kwonlyargs or args.posonlyargs
+    )
+    return function if plain else None
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+class _Flow:
+    """Reads statements in order; `nodes` holds every distinct value by its digest."""
+
+    def __init__(self, arguments: Sequence[str], library: frozenset[str]) -> None:
+        self.library = library
+        self.nodes: dict[bytes, _Node] = {}
+        self.bound = {name: self._node(f"argument {i}", (), (f"a{i}",), leaf=True) for i, name in enumerate(arguments)}
+
+    def read(self, body: Sequence[ast.stmt]) -> bytes:
+        for statement in body[:-1]:
+            if _is_text(statement):
+                continue
+            if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+                target, value = statement.targets[0], statement.value
+            elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+                target, value = statement.target, statement.value
+            else:
+                raise _NotStraight
+            if not isinstance(target, ast.Name) or target.id in self.library:
+                raise _NotStraight
+            self.bound[target.id] = self.value(value)
+        last = body[-1]
+        if not isinstance(last, ast.Return) or last.value is None:
+            raise _NotStraight
+        return self.value(last.value)
+
+    def value(self, e: ast.expr) -> bytes:
+        """The digest of an expression's value."""
+        if isinstance(e, ast.Name):
+            if e.id in self.bound:
+                return self.bound[e.id]
+            if e.id not in self.library and e.id not in PURE:
+                raise _NotStraight
+            return self._node(f"global {e.id}", (), (e.id,), leaf=True)
+        if isinstance(e, ast.Constant):
+            said = repr(e.value)
+            return self._node(f"constant {type(e.value).__name__} {said}", (), (said,), leaf=True)
+        if (
+            isinstance(e, ast.Call)
+            and isinstance(e.func, ast.Name | ast.Call)
+            and not any(k.arg is None for k in e.keywords)
+        ):
+            if any(isinstance(a, ast.Starred) for a in e.args):
+                raise _NotStraight
+            names = [k.arg or "" for k in e.keywords]
+            parts = [self.value(e.func), *map(self.value, e.args), *(self.value(k.value) for k in e.keywords)]
+            before = ["(", *([", "] * (len(e.args) - 1) if e.args else [])]
+            for i, name in enumerate(names):
+                before.append(f"{', ' if e.args or i else '('}{name}=" if e.args or i else f"({name}=")
+            if not e.args and names:
+                before = before[1:]
+            pieces = ("", *before, ")") if e.args or names else ("", "()")
+            return self._node(f"call {len(e.args)} {names}", parts, pieces)
+        if isinstance(e, ast.Tuple) and not any(isinstance(x, ast.Starred) for x in e.elts):
+            parts = [self.value(x) for x in e.elts]
+            pieces = ("(", *([", "] * (len(parts) - 1)), ",)") if parts else ("()",)
+            return self._node("tuple", parts, pieces)
+        if isinstance(e, ast.UnaryOp):
+            return self._node(f"unary {type(e.op).__name__}", [self.value(e.operand)], (f"({_UNARY[type(e.op)]}", ")"))
+        if isinstance(e, ast.BinOp) and type(e.op) in _BINARY:
+            pieces = ("(", f" {_BINARY[type(e.op)]} ", ")")
+            return self._node(f"binary {type(e.op).__name__}", [self.value(e.left), self.value(e.right)], pieces)
+        raise _NotStraight
+
+    def _node(self, what: str, parts: Sequence[bytes], pieces: tuple[str, ...], *, leaf: bool = False) -> bytes:
+        digest = hashlib.blake2b(b"\0".join((what.encode(), *parts)), digest_size=DIGEST_BYTES).digest()
+        self.nodes.setdefault(digest, _Node(tuple(parts), pieces, leaf))
+        return digest
+
+
+_UNARY: Mapping[type, str] = {ast.USub: "-", ast.UAdd: "+", ast.Not: "not ", ast.Invert: "~"}
+_BINARY: Mapping[type, str] = {
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.BitAnd: "&",
+    ast.BitOr: "|", ast.BitXor: "^",
+}  # fmt: skip
+
+
+def _written(nodes: Mapping[bytes, _Node], result: bytes, arity: int, library: frozenset[str]) -> tuple[str, int]:
+    """The canonical text, each value that is used more than once on a line of its own; and how many values there are."""
+    order, uses = _order(nodes, result)
+    texts: dict[bytes, str] = {}
+    lines, names = [], (name for name in _names() if name not in library)
+    for digest in order:
+        node = nodes[digest]
+        text = node.pieces[0] + "".join(
+            texts[p] + piece for p, piece in zip(node.parts, node.pieces[1:], strict=True)
+        )  # fmt: skip
+        if not node.leaf and uses[digest] > 1 and digest != result:
+            name = next(names)
+            lines.append(f"    {name} = {text}")
+            text = name
+        texts[digest] = text
+    head = f"def entry({', '.join(f'a{i}' for i in range(arity))}):"
+    return "\n".join([head, *lines, f"    return {texts[result]}", ""]), len(order)
+
+
+def _order(nodes: Mapping[bytes, _Node], result: bytes) -> tuple[list[bytes], dict[bytes, int]]:
+    """Values that the result depends on, parts first, in an order that depends on nothing else; and how often each is used."""
+    order: list[bytes] = []
+    uses: dict[bytes, int] = {result: 1}
+    stack = [(result, 0)]
+    while stack:
+        digest, at = stack.pop()
+        parts = nodes[digest].parts
+        if at == len(parts):
+            order.append(digest)
+            continue
+        stack.append((digest, at + 1))
+        part = parts[at]
+        if part in uses:
+            uses[part] += 1
+        else:
+            uses[part] = 1
+            stack.append((part, 0))
+    return order, uses
+
+
+def _names():  # type: ignore[no-untyped-def]
+    number = 0
+    while True:
+        number += 1
+        yield f"v{number}"
+
+
+# -- all other code ------------------------------------------------------------------------------------------------
+def _general(tree: ast.Module, source: str, entry: str) -> Program | Rejected:
+    """By its syntax tree without layout, comments and docstrings. What runs is the program as it came."""
+    if not any(_defines(s, entry) for s in ast.walk(tree)):
+        return Rejected(f"it defines no {entry!r}")
+    modules: set[str] = set()
+    size = 0
+    for node in ast.walk(tree):
+        size += 1
+        if isinstance(node, ast.Import):
+            modules.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules.add(node.module.partition(".")[0])
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and len(body) > 1 and _is_text(body[0]) and isinstance(body[0].value.value, str):
+            del body[0]  # a docstring
+    known = tuple(sorted(modules & sys.stdlib_module_names))
+    return Program(_hex(ast.dump(tree).encode(), entry), source, entry, "candidate", size, known)
+
+
+def _defines(node: ast.AST, entry: str) -> bool:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return node.name == entry
+    if isinstance(node, ast.ImportFrom | ast.Import):
+        return any((alias.asname or alias.name) in (entry, "*") for alias in node.names)
+    return isinstance(node, ast.Name) and node.id == entry and isinstance(node.ctx, ast.Store)
+
+
+def _hex(content: bytes, about: object) -> str:
+    return hashlib.blake2b(content + f"\0{about}\0{SCHEME}".encode(), digest_size=DIGEST_BYTES).hexdigest()
