@@ -48,3 +48,11 @@ def calibrate(
     return compose.plan(
         "calibrate", {"simulate": simulate, "parameters": parameters, "targets": targets, **question}, machine
     )
+
+
+def validate(
+    candidates: Any, cases: Any, *, cores: int | None = None, memory: str | int | None = None, **question: Any
+) -> Plan:
+    """The plan of `mr.validate(candidates, cases, ...)`."""
+    machine = compose.Machine(cores=cores, memory=memory)
+    return compose.plan("validate", {"candidates": candidates, "cases": cases, **question}, machine)
