@@ -10,7 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ import optuna
 sys.path.insert(0, os.fspath(Path(__file__).parent))
 from epidemics import NAMES, World
 
-from millrace.analyses.calibrate.kernels import emulator, racing
+from millrace.analyses.calibrate.kernels import emulator, posterior, racing
 
 FINALISTS, FRESH = 5, 10
 FRESH_SEED = 5_000
@@ -73,28 +73,52 @@ def tpe(world: World, seed: int, simulations: int, replicates: int, stop: Rule |
     )
 
 
-def emulate(world: World, seed: int, simulations: int) -> Found:
-    """The emulator, one simulation a point, each on a seed of its own; eight in flight."""
-    made = emulator.Emulator(dimensions(world), seed, simulations, world.losses)
-    flight: list[tuple[dict[str, float], int]] = []
-    for number in range(simulations):
+@dataclass(frozen=True)
+class Emulated:
+    """The simulations of a study with `emulate` and its finish, and where it ended."""
+
+    params: np.ndarray
+    summaries: list[np.ndarray]
+    seeds: list[list[int]]
+    best: np.ndarray
+
+
+def emulated(world: World, seed: int, simulations: int) -> Emulated:
+    """One simulation a point, each on a seed of its own; eight in flight. Then the finish."""
+    made = emulator.Emulator(_dimensions(world), seed, simulations, world.losses)
+    flight: list[dict[str, float]] = []
+    units: list[np.ndarray] = []
+    summaries: list[np.ndarray] = []
+
+    def tell() -> None:
+        params = flight.pop(0)
+        units.append(np.array(list(params.values())))
+        summaries.append(world.run(units[-1], world.seed(len(summaries))))
+        made.tell(params, summaries[-1], float(world.losses(summaries[-1])[0]))
+
+    for _ in range(simulations):
         if len(flight) >= 8:
-            _tell(made, world, flight.pop(0))
-        flight.append((made.ask(1)[0], number))
-    for one in flight:
-        _tell(made, world, one)
-    units = [np.array(list(p.values())) for p in made.finalists(FINALISTS)]
-    return finish(world, units, [math.nan] * FINALISTS, world.simulations)
+            tell()
+        flight += made.ask(1)
+    while flight:
+        tell()
+    seeds = [[world.seed(i)] for i in range(simulations)]
+    fresh = [world.seed(FRESH_SEED + i) for i in range(FRESH)]
+    for params in made.finalists(FINALISTS):
+        units.append(np.array(list(params.values())))
+        summaries.append(np.array([world.run(units[-1], s) for s in fresh]))
+        seeds.append(fresh)
+    losses = [float(world.losses(s).mean()) for s in summaries[-FINALISTS:]]
+    return Emulated(np.array(units), summaries, seeds, units[-FINALISTS:][int(np.argmin(losses))])
 
 
-def dimensions(world: World) -> list[emulator.Dimension]:
+def emulate(world: World, seed: int, simulations: int) -> Found:
+    best = emulated(world, seed, simulations).best
+    return Found(best, world.simulations, simulations, math.nan, world.held_out(best))
+
+
+def _dimensions(world: World) -> list[emulator.Dimension]:
     return [emulator.Dimension(name, "float", 0.0, 1.0) for name in NAMES[: world.dimensions]]
-
-
-def _tell(made: emulator.Emulator, world: World, one: tuple[dict[str, float], int]) -> None:
-    params, number = one
-    summaries = world.run(np.array(list(params.values())), world.seed(number))
-    made.tell(params, summaries, float(world.losses(summaries)[0]))
 
 
 def by_rule(history: list[racing.TrialLosses], trial: racing.TrialLosses, incumbent: racing.TrialLosses) -> bool:
@@ -105,3 +129,106 @@ def ratio(ours: list[float], theirs: list[float]) -> tuple[float, float]:
     """Geometric mean of ours over theirs, and the upper end of its one-sided 95 % interval over the worlds."""
     logs = np.log(ours) - np.log(theirs)
     return float(np.exp(logs.mean())), float(np.exp(logs.mean() + 1.645 * logs.std(ddof=1) / math.sqrt(len(logs))))
+
+
+# -- early stopping ------------------------------------------------------------------------------------------------
+ARMS: dict[str, tuple[int, Rule | None]] = {
+    "five fixed": (5, None),
+    "stopped early": (5, by_rule),
+    "two fixed": (2, None),
+}
+
+
+def stopping(worlds: int, trials: int = 100, arms: tuple[str, ...] = tuple(ARMS)) -> dict[str, list[Found]]:
+    """The same number of TPE trials with each rule, in the same worlds and with the same seeds."""
+    return {name: [tpe(World(w), 100 + w, 10**9, *ARMS[name], trials=trials) for w in range(worlds)] for name in arms}
+
+
+# -- emulate beside TPE --------------------------------------------------------------------------------------------
+BUDGETS = {2: (30, 180), 4: (60, 600)}
+"""Simulations before the finish (50 more) of emulate and of TPE, by dimensions."""
+
+
+def samplers(worlds: int, dimensions: int) -> dict[str, list[Found]]:
+    """emulate, TPE with three fixed replicates, and TPE with early stopping, each at its budget."""
+    ours, theirs = BUDGETS[dimensions]
+    made = [World(w, dimensions) for w in range(worlds)]
+    return {
+        "emulate": [emulate(replace(w), 300 + w.number, ours) for w in made],
+        "TPE, 3 replicates": [tpe(replace(w), 300 + w.number, theirs, 3, None) for w in made],
+        "TPE, stopped early": [tpe(replace(w), 300 + w.number, theirs, 5, by_rule) for w in made],
+    }
+
+
+# -- intervals -----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Coverage:
+    """Of each world and parameter: whether the interval holds the truth, and its width in the unit cube, (worlds, d)."""
+
+    held: np.ndarray
+    widths: np.ndarray
+
+
+def coverage(worlds: int, dimensions: int, simulations: int, level: float = 0.90) -> dict[str, Coverage]:
+    """emulate's simulations and those of its finish give the interval; the noise of observing is `known` or `not known`."""
+    held: dict[str, list[np.ndarray]] = {"known": [], "not known": []}
+    widths: dict[str, list[np.ndarray]] = {"known": [], "not known": []}
+    for number in range(worlds):
+        world = World(number, dimensions)
+        rows = emulated(world, 900 + number, simulations)
+        for how, noise in (("known", world.sd), ("not known", None)):
+            found = posterior.intervals(
+                rows.params, rows.summaries, world.observed, _dimensions(world), rows.best, level,
+                noise=noise, seeds=rows.seeds,
+            )  # fmt: skip
+            low, high = np.array(list(found.values())).T
+            held[how].append((low <= world.truth) & (world.truth <= high))
+            widths[how].append(high - low)
+    return {how: Coverage(np.array(held[how]), np.array(widths[how])) for how in held}
+
+
+# -- tables --------------------------------------------------------------------------------------------------------
+def told_stopping(worlds: int) -> str:
+    found = stopping(worlds)
+    full = found["five fixed"]
+    lines = ["| rule | simulations a study | of five fixed | hold-out loss over five fixed (95 % bound) | in sample / hold-out |",
+             "|---|---|---|---|---|"]  # fmt: skip
+    for name, its in found.items():
+        share = sum(f.searched for f in its) / sum(f.searched for f in full)
+        middle, bound = ratio([f.held_out for f in its], [f.held_out for f in full])
+        curse = np.exp(np.mean(np.log([f.in_sample / f.held_out for f in its])))
+        searched = np.mean([f.searched for f in its])
+        lines.append(f"| {name} | {searched:.0f} + 50 | {share:.2f} | {middle:.2f} ({bound:.2f}) | {curse:.2f} |")
+    return "\n".join(lines)
+
+
+def told_samplers(worlds: int) -> str:
+    lines = ["| parameters | sampler | simulations | hold-out loss over that at the truth | emulate over it (95 % bound) |",
+             "|---|---|---|---|---|"]  # fmt: skip
+    for d in BUDGETS:
+        found = samplers(worlds, d)
+        truth = [World(w, d).held_out(World(w, d).truth) for w in range(worlds)]
+        ours = [f.held_out for f in found["emulate"]]
+        for name, its in found.items():
+            losses = [f.held_out for f in its]
+            beside = "" if name == "emulate" else "{:.2f} ({:.2f})".format(*ratio(ours, losses))
+            used = np.mean([f.simulations for f in its])
+            lines.append(f"| {d} | {name} | {used:.0f} | {ratio(losses, truth)[0]:.2f} | {beside} |")
+    return "\n".join(lines)
+
+
+def told_intervals(worlds: int) -> str:
+    lines = ["| parameters | simulations | noise of observing | coverage at .90, all | of each parameter | width, of the range |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    for d, simulations in ((2, 60), (4, 110)):
+        for how, found in coverage(worlds, d, simulations).items():
+            each = ", ".join(f"{x:.2f}" for x in found.held.mean(axis=0))
+            widths = ", ".join(f"{x:.2f}" for x in found.widths.mean(axis=0))
+            lines.append(f"| {d} | {simulations} + 50 | {how} | {found.held.mean():.2f} | {each} | {widths} |")
+            print(lines[-1], file=sys.stderr, flush=True)
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    told = {"stopping": told_stopping, "emulate": told_samplers, "intervals": told_intervals}
+    print(told[sys.argv[1]](int(sys.argv[2]) if len(sys.argv) > 2 else 40))

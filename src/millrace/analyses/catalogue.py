@@ -50,33 +50,37 @@ def _entry(name: str, about: str, preload: tuple[str, ...]) -> Entry:
     )  # fmt: skip
 
 
-def _verb(analysis: str, verb: str, about: str) -> Entry:
+def _verb(analysis: str, verb: str, about: str, **more: Any) -> Entry:
     """A verb beside the analysis itself, in a file of its name."""
     home = f"millrace.analyses.{analysis}.{verb}"
     return Entry(
         f"{analysis} {verb}", about, analysis, spec=f"{home}:Spec", analysis=f"{home}:{verb}", facts="", plan="",
-        preload=(), verb=verb,
+        verb=verb, **{"preload": (), **more},
     )  # fmt: skip
 
 
+SIMULATING, OF_RUN = ("millrace.analyses.calibrate.simulating",), "millrace.cli.calibrate:of_run"
+JUDGING = ("millrace.analyses.validate.kernels.judge",)
 ENTRIES = (
     _entry("explain", "SHAP values of a fitted model, exact where they can be", ("millrace.analyses.explain.blocks",)),
     _entry("refute", "tries to break a causal estimate, a thousand times", ("millrace.analyses.refute.batches",)),
     dataclasses.replace(
-        _entry("calibrate", "fits a stochastic simulator to data", ("millrace.analyses.calibrate.simulating",)),
-        verb="run",
-        in_file=True,
+        _entry("calibrate", "fits a stochastic simulator to data", SIMULATING), verb="run", in_file=True
     ),
-    _verb("calibrate", "rescore", "finished trials under new targets or weights, without a simulation"),
-    _verb("calibrate", "replay", "one simulation of a run again, by its trial and seed, with all that it prints"),
+    _verb("calibrate", "rescore", "finished trials under new targets or weights, without a simulation", command=OF_RUN),
+    _verb(
+        "calibrate",
+        "replay",
+        "one simulation of a run again, by trial and seed, with all that it prints",
+        command=OF_RUN,
+    ),
+    _verb("calibrate", "probe", "a small study three times: what each part costs", in_file=True, preload=SIMULATING),
     dataclasses.replace(
-        _verb("calibrate", "probe", "a small study three times: what simulations, targets and losses cost"),
-        in_file=True,
-    ),
-    dataclasses.replace(
-        _entry("validate", "runs untrusted programs on cases", ("millrace.analyses.validate.kernels.judge",)),
+        _entry("validate", "runs untrusted programs on cases", JUDGING),
         verb="run",
     ),
+    _verb("validate", "inline", "candidates in their canonical form", preload=JUDGING),
+    _verb("validate", "export", "the best programs of a run as files", command="millrace.cli.validate:export"),
 )
 ABOUT = {
     "calibrate": "fits a stochastic simulator to data: run, rescore, replay, probe",

@@ -12,6 +12,8 @@ from millrace.run.run import Run as OpenRun
 
 if TYPE_CHECKING:
     from millrace.analyses.calibrate.answer import Calibration
+    from millrace.analyses.calibrate.probe import Probe
+    from millrace.analyses.calibrate.replay import Replay
 
 
 def calibrate(
@@ -71,3 +73,38 @@ def calibrate(
     }  # fmt: skip
     machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
     return ask("calibrate", question, machine, run)  # type: ignore[no-any-return]
+
+
+def _rescore(
+    run_folder: str | os.PathLike[str],
+    *,
+    targets: Any = None,
+    weights: Mapping[str, float] | None = None,
+    store: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+) -> Calibration:
+    """The finished trials of a run under new targets or weights, without a simulation.
+
+    `run_folder`: where the run's answer lies; `store`: the one that it used. New losses and weights are always possible; other
+    outputs or another join need a run with `summarise` or `persist`.
+    """
+    question = {"run": os.fspath(run_folder), "targets": targets, "weights": weights or {}}
+    return ask("calibrate rescore", question, compose.Machine("inline", store=store, out=out), None)  # type: ignore[no-any-return]
+
+
+def _replay(run_folder: str | os.PathLike[str], *, trial: int, seed: int | None = None) -> Replay:
+    """One simulation of a run again, in this process, with all that it prints and raises."""
+    question = {"run": os.fspath(run_folder), "trial": trial, "seed": seed}
+    return ask("calibrate replay", question, compose.Machine("inline"), None)  # type: ignore[no-any-return]
+
+
+def _probe(
+    simulate: Any, *, engine: str = "auto", cores: int | None = None, memory: str | int | None = None, **question: Any
+) -> Probe:
+    """The same small study three times (simulations only, one target, all): what each part costs. Arguments as `calibrate`'s."""
+    machine = compose.Machine(engine, cores, memory)
+    return ask("calibrate probe", {"simulate": simulate, **question}, machine, None)  # type: ignore[no-any-return]
+
+
+# The verbs are said as on the command line: mr.calibrate.rescore(...).
+calibrate.rescore, calibrate.replay, calibrate.probe = _rescore, _replay, _probe  # type: ignore[attr-defined]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import numpy as np
-
 from millrace.analyses.calibrate import budgets, emulating, finishing, mirror, order, records, sampling
 from millrace.analyses.calibrate.answer import Calibration, Timing
 from millrace.analyses.calibrate.assembling import Found, assemble
@@ -22,6 +20,9 @@ from millrace.run.run import Run
 TOLD_VERDICTS = 10
 """Verdicts that are notes; all of them are in the answer and its tables."""
 
+RESERVE = 1.3
+"""Times what the finish is expected to take."""
+
 
 def calibrate(spec: Spec, run: Run) -> Calibration:
     """Answer the question: search, finish, and what is known then."""
@@ -36,11 +37,8 @@ def calibrate(spec: Spec, run: Run) -> Calibration:
         run.note(
             "Trials have seeds of their own, so that no trial is stopped early: its losses have nothing to be paired with."
         )
-    begun = time.monotonic()
-    spent = records.Spent(run, asked.identity, time.monotonic)
-    spent.begin()
-    until_s = None if spec.seconds is None else begun + spec.seconds - spent.before_s
-    search = prepared(asked, run, in_flight, until_s, spent)
+    search = prepared(asked, run, in_flight)
+    begun, until_s = time.monotonic(), search.allowance.until_s
     records.write_study(run, asked, in_flight)
     run.progress("simulations", facts.simulations - facts.finish if spec.seconds is None else None)
     search.go()
@@ -52,26 +50,31 @@ def calibrate(spec: Spec, run: Run) -> Calibration:
     for text in said(search, best, timing):
         run.note(text)
     run.ledger.write("calibrated", **{name: getattr(timing, name) for name in Timing.__slots__})
-    order_of = finishing.ranked(search)
+    ended = [trial for trial in search.trials if trial.state != "running"]
     return assemble(
         Found(
-            asked, [t for t in search.trials if t.state != "running"], finalists, order_of, best, search.verdicts, in_flight, search.sampler.study, timing,
+            asked, ended, finalists, finishing.ranked(search), best, search.verdicts, in_flight, search.sampler.study, timing,
             tuple(run.notes),
         )
     )  # fmt: skip
 
 
-def prepared(asked: Asked, run: Run, in_flight: int, until_s: float | None, spent: records.Spent | None) -> Search:
-    """A search that has not begun: its sampler, its budget, its order."""
+def prepared(asked: Asked, run: Run, in_flight: int) -> Search:
+    """A search that has not begun: its sampler, its budget (whose seconds begin now), its order."""
     spec = asked.spec
-    sampler = _sampler(asked, run, in_flight)
+    sampler, begun = _sampler(asked, run, in_flight), time.monotonic()
+    spent = records.Spent(run, asked.identity, time.monotonic)
+    spent.begin()
+    until_s = None if spec.seconds is None else begun + spec.seconds - spent.before_s
     search: Search
 
     def reserve_s() -> float:
         """What the finish will take, from the simulations so far."""
-        many = budgets.finish_simulations(spec)
-        mean = float(np.mean(search.durations)) if search.durations else 0.0
-        return mean * -(-many // max(1, run.engine.slots))
+        done = len(search.durations)
+        if not done:
+            return 0.0
+        pace = (time.monotonic() - begun) / done  # with all that is around a simulation
+        return RESERVE * budgets.finish_simulations(spec) * max(pace, search.total_s / done / max(1, run.engine.slots))
 
     def replicates(number: int) -> int:
         trial = search.trials[number]
@@ -120,7 +123,7 @@ def _finish(search: Search, until_s: float | None) -> list[Finalist]:
     if isinstance(search.sampler, emulating.EmulateSampler) and search.asked.spec.finish and search.history:
         emulated = [search.sampler.clipped(p) for p in search.sampler.emulator.finalists(search.asked.spec.finish)]
     found = finishing.finalists(search, emulated)
-    if found and search.run.ending is None:
+    if found and search.run.ending != "deadline":
         Finish(search, found, until_s).go()
     return found
 

@@ -60,7 +60,8 @@ class Allowance:
         self.spent += used
 
     def late(self) -> bool:
-        return self.until_s is not None and self.clock() >= self.until_s - self.reserve_s()
+        """The search is to end; never before a first trial has begun."""
+        return self.started > 0 and self.until_s is not None and self.clock() >= self.until_s - self.reserve_s()
 
 
 def finish_simulations(spec: Spec) -> int:

@@ -60,8 +60,8 @@ class Clock:
 @dataclass(slots=True)
 class Search:
     """The state of a search. trials: all that were asked for; history: losses of those that were told, in that order (what
-    races are judged by); incumbent: the best of them with all replicates; durations: seconds of every simulation, as it came;
-    chains: by trial, seconds of its simulations. told: how many trials were told."""
+    races are judged by); incumbent: the best of them with all replicates; durations: seconds of every simulation, as it came
+    (total_s: their sum; simulated_s: of those that were not in the store). told: how many trials were told."""
 
     asked: Asked
     run: Run
@@ -79,6 +79,7 @@ class Search:
     told: int = 0
     verdicts: list[Verdict] = field(default_factory=list)
     durations: list[float] = field(default_factory=list)
+    total_s: float = 0.0
     simulated_s: float = 0.0
     ready: deque[Task | Cancel] = field(default_factory=deque)
     places: dict[str, deque[tuple[Trial, int]]] = field(default_factory=dict)
@@ -102,7 +103,11 @@ class Search:
                 yield None
 
     def take(self, outcome: Outcome) -> None:
-        """A replicate has ended: its losses, what follows for its trial, and what may start now."""
+        """A replicate has ended: its losses, what follows for its trial, and what may start now.
+
+        What it gave is written first: after a kill at any moment only simulations that were in flight run again.
+        """
+        self._timed("storage_s", self.run.store.flush)
         places = self.places[outcome.key]
         trial, number = places.popleft()
         if not places:
@@ -131,6 +136,7 @@ class Search:
         if not outcome.cached:
             self.simulated_s += seconds
         self.durations.append(seconds)
+        self.total_s += seconds
         try:
             aligned = self.asked.aligned(value)
         except WrongOutputs as e:
@@ -219,7 +225,7 @@ class Search:
 
     def _may_ask(self) -> bool:
         """Ask for a trial when one may be asked for now; whether one was."""
-        if len(self.trials) - self.told >= self.in_flight or not self.order.may_ask() or self.run.ending is not None:
+        if len(self.trials) - self.told >= self.in_flight or not self.order.may_ask():
             return False
         cap = self.allowance.next_cap()
         if cap in (0, WAIT):

@@ -140,12 +140,12 @@ class WarmStart(Closed):
 def parameter(given: Any) -> Any:
     """`(low, high)`, `(kind, low, high)`, or the mapping of a parameter's fields."""
     if isinstance(given, list | tuple):
+        if given and given[0] == "categorical":
+            return {"kind": "categorical", "choices": tuple(given[1:])}
         if len(given) == 2 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in given):
             return {"kind": "float", "low": given[0], "high": given[1]}
         if len(given) == 3 and given[0] in KINDS:
             return {"kind": given[0], "low": given[1], "high": given[2]}
-        if given and given[0] == "categorical":
-            return {"kind": "categorical", "choices": tuple(given[1:])}
         raise ValueError("write (low, high), (kind, low, high), ('categorical', a, b, ...) or a mapping with its kind")
     if isinstance(given, int | float | str | bool):
         return {"kind": "fixed", "value": given}

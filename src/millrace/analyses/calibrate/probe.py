@@ -130,7 +130,7 @@ def _with(asked: Asked, observed: Any, name: str) -> Asked:
 
 
 def _pass(asked: Asked, run: Run, in_flight: int, name: str) -> Part:
-    search = prepared(asked, run, in_flight, None, None)
+    search = prepared(asked, run, in_flight)
     run.progress(name, asked.spec.trials)
     begun, used = time.monotonic(), time.process_time()
     search.go()
@@ -138,7 +138,8 @@ def _pass(asked: Asked, run: Run, in_flight: int, name: str) -> Part:
     n = max(1, len(search.durations))
     if not run.engine.isolates:  # the simulations are the driver's own time, too
         own = max(0.0, own - search.simulated_s)
+    busy = search.simulated_s / max(1e-9, wall * run.engine.slots)
     return Part(
         name, len(search.trials), len(search.durations), wall, search.simulated_s, search.clock.ask_s, search.clock.tell_s,
-        search.clock.loss_s, 1000 * search.simulated_s / n, 1000 * own / n, search.simulated_s / max(1e-9, wall * run.engine.slots),
+        search.clock.loss_s, 1000 * search.simulated_s / n, 1000 * own / n, busy,
     )  # fmt: skip

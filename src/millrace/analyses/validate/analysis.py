@@ -44,7 +44,7 @@ def validate(spec: Spec, run: Run) -> Validation:
     run.progress("reading")
     cases = read_cases(spec.cases)
     run.follow(plan(facts(spec), run.budget))
-    path = tuple(dict.fromkeys((os.getcwd(), *sys.path)))
+    path = search_path()
     names, lacking = survey(spec.library, path)
     missing = {layer: why for layer, why in lacking.items() if why}
     if missing and spec.require_isolation:
@@ -57,6 +57,11 @@ def validate(spec: Spec, run: Run) -> Validation:
         run.note(f"The jail has no {layer} here ({why}): candidates are held by the other layers alone.")
     work = _Work(spec, cases, run, path, names, tuple(layer for layer, why in lacking.items() if not why))
     return work.answer()
+
+
+def search_path() -> tuple[str, ...]:
+    """Where a library is looked for: here, and where this process finds its modules."""
+    return tuple(dict.fromkeys((os.getcwd(), *sys.path)))
 
 
 class _Work:

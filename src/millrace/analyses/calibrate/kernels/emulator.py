@@ -22,7 +22,6 @@ from scipy.stats import qmc
 from millrace.analyses.calibrate.kernels.surface import (
     Array,
     Dimension,
-    Scales,
     Surface,
     features,
     fit,

@@ -4,7 +4,8 @@
     absolute       mean of |y - s|
     normal         mean of ((y - s) / sd)^2 / 2
     poisson        mean of the half deviance y log(y / s) - (y - s); a rate below .1 counts as .1
-    binomial       mean of n [q log(q / p) + (1 - q) log((1 - q) / (1 - p))], q observed of n, p simulated, kept 1 / (2 n) off 0, 1
+    binomial       mean of n [q log(q / p) + (1 - q) log((1 - q) / (1 - p))], q observed of n, p simulated
+                   (both kept 1 / (2 n) off 0 and 1)
     beta-binomial  the same with p unknown but for s of N people: p ~ Beta(N s + 1, N (1 - s) + 1), against its own maximum
 
 A likelihood enters as its distance from the saturated model (McCullagh and Nelder, Generalized Linear Models, 2nd ed., 2.3):

@@ -10,6 +10,7 @@ Does not choose the incumbent, count simulations or tell the sampler. See also: 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -107,5 +108,5 @@ def _differences(trial: TrialLosses, incumbent: TrialLosses, positive: bool) -> 
 
 def _steps(d: Sequence[float]) -> Iterator[float]:
     """The newest first."""
-    for before, after in reversed(list(zip(d, d[1:], strict=False))):
+    for before, after in reversed(list(itertools.pairwise(d))):
         yield (after - before) ** 2 / 2

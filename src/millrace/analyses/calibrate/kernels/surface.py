@@ -232,8 +232,9 @@ def choose(unit: Array, summaries: Array, weights: Array) -> Scales:
     f, w = features(unit), weights / weights.sum()
     lifts = _lifts(f, weights)
     positive = np.where(y > 0, y, np.inf).min(axis=0)
-    # Half of the smallest value seen stands between zero and the first count.
-    shift = np.where(np.isfinite(positive), positive / 2, 0.5)
+    # Where zeros were seen, half of the smallest other value stands between them and the first count.
+    shift = np.where(np.isfinite(positive), positive * np.where((y == 0).any(axis=0), 0.5, 1e-3), 0.5)
+    shift = np.maximum(shift, 1e-9 * np.abs(y).max(axis=0))
     allowed = [np.ones(y.shape[1], bool), *[(y >= 0).all(axis=0) & (np.ptp(y, axis=0) > 0)] * 2]
     allowed.append(allowed[1] & (y <= 1).all(axis=0))
     shifts = [shift * 0, shift, shift, np.minimum(shift, 0.05)]
