@@ -119,7 +119,7 @@ def _solvers(path: Path, cases: Cases) -> Iterator[Candidate]:
     head = "".join(segment(s).rstrip() + "\n" for s in body if isinstance(s, ast.Import | ast.ImportFrom))
     for function in functions:
         task = function.name.removeprefix(SOLVER)
-        if task in cases.by_task or "" in cases.by_task:
+        if not cases.by_task or task in cases.by_task or "" in cases.by_task:
             yield Candidate(
                 function.name, head + segment(function), function.name, task if task in cases.by_task else ""
             )
