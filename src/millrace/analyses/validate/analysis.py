@@ -211,6 +211,7 @@ class _Work:
             end = min(self.written + ROUND, self.settled)
             for number in range(self.written, end):
                 self._leave(self.entrants.pop(number))
+            self.tally.close(self.written // ROUND)
             self.written = end
 
     def _leave(self, entrant: Entrant) -> None:
@@ -243,7 +244,7 @@ class _Work:
             return
         first, found = self.known.first(self._name(entrant), entrant.number)
         if first == entrant.number:
-            entrant.order = self.tally.order(candidate.task, len(entrant.cases))
+            entrant.order = self.tally.order(entrant.number // ROUND, candidate.task, len(entrant.cases))
             self.turns.enter(entrant)
         elif found is not None:
             entrant.like(first, found)

@@ -95,25 +95,32 @@ class Entrant:
 
 
 class Tally:
-    """How often each case of a task was tried and failed; the order that tells most programs apart soonest."""
+    """How often each case of a task was tried and failed; the order that tells most programs apart soonest.
+
+    The order of a round comes from the counts at the end of the round before the last: that one is over for certain, whichever
+    answers came first.
+    """
 
     def __init__(self) -> None:
-        self._tried: dict[str, list[int]] = {}
-        self._failed: dict[str, list[int]] = {}
+        self._counts: dict[str, list[tuple[int, int]]] = {}  # by task: (tried, failed) of each case
+        self._closed: dict[int, dict[str, list[tuple[int, int]]]] = {}
 
     def add(self, entrant: Entrant) -> None:
         """Count a program whose round is over."""
-        task, count = entrant.candidate.task, len(entrant.cases)
-        tried = self._tried.setdefault(task, [0] * count)
-        failed = self._failed.setdefault(task, [0] * count)
+        counts = self._counts.setdefault(entrant.candidate.task, [(0, 0)] * len(entrant.cases))
         for index, result in entrant.results.items():
-            tried[index] += 1
-            failed[index] += result["verdict"] != PASS
+            tried, failed = counts[index]
+            counts[index] = tried + 1, failed + (result["verdict"] != PASS)
 
-    def order(self, task: str, count: int) -> tuple[int, ...]:
-        """Case indices, the one that fails most first; as they came where nothing is known."""
-        tried, failed = self._tried.get(task, [0] * count), self._failed.get(task, [0] * count)
-        return tuple(sorted(range(count), key=lambda i: (-(failed[i] + 1) / (tried[i] + 2), i)))
+    def close(self, number: int) -> None:
+        """Round `number` is over, and all before it."""
+        self._closed[number] = {task: list(counts) for task, counts in self._counts.items()}
+        self._closed.pop(number - 3, None)
+
+    def order(self, number: int, task: str, count: int) -> tuple[int, ...]:
+        """Case indices for round `number`, the one that fails most first; as they came where nothing is known."""
+        counts = self._closed.get(number - 2, {}).get(task, [(0, 0)] * count)
+        return tuple(sorted(range(count), key=lambda i: (-(counts[i][1] + 1) / (counts[i][0] + 2), i)))
 
 
 class Known:
