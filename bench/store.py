@@ -1,7 +1,8 @@
 """What keeping a value costs: CPU of small puts, hits and misses; a large array put, attached and read by others.
 
 `python -m bench.store`. Peers: a file per value, SQLite (a table of key and value, a transaction per 256 rows), and
-`numpy.save` for the large array. All write to the same disk, none syncs.
+`numpy.save` for the large array. All write to the same disk, none syncs. Stores elsewhere are measured in wall time over
+servers on this host (Valkey; moto for S3, whose own time dominates), beside redis-py's bare set and get.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ import numpy as np
 from bench.harness import Bench
 from millrace.stores.directory import DirectoryStore
 from millrace.stores.memory import MemoryStore
+from millrace.stores.redis import RedisStore
+from millrace.stores.remote import RemoteStore
 
 SMALL = 40_000
+FEW = 2_000
 LARGE_ROWS, LARGE_COLUMNS = 100_000, 200
 
 ATTACH = """
@@ -230,6 +234,92 @@ def _all_go(children: list[subprocess.Popen[str]]) -> list[str]:
     return [child.communicate()[0] for child in children]
 
 
+def elsewhere(bench: Bench, root: Path) -> None:
+    """Redis and S3 beside redis-py alone: FEW small values, an array of 40 MB."""
+    import pytest
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "stores"))
+    import servers
+
+    with pytest.MonkeyPatch.context() as patched, servers.valkey(root / "valkey") as server:
+        import redis
+
+        turn = iter(range(10_000))
+        client = redis.Redis(port=server.port)
+        store = RedisStore(server.url, root / "copies")
+        encode = msgspec.msgpack.Encoder().encode
+
+        def put() -> None:
+            n = next(turn)
+            for i in range(FEW):
+                store.put(key((n, i)), value(i))
+            store.flush()
+
+        def look_and_put() -> None:
+            """As a run does: ask, compute, put."""
+            n = next(turn)
+            for i in range(FEW):
+                if store.get(key((n, i))) is None:
+                    store.put(key((n, i)), value(i))
+            store.flush()
+
+        def bare() -> None:
+            n = next(turn)
+            for i in range(FEW):
+                client.set(key((n, i)), encode(value(i)))
+
+        def bare_look_and_set() -> None:
+            n = next(turn)
+            for i in range(FEW):
+                if client.get(key((n, i))) is None:
+                    client.set(key((n, i)), encode(value(i)))
+
+        bench.against(f"Redis: put {FEW:,} small values", put, {"redis-py set": (bare, 1, None)})
+        bench.against(
+            f"Redis: ask for and put {FEW:,}", look_and_put, {"redis-py get, set": (bare_look_and_set, 1, None)}
+        )
+        names = [key(("there", i)) for i in range(FEW)]
+        for i, name in enumerate(names):
+            store.put(name, value(i))
+            client.set(name, encode(value(i)))
+        store.flush()
+        bench.against(
+            f"Redis: get {FEW:,} small values",
+            lambda: [store.get(name) for name in names],
+            {"redis-py get": (lambda: [msgspec.msgpack.decode(client.get(name)) for name in names], 1, None)},
+        )
+        array = np.random.default_rng(0).standard_normal(5_000_000)
+        bench.against(
+            "Redis: put an array of 40 MB",
+            lambda: store.put(key(("large", next(turn))), array),
+            {"redis-py set": (lambda: client.set("large", array.tobytes()), 1, None)},
+        )
+        store.put(key("mapped"), array)
+        bench.against(
+            "Redis: attach 40 MB that this host has",
+            lambda: store.attach(key("mapped")),
+            {"redis-py get": (lambda: np.frombuffer(client.get("large")), 1, None)},
+        )
+        store.close()
+        client.close()
+        with servers.s3(root / "s3", patched):
+            remote = RemoteStore("s3://team/bench", root / "copies")
+            start = time.perf_counter()
+            for i in range(FEW):
+                remote.put(key(i), value(i))
+            remote.flush()
+            bench.figure("S3 on this host: put of a small value", (time.perf_counter() - start) / FEW * 1e6, "us")
+            start = time.perf_counter()
+            found = [remote.get(key(i)) for i in range(FEW)]
+            bench.figure(
+                "S3 on this host: get of a small value", (time.perf_counter() - start) / len(found) * 1e6, "us"
+            )
+            start = time.perf_counter()
+            remote.put(key("array"), array)
+            bench.figure("S3 on this host: put of an array of 40 MB", time.perf_counter() - start, "s")
+            remote.close()
+
+
 def main() -> None:
     bench = Bench("store")
     root = Path(tempfile.mkdtemp(prefix="millrace-bench-", dir="/var/tmp"))
@@ -237,6 +327,7 @@ def main() -> None:
         small(bench, root)
         large(bench, root)
         together(bench, root)
+        elsewhere(bench, root)
     finally:
         shutil.rmtree(root)
     bench.write()

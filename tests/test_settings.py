@@ -210,13 +210,29 @@ def test_every_setting_is_shown_and_explained(tmp_path: Path) -> None:
 def test_every_setting_can_come_from_its_variable(tmp_path: Path) -> None:
     values = {
         "store": "/s", "store_limit": "1GiB", "scratch": "/x", "runs": "/r", "engine": "inline", "cores": "3",
-        "memory": "2GiB", "nice": "4", "progress": "on",
+        "memory": "2GiB", "nice": "4", "progress": "on", "cache": "/c",
     }  # fmt: skip
     assert set(values) == set(Settings.model_fields)
     environ = {f"MILLRACE_{name.upper()}": value for name, value in values.items()}
     found = load(environ={**_home(tmp_path), **environ}, cwd=tmp_path)
     assert {row.name: row.value for row in found.show()} == values
     assert all(row.origin == f"environment MILLRACE_{row.name.upper()}" for row in found.show())
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://host:6379/0", "s3://bucket/folder", "layered:/base,redis://h/1", "file:///mnt/x", "dir:/a/b"],
+)
+def test_a_store_s_url_stays_as_it_is_and_a_path_becomes_whole(tmp_path: Path, url: str) -> None:
+    assert load({"store": url}, _home(tmp_path), tmp_path).store == url
+    assert load(environ={**_home(tmp_path), "MILLRACE_STORE": url}, cwd=tmp_path).store == url
+    assert load({"store": "s3"}, _home(tmp_path), tmp_path).store == tmp_path / "s3"
+
+
+def test_a_store_s_password_is_not_shown(tmp_path: Path) -> None:
+    url = "layered:redis://guest:p4ss@h/0,rediss://me:w0rd@h/1"
+    (row,) = (row for row in load({"store": url}, _home(tmp_path), tmp_path).show() if row.name == "store")
+    assert row.value == "layered:redis://guest:***@h/0,rediss://me:***@h/1"
 
 
 def test_a_directory_that_may_not_be_searched_is_passed_over(tmp_path: Path) -> None:

@@ -66,11 +66,27 @@ def load_settings(explicit: Mapping[str, Any]) -> Settings:
 
 
 def open_store(url: str) -> Store:
-    """The store of that url or path; also what workers call to attach `Ref`s."""
-    from millrace.stores.directory import DirectoryStore
+    """The store of that url or path; also what workers call to attach `Ref`s.
 
-    scheme, _, rest = url.partition(":")
-    return DirectoryStore(Path(rest if scheme == "dir" else url))
+    A path, dir:PATH; layered:BASE,TOP; redis://, rediss://; s3://, gs://, az://, file:// and whatever else fsspec knows.
+    """
+    scheme, there, _ = url.partition("://")
+    if url.startswith("layered:"):
+        from millrace.stores.layered import open_layered
+
+        return open_layered(url, open_store)
+    if not there:
+        from millrace.stores.directory import DirectoryStore
+
+        return DirectoryStore(Path(url.removeprefix("dir:")))
+    cache = Path(load_settings({}).cache)
+    if scheme in ("redis", "rediss"):
+        from millrace.stores.redis import RedisStore
+
+        return RedisStore(url, cache)
+    from millrace.stores.remote import RemoteStore
+
+    return RemoteStore(url, cache)
 
 
 def open_run(
@@ -133,6 +149,8 @@ def open_run(
         versions=versions(),
         spec=spec or {},
     )
+    for remark in getattr(store, "remarks", ()):  # such as: this server evicts by itself
+        run.note(remark, once=True)
     if machine.opened is not None:
         machine.opened(run)
     return run
@@ -144,7 +162,8 @@ def budget_of(settings: Settings) -> Budget:
 
     allowed = host.slots(host.cores())
     cores = min(settings.cores or allowed, 4 * allowed)
-    return Budget(cores, settings.memory if settings.memory is not None else host.default_budget_bytes())
+    private_bytes = settings.memory if settings.memory is not None else host.default_budget_bytes()
+    return Budget(cores, private_bytes, isolates=settings.engine != "inline")
 
 
 def _throttled_since_now() -> Callable[[], int | None]:

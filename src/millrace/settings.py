@@ -21,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from millrace.run.errors import WrongQuestion
 from millrace.run.units import format_bytes, parse_bytes
+from millrace.run.urls import is_url, spoken
 
 _PREFIX = "MILLRACE_"
 _FILE = "millrace.toml"
@@ -47,6 +48,12 @@ def _some_path(value: object) -> object:
     return value
 
 
+def _place(value: object) -> object:
+    """A url stays text, all else is a path."""
+    value = _some_path(value)
+    return value if not isinstance(value, str) or is_url(value) else Path(value)
+
+
 def _cache_home(environ: Mapping[str, str]) -> Path:
     return _xdg(environ, "XDG_CACHE_HOME", ".cache")
 
@@ -62,6 +69,7 @@ def _xdg(environ: Mapping[str, str], name: str, below_home: str) -> Path:
 
 _Progress = Annotated[Literal["auto", "on", "off"], BeforeValidator(_progress)]
 _Path = Annotated[Path, BeforeValidator(_some_path)]
+_Place = Annotated[Path | str, BeforeValidator(_place)]
 _Number = Annotated[int, BeforeValidator(_no_truth)]
 _Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 
@@ -71,9 +79,14 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    store: _Path = Field(
+    store: _Place = Field(
         default_factory=lambda: _cache_home(os.environ) / "millrace" / "store",
-        description="directory of the results that all runs of this user share",
+        description="where results are kept that runs share: a directory of this user, redis://, s3://, gs://, az://, or "
+        "layered:BASE,TOP",
+    )
+    cache: _Path = Field(
+        default_factory=lambda: _cache_home(os.environ) / "millrace" / "copies",
+        description="directory of the copies that this host keeps of large values of a store elsewhere",
     )
     store_limit: _Bytes = Field(
         default=10 << 30,
@@ -163,13 +176,14 @@ def load(
     given |= _from_call(explicit or {}, here)
     defaults = {
         "store": _Given(_cache_home(seen) / "millrace" / "store", "default", here),
+        "cache": _Given(_cache_home(seen) / "millrace" / "copies", "default", here),
         "runs": _Given(Settings.model_fields["runs"].default, "default", here),
     }
     return _validated(defaults | given, _home(seen))
 
 
 def _validated(given: dict[str, _Given], home: Path) -> Settings:
-    paths = {"store", "scratch", "runs"}
+    paths = {"store", "cache", "scratch", "runs"}
     values = {n: _absolute(g.value, g.base, home) if n in paths else g.value for n, g in given.items()}
     try:
         settings = Settings.model_validate(values)
@@ -182,6 +196,8 @@ def _validated(given: dict[str, _Given], home: Path) -> Settings:
 def _absolute(value: Any, base: Path, home: Path) -> Any:
     if not isinstance(value, str | Path) or not str(value):
         return value  # pydantic says what is wrong with it
+    if isinstance(value, str) and is_url(value):
+        return value
     parts = Path(value).parts
     expanded = home.joinpath(*parts[1:]) if parts[:1] == ("~",) else Path(value)
     return Path(os.path.normpath(base / expanded))
@@ -285,4 +301,10 @@ def _home(environ: Mapping[str, str]) -> Path:
 def _text(name: str, value: Any) -> str:
     if value is None:
         return "found out when needed"
-    return format_bytes(value) if name in {"memory", "store_limit"} else str(value)
+    return (
+        format_bytes(value)
+        if name in {"memory", "store_limit"}
+        else spoken(str(value))
+        if name == "store"
+        else str(value)
+    )

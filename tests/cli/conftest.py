@@ -32,6 +32,15 @@ def slow(item):
     return item + 1
 
 
+def long(item):
+    """The first are quick, the others take longer than anybody waits."""
+    with open("calls.log", "a") as file:
+        file.write(f"{item}\\n")
+    if item >= 5:
+        time.sleep(600)
+    return item + 1
+
+
 def pause(item):
     time.sleep(0.1)
     return item

@@ -4,10 +4,11 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
+
+from millrace.testing.toys import until
 
 BEGIN = """
 import os, sys, threading, time
@@ -112,12 +113,13 @@ def test_ctrl_c_is_the_drivers_alone() -> None:
     e = ProcessEngine(2)
     list(e.stream(iter([Task(fn, (Point(1),), "k")])))
     before = e.worker_pids()
-    threading.Timer(0.3, lambda: os.killpg(0, signal.SIGINT)).start()
-    try: list(e.stream(Task(time.sleep, (5,), str(i)) for i in range(4)))
+    def ring(driver):
+        if driver: os.killpg(driver, signal.SIGINT)
+        time.sleep(600)
+    try: list(e.stream(Task(ring, (0 if i else os.getpid(),), str(i)) for i in range(4)))
     except KeyboardInterrupt: print("interrupted", end=" ")
     print(len(list(e.stream(Task(fn, (Point(i),), str(i)) for i in range(5)))))
-    threading.Timer(0.1, lambda: os.killpg(0, signal.SIGINT)).start()
-    try: time.sleep(1)
+    try: os.killpg(0, signal.SIGINT); time.sleep(60)
     except KeyboardInterrupt: pass
     before = e.worker_pids()
     list(e.stream(Task(fn, (Point(i),), str(i)) for i in range(5)))
@@ -218,10 +220,7 @@ def test_a_notebook() -> None:
     finally:
         client.stop_channels()
         kernel.shutdown_kernel(now=True)
-    end = time.monotonic() + 3
-    while _runs(pid) and time.monotonic() < end:
-        time.sleep(0.01)
-    assert not _runs(pid), "the fork server outlived its notebook"
+    until(lambda: not _runs(pid))  # the fork server ends with its notebook
 
 
 def _runs(pid: int) -> bool:

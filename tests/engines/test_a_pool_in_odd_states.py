@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -69,14 +71,19 @@ def test_short_tasks_may_finish_when_the_stream_is_closed_and_their_workers_stay
     assert {o.measures.pid for o in engine.stream(Task(toys.nap, (0.005, i), str(i)) for i in range(20))} == set(before)
 
 
-@pytest.mark.parametrize("wait_s", [0.0, 0.5])  # workers that start yet, and workers in the middle of a task
-def test_what_a_closed_stream_leaves_does_not_come_back_in_the_next_one(engine: ProcessEngine, wait_s: float) -> None:
-    time.sleep(wait_s)
-    stream = engine.stream(Task(toys.nap, (3.0 if i else 0.01, i), f"old {i}") for i in range(9))
+@pytest.mark.parametrize("workers", ["that start yet", "in the middle of a task"])
+def test_what_a_closed_stream_leaves_does_not_come_back_in_the_next_one(engine: ProcessEngine, workers: str) -> None:
+    if workers != "that start yet":
+        toys.until(lambda: len({o.measures.pid for o in engine.stream(_naps(8))}) == 2)
+    stream = engine.stream(Task(toys.nap, (600.0 if i else 0.01, i), f"old {i}") for i in range(9))
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     found = [o.key for o in engine.stream(Task(toys.nap, (0.3, i), f"new {i}") for i in range(4))]
     assert sorted(found) == [f"new {i}" for i in range(4)]
+
+
+def _naps(count: int) -> Iterator[Task]:
+    return (Task(toys.nap, (0.02, i), str(i)) for i in range(count))
 
 
 def test_more_workers_than_the_servers_socket_holds_packets_for() -> None:
@@ -96,13 +103,26 @@ def test_large_arguments_and_results_both_ways_at_once(engine: ProcessEngine) ->
 
 
 def test_a_worker_that_cannot_send_is_not_timed_out(engine: ProcessEngine) -> None:
-    limits, count = Limits(wall_s=0.3), 0
+    limits, count = Limits(wall_s=1.5), 0
     for outcome in engine.stream(Task(toys.nap, (0.0, bytes(1 << 20)), str(i), limits=limits) for i in range(12)):
         if not count:
-            time.sleep(0.8)
+            time.sleep(3.0)
         assert outcome.failure is None, outcome
         count += 1
     assert count == 12
+
+
+def test_a_worker_that_has_half_of_its_message_is_not_timed_out(engine: ProcessEngine) -> None:
+    """The rest of it is the driver's to write, which the consumer keeps from it."""
+    limits, count = Limits(wall_s=1.5), 0
+    toys.until(lambda: len({o.measures.pid for o in engine.stream(_naps(8))}) == 2)
+    tasks = [Task(toys.square, (2,), "quick"), Task(toys.nap, (0.0, bytes(32 << 20)), "large", limits=limits)]
+    for outcome in engine.stream(iter(tasks)):
+        if not count:
+            time.sleep(3.0)
+        assert outcome.failure is None, outcome
+        count += 1
+    assert count == 2
 
 
 def test_a_generator_that_nobody_finishes_is_no_harm(engine: ProcessEngine) -> None:
@@ -156,8 +176,14 @@ def test_importing_the_engines_is_light() -> None:
 def test_every_worker_draws_numbers_of_its_own() -> None:
     engine = ProcessEngine(2, preload=("numpy.random",))
     try:
-        drawn = {o.measures.pid: o.value for o in engine.stream(Task(_draw, (i,), str(i)) for i in range(20))}
-        assert len(set(drawn.values())) == len(drawn) == 2
+        drawn: dict[int, float] = {}
+
+        def both() -> bool:
+            drawn.update({o.measures.pid: o.value for o in engine.stream(Task(_draw, (i,), str(i)) for i in range(4))})
+            return len(drawn) == 2
+
+        toys.until(both)
+        assert len(set(drawn.values())) == 2
     finally:
         engine.close()
 
@@ -169,31 +195,34 @@ def _draw(_: int) -> float:
     return float(numpy.random.random())
 
 
+INTERRUPTED = """
+import signal
+from millrace.engines.processes import ProcessEngine
+from millrace.run.task import Task
+from millrace.testing import toys
+def interrupt(*_): raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+engine, interrupted = ProcessEngine(2), 0
+for turn in range(25):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.002 + 0.0017 * turn)
+        for outcome in engine.stream(Task(toys.nap, (0.0, bytes([turn]) * 3000), str(i)) for i in range(60_000)):
+            assert outcome.value == bytes([turn]) * 3000
+    except KeyboardInterrupt:
+        interrupted += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    found = [o.value for o in engine.stream(Task(toys.square, (i,), str(i)) for i in range(10))]
+    assert sorted(found) == [i * i for i in range(10)], found
+engine.close()
+assert interrupted > 20, interrupted
+print("fine")
+"""
+
+
 @pytest.mark.slow
 def test_an_interrupt_at_any_moment_leaves_a_pool_that_works() -> None:
-    """What a handler raises comes in the middle of reads and writes; no pipe may stay out of step."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    engine = ProcessEngine(2)
-    interrupted = 0
-    try:
-        for turn in range(25):
-            signal.setitimer(signal.ITIMER_REAL, 0.002 + 0.0017 * turn)
-            try:
-                for outcome in engine.stream(
-                    Task(toys.nap, (0.0, bytes([turn]) * 3000), str(i)) for i in range(60_000)
-                ):
-                    assert outcome.value == bytes([turn]) * 3000
-            except KeyboardInterrupt:
-                interrupted += 1
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            found = [o.value for o in engine.stream(Task(toys.square, (i,), str(i)) for i in range(10))]
-            assert sorted(found) == [i * i for i in range(10)]
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        engine.close()
-    assert interrupted > 20
+    """What a handler raises comes in the middle of reads and writes; no pipe may stay out of step. In a process of its
+    own: where pytest and its plugins run code at any time, the interrupt may hit them."""
+    command = [sys.executable, "-c", textwrap.dedent(INTERRUPTED)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr

@@ -96,12 +96,9 @@ def test_a_refused_scratch_is_said_and_is_no_failure(tmp_path: Path) -> None:
 
 
 def test_this_machine_is_examined_in_under_two_seconds() -> None:
-    best_s = float("inf")
-    for _ in range(2):  # other work on this machine may take one of the two
-        started = time.perf_counter()
-        found = doctor()
-        best_s = min(best_s, time.perf_counter() - started)
-    assert best_s < 2.0
+    started = time.process_time()  # of the processor: other work on this machine is not the doctor's
+    found = doctor()
+    assert time.process_time() - started < 2.0
     assert found.facts.slots == slots(cores())
     assert all(isinstance(line, str) and "None" not in line for line in found.lines())
 

@@ -19,7 +19,7 @@ _LOOK = """
 import dataclasses, json, sys, time
 from millrace.host import cores, throttling
 until = time.monotonic() + float(sys.argv[1])
-while time.monotonic() < until:
+while time.monotonic() < until and not throttling().throttled_s:  # a busy machine may hold it back by itself for long
     pass
 print(json.dumps([dataclasses.asdict(cores()), dataclasses.asdict(throttling())]))
 """
@@ -39,6 +39,7 @@ def half_a_core() -> Iterator[Path]:
         pytest.skip(f"this user may not make a control group here: {refused}")
     try:
         (outer / "cpu.cfs_quota_us").write_text("50000")
+        (outer / "cpu.shares").write_text("262144")  # that it comes to its quota on a busy machine, too
         yield inner
     finally:
         for group in (inner, outer):
@@ -53,7 +54,7 @@ def half_a_core() -> Iterator[Path]:
 def _look(group: Path, *before: str, busy_s: float = 0.0) -> list[dict[str, object]]:
     command = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(group), *before]
     done = subprocess.run(
-        [*command, sys.executable, "-c", _LOOK, str(busy_s)], capture_output=True, text=True, timeout=60
+        [*command, sys.executable, "-c", _LOOK, str(busy_s)], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     found: list[dict[str, object]] = json.loads(done.stdout)
@@ -61,11 +62,11 @@ def _look(group: Path, *before: str, busy_s: float = 0.0) -> list[dict[str, obje
 
 
 def test_a_quota_above_the_own_group_is_seen_and_throttles(half_a_core: Path) -> None:
-    found, slow = _look(half_a_core, busy_s=0.5)
+    found, slow = _look(half_a_core, busy_s=60)
     assert found["allowed"] == found["quota"] == 0.5
     assert str(found["where"]).endswith(f"{half_a_core.parent.name}/cpu.cfs_quota_us")
     assert slow["throttled_periods"] > 0  # type: ignore[operator]
-    assert slow["throttled_s"] > 0.05  # type: ignore[operator]
+    assert slow["throttled_s"] > 0  # type: ignore[operator]
 
 
 def test_a_namespace_does_not_hide_it(half_a_core: Path) -> None:

@@ -155,7 +155,7 @@ def test_cancel_raises_and_a_deadline_ends_the_source():
         for value in run.map(square, itertools.count()):
             if value > 100:
                 run.cancel()
-    with compose.open_run("test", compose.Machine(engine="inline", deadline=0.2)) as run:
+    with compose.open_run("test", compose.Machine(engine="inline", deadline=2.0)) as run:
         got = list(run.map(square, itertools.count()))
         assert run.ending == "deadline" and got == [x * x for x in range(len(got))] and got
 
@@ -238,7 +238,7 @@ def test_one_open_stream_at_a_time():
 
 
 def hungry(mib):
-    return len(bytearray(mib << 20)) >> 20
+    return len(b"x" * (mib << 20)) >> 20  # every page of it is touched
 
 
 def test_a_task_that_breaks_its_share_gets_the_whole_budget_once_then_fails_with_the_figure():
@@ -288,3 +288,12 @@ def test_who_watches_sees_busy_cores_and_the_memory_of_all():
         list(run.map(functools.partial(_nap, 0.1), range(12)))
     assert max(p.busy for p in seen) == 2 and {p.slots for p in seen} >= {2}
     assert max(p.private_bytes for p in seen) > 5 << 20  # two worker processes
+
+
+def test_a_task_that_is_tried_alone_leaves_the_driver_what_it_has_grown_by():
+    with opened("processes", memory="800MiB") as run:
+        grown = np.ones(40_000_000)  # 320 MB in the driver
+        run.show(force=True)
+        assert run.peak_bytes >= grown.nbytes
+        with pytest.raises(TaskFailed, match="memory"):
+            list(run.map(hungry, [550]))  # less than the budget, and more than it has left

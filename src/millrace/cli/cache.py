@@ -15,10 +15,11 @@ from millrace.cli.options import QUESTION, SIZE, Argument, Option, Sectioned, js
 from millrace.cli.table import Entry, Table
 from millrace.run.errors import WrongQuestion
 from millrace.run.units import format_bytes, parse_bytes
+from millrace.run.urls import spoken
 
 if TYPE_CHECKING:
+    from millrace.run.ports import Store
     from millrace.settings import Settings
-    from millrace.stores.directory import DirectoryStore
 
 ABOUT = """The store of finished work, which every run of this user looks into before it computes. What is in it can be
 computed again, so it may be made smaller, or deleted, at any time."""
@@ -41,10 +42,10 @@ def size(name: str) -> click.Command:
             entries, taken = (len(set(store.keys())), store.size_bytes()) if store else (0, 0)
         if given["json"]:
             limit = settings.store_limit
-            say_json({"store": str(place), "entries": entries, "size_bytes": taken, "limit_bytes": limit})
+            say_json({"store": spoken(place), "entries": entries, "size_bytes": taken, "limit_bytes": limit})
         else:
             rows = [
-                ("store", shown(place)),
+                ("store", _shown(place)),
                 ("entries", f"{entries:,}"),
                 ("size", format_bytes(taken)),
                 ("limit", f"{format_bytes(settings.store_limit)} (from {settings.origin('store_limit')})"),
@@ -67,9 +68,9 @@ def evict(name: str) -> click.Command:
         with opened(place) as store:
             freed, taken = (store.evict(limit), store.size_bytes()) if store else (0, 0)
         if given["json"]:
-            say_json({"store": str(place), "freed_bytes": freed, "size_bytes": taken, "limit_bytes": limit})
+            say_json({"store": spoken(place), "freed_bytes": freed, "size_bytes": taken, "limit_bytes": limit})
         else:
-            click.echo(f"Freed {format_bytes(freed)}; {format_bytes(taken)} are kept in {shown(place)}.")
+            click.echo(f"Freed {format_bytes(freed)}; {format_bytes(taken)} are kept in {_shown(place)}.")
             if taken > limit:
                 click.echo(f"That is more than {format_bytes(limit)}: the rest is in use by runs that are under way.")
         return 0
@@ -89,11 +90,13 @@ def give(name: str) -> click.Command:
             with opened(place) as store, draft.open("wb") as file:
                 if store is None:
                     raise WrongQuestion(f"There is no store at {place} yet: nothing can be exported.")
-                count = store.export(file)
+                from millrace.stores.portable import export
+
+                count = export(store, file)
             draft.replace(target)
         finally:
             draft.unlink(missing_ok=True)
-        return _told(given, {"store": str(place), "file": str(target), "entries": count}, "Copied", "to")
+        return _told(given, {"store": spoken(place), "file": str(target), "entries": count}, "Copied", "to")
 
     about = "Copy every whole entry into FILE: `millrace cache import FILE` takes it in on another machine."
     return Sectioned(name, params=[_file(), _store(), json_option()], callback=told, help=about)
@@ -105,29 +108,36 @@ def take(name: str) -> click.Command:
         source = Path(given["file"])
         if not source.is_file():
             raise WrongQuestion(f"There is no file {source}: give one that `millrace cache export` made.")
-        place.mkdir(parents=True, exist_ok=True)
+        if isinstance(place, Path):
+            place.mkdir(parents=True, exist_ok=True)
         with opened(place) as store, source.open("rb") as file:
+            from millrace.stores.portable import import_
+
             assert store is not None  # its folder is there
-            count = store.import_(file)
-        return _told(given, {"store": str(place), "file": str(source), "entries": count}, "Took in", "from")
+            count = import_(store, file)
+        return _told(given, {"store": spoken(place), "file": str(source), "entries": count}, "Took in", "from")
 
     about = "Take in the entries of FILE, which `millrace cache export` made; those that are here already stay."
     return Sectioned(name, params=[_file(), _store(), json_option()], callback=told, help=about)
 
 
 @contextmanager
-def opened(place: Path) -> Iterator[DirectoryStore | None]:
-    """The store there; None, and nothing made, when there is none yet."""
-    from millrace.stores.directory import DirectoryStore
+def opened(place: Path | str) -> Iterator[Store | None]:
+    """The store there; None, and nothing made, when it is a folder that is not there yet."""
+    from millrace.compose import open_store
 
-    if not place.is_dir():
+    if isinstance(place, Path) and not place.is_dir():
         yield None
         return
-    store = DirectoryStore(place)
+    store = open_store(str(place))
     try:
         yield store
     finally:
         store.close()
+
+
+def _shown(place: Path | str) -> str:
+    return shown(place) if isinstance(place, Path) else spoken(place)
 
 
 def _told(given: dict[str, Any], facts: dict[str, Any], done: str, way: str) -> int:
@@ -141,16 +151,16 @@ def _told(given: dict[str, Any], facts: dict[str, Any], done: str, way: str) -> 
     return 0
 
 
-def _of(given: dict[str, Any]) -> tuple[Settings, Path]:
+def _of(given: dict[str, Any]) -> tuple[Settings, Path | str]:
     from millrace.settings import load
 
     settings = load({"store": given["store"]})
-    return settings, Path(settings.store)
+    return settings, settings.store
 
 
 def _store() -> Option:
-    about = "another store than that of the settings"
-    return Option(["--store"], type=click.Path(file_okay=False), metavar="DIR", help=about, section=QUESTION)
+    about = "another store than that of the settings: a folder, or a url such as redis://HOST or s3://BUCKET/FOLDER"
+    return Option(["--store"], type=click.Path(file_okay=False), metavar="STORE", help=about, section=QUESTION)
 
 
 def _file() -> Argument:

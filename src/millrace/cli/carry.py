@@ -43,10 +43,12 @@ def carry(given: Mapping[str, Any], work: Callable[[Machine], Any]) -> int:
 def worked(given: Mapping[str, Any], work: Callable[[Machine], Any]) -> Any:
     """The answer of `work(machine)`, with progress shown and Ctrl-C heard."""
     from millrace.compose import load_settings
+    from millrace.run.urls import is_url
 
     settings = load_settings({name: given[name] for name in ("engine", "cores", "memory", "nice")})
     for name in ("out", "store"):  # now, and not when the work is done
-        why = refused(Path(given[name])) if given[name] else ""
+        local = given[name] and not (name == "store" and is_url(given[name]))
+        why = refused(Path(given[name])) if local else ""  # opening a url says it
         if why:
             raise WrongQuestion(f"{flag(name)} {given[name]} cannot be written to: {why}. Give another folder.")
     with watcher(settings.progress, given["quiet"]) as watch, stoppable() as stopped_by:
@@ -58,7 +60,7 @@ def worked(given: Mapping[str, Any], work: Callable[[Machine], Any]) -> Any:
         return work(machine_of(given, store=settings.store, keep_out=True, show=watch, opened=opened))
 
 
-def machine_of(given: Mapping[str, Any], store: Path, **more: Any) -> Machine:
+def machine_of(given: Mapping[str, Any], store: Path | str, **more: Any) -> Machine:
     """What the options say; finished work goes to the store of the settings when they name none."""
     from millrace.compose import Machine
 

@@ -121,7 +121,12 @@ def machine_options(without: Iterable[str] = ()) -> list[Option]:
             "for all processes together, such as 4GiB (not given: 3/4 of what is free)",
         ),
         _machine("seed", "N", int, "for everything random", default=0, show_default=True),
-        _machine("store", "DIR", click.Path(file_okay=False), "where finished work is kept and found again"),
+        _machine(
+            "store",
+            "STORE",
+            click.Path(file_okay=False),
+            "where finished work is kept and found again: a folder, redis://HOST, s3://BUCKET/FOLDER, layered:BASE,TOP",
+        ),
         _machine("out", "DIR", click.Path(file_okay=False), "where the answer goes (not given: millrace-runs/RUN)"),
         _machine(
             "deadline",

@@ -117,8 +117,9 @@ def known(function: Any, items: list[Any], seed: int, place: str) -> int | None:
     from millrace.compose import open_store
     from millrace.run.canonical import Unkeyable
     from millrace.run.keys import Keys
+    from millrace.run.urls import is_url
 
-    if not os.path.isdir(place):
+    if not is_url(place) and not os.path.isdir(place):
         return 0
     keys = Keys(seed)
     try:

@@ -16,10 +16,14 @@ from millrace.run.units import format_bytes
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """`cores`: tasks at once; `private_bytes`: RssAnon + RssShmem of all of millrace together."""
+    """`cores`: tasks at once; `private_bytes`: RssAnon + RssShmem of all of millrace together.
+
+    `isolates`: tasks run in processes of their own; else in the driver, one at a time.
+    """
 
     cores: int
     private_bytes: int
+    isolates: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,8 @@ class Plan:
 
     `tasks` of `block` items each; `slots` run at once; a worker peaks at `worker_bytes` and the driver grows by
     `driver_bytes`; `shared_bytes` lie once on disk and are mapped; `answer_bytes` is the answer's size on disk.
-    `core_s`, `wall_s`: predicted; `why`: the decisions, in words. `grows`: more slots would fit the budget.
+    `base_bytes`: that part of `worker_bytes` which is the process itself with its libraries, and not the task: where
+    tasks run in the driver, nobody pays it. `core_s`, `wall_s`: predicted; `why`: the decisions, in words.
     """
 
     analysis: str
@@ -42,6 +47,7 @@ class Plan:
     answer_bytes: int
     core_s: float
     why: tuple[str, ...] = ()
+    base_bytes: int = 0
 
     @property
     def peak_bytes(self) -> int:
@@ -66,15 +72,20 @@ class Plan:
 
 
 def fit(plan: Plan, budget: Budget) -> Plan:
-    """The plan with as many slots as the budget carries; `DoesNotFit` when it does not carry one."""
+    """The plan with as many slots as the budget carries; `DoesNotFit` when it does not carry one.
+
+    Where tasks run in the driver there is one slot, and `worker_bytes` becomes what one task adds to it.
+    """
+    if not budget.isolates:
+        plan = replace(plan, worker_bytes=max(0, plan.worker_bytes - plan.base_bytes), base_bytes=0)
     room = budget.private_bytes - plan.driver_bytes
-    slots = min(budget.cores, room // max(1, plan.worker_bytes), max(1, plan.tasks))
+    slots = min(budget.cores if budget.isolates else 1, room // max(1, plan.worker_bytes), max(1, plan.tasks))
     if slots < 1:
-        needs = plan.smallest_bytes
+        needs, where = plan.smallest_bytes, "a worker" if budget.isolates else "a task"
         raise DoesNotFit(
             f"{plan.analysis} does not fit into {format_bytes(budget.private_bytes)}: one task at a time needs "
             f"{format_bytes(needs, up=True)} ({format_bytes(plan.driver_bytes)} in the driver, "
-            f"{format_bytes(plan.worker_bytes)} in a worker). Give --memory {format_bytes(needs, up=True)} or more, or "
+            f"{format_bytes(plan.worker_bytes)} in {where}). Give --memory {format_bytes(needs, up=True)} or more, or "
             "ask a smaller question.",
             needs,
         )

@@ -158,12 +158,12 @@ class Flow:
 
     def _retry(self, pending: Pending, key: str, failure: Failure) -> Task | None:
         """The same task once more, alone and with the whole budget, when it broke its share."""
-        budget = self.run.budget.private_bytes
-        own = pending.task.limits
+        own, share = pending.task.limits, self.run.share_bytes()
         asked_for = own is not None and own.private_bytes
-        if failure.kind != "memory" or asked_for or not budget or not self.run.share_bytes():
+        if failure.kind != "memory" or asked_for or not share:
             return None
-        limits = dataclasses.replace(own or NO_LIMITS, private_bytes=budget, alone=True)
+        whole = max(share, self.run.budget.private_bytes - self.run.peak_bytes)  # the driver has its part of it
+        limits = dataclasses.replace(own or NO_LIMITS, private_bytes=whole, alone=True)
         task = dataclasses.replace(pending.task, key=key, limits=limits)
         pending.task = task
         return task if task.keep else dataclasses.replace(task, keep=self._keep_for(task.key))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from millrace.run.budget import Budget, Plan
 from millrace.run.canonical import Unkeyable
-from millrace.run.errors import Cancelled, Paused, TaskFailed, WrongQuestion
+from millrace.run.errors import Cancelled, MillraceError, Paused, TaskFailed, WrongQuestion
 from millrace.run.flow import Flow, describe
 from millrace.run.keys import Keys, content_key
 from millrace.run.ledger import Ledger
@@ -67,8 +67,7 @@ class Run:
         `owned`: what ends with the run. `measure`: private bytes of this process, or of the pid it is told. `throttled_ns`:
         how long the quota held the run back so far, None when nobody can tell. `show`: told at most ten times a second.
         """
-        self.store, self.arena, self.ledger = store, arena, ledger
-        self._make_engine, self._around = make_engine, around
+        self.store, self.arena, self.ledger, self._make_engine, self._around = store, arena, ledger, make_engine, around
         self._engine: Engine | None = None
         self._owned: ExitStack | None = owned or ExitStack()
         self.budget, self.seed, self.keys = budget, seed, Keys(seed)
@@ -237,28 +236,26 @@ class Run:
         if self._owned is None:
             return
         owned, self._owned = self._owned, None
+        lost: MillraceError | None = None
         with owned:
             self.show(force=True)
             now = monotonic_ns()
-            self.store.flush()
+            try:
+                self.store.flush()
+            except MillraceError as e:  # the ledger tells the end all the same
+                state, error, lost = "failed", str(e).partition("\n")[0], e
             if self._engine is not None:
                 self.ledger.spans(self._engine.spans())
                 self.ledger.write("engine", engine=type(self._engine).__name__, slots=self._engine.slots)
                 self._engine.close()
             self._between(now)
             self.ledger.write(
-                "end",
-                state=state,
-                error=error,
-                to_ns=now,
-                parts=self.parts,
-                throttled_ns=self._throttled_ns(),
-                peak_bytes=self.peak_bytes,
-                computed=self.computed,
-                cached=self.cached,
-                failed=self.failed,
-            )
+                "end", state=state, error=error, to_ns=now, parts=self.parts, throttled_ns=self._throttled_ns(),
+                peak_bytes=self.peak_bytes, computed=self.computed, cached=self.cached, failed=self.failed,
+            )  # fmt: skip
             self.ledger.close()
+            if lost is not None:
+                raise lost
 
     def show(self, force: bool = False) -> None:
         now = time.monotonic()

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from millrace.run.errors import WrongQuestion
 from millrace.stores import images, segments
@@ -59,6 +59,13 @@ class Sink:
                 os.close(fd)
         self._count += 1
         return True
+
+    def write(self, record: Record, chunks: Iterable[Any] = ()) -> None:
+        """One entry: a small value, or the note of a large one and its bytes."""
+        self._file.write(segments.sealed(record.kind, record.raw_key, record.payload))
+        for chunk in chunks:
+            self._file.write(chunk)
+        self._count += 1
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         if kind is None:

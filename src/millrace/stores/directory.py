@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import Any, BinaryIO
 from millrace.run.errors import AnalysisFailed, WrongQuestion
 from millrace.run.ports import Stored
 from millrace.run.task import Key
-from millrace.stores import archive, eviction, images, segments
+from millrace.stores import archive, eviction, images, segments, staging
 from millrace.stores.catalog import PATIENCE_S, Busy, Catalog, Lies
 from millrace.stores.codecs import Damaged, decode, encode, raw_key
 from millrace.stores.layout import FileNote, Home
@@ -39,7 +38,6 @@ PACKED_BYTES = 16_384
 FLUSH_RECORDS = 256
 FLUSH_S = 0.03
 _FLUSH_BYTES = 1 << 20
-_NOTED_TREE_BYTES = 8_192
 _MOST_WAITING = 4_096
 _CLOSED = -1
 
@@ -50,26 +48,22 @@ class DirectoryStore:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(os.path.abspath(os.fspath(path)))
         self.url = f"dir:{self.path}"
-        self._home = Home.at(self.path)
+        self.home = Home.at(self.path)
         try:
-            self._home.make(self.path)
+            self.home.make(self.path)
         except (FileExistsError, NotADirectoryError) as e:
             raise WrongQuestion(f"{self.path} cannot be a store: there is a file where a folder must be ({e}).") from e
         self._mapper = images.Mapper()
-        self._reader = segments.Reader(self._home.segments)
-        self._catalog = Catalog(self._home)
+        self._reader = segments.Reader(self.home.segments)
+        self._catalog = Catalog(self.home)
         self._begin()
         try:
-            images.sweep(self._home.drafts)
+            images.sweep(self.home.drafts)
             if self._catalog.index is None:
                 with self._catalog.locked():
                     pass
         except OSError as e:
-            if e.errno not in (
-                errno.EACCES,
-                errno.EPERM,
-                errno.EROFS,
-            ):  # a store that we may only read is fine
+            if e.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):  # a store that we may only read is fine
                 raise
 
     def _begin(self) -> None:
@@ -78,9 +72,9 @@ class DirectoryStore:
         self._pending: dict[bytes, bytes] = {}
         self._pending_bytes = 0
         self._pending_since_s = 0.0
-        self._values = segments.Writer(self._home.segments, VALUE)
-        self._files = segments.Writer(self._home.segments, FILE)
-        self._pins = Pins(self._home.pins)
+        self._values = segments.Writer(self.home.segments, VALUE)
+        self._files = segments.Writer(self.home.segments, FILE)
+        self._pins = Pins(self.home.pins)
 
     # -- reading ---------------------------------------------------------------------------------------------------
     def get(self, key: Key) -> Stored | None:
@@ -125,7 +119,7 @@ class DirectoryStore:
             return None
 
     def _mapped(self, raw: bytes, note: FileNote, verify: bool) -> Stored | None:
-        path = self._home.object_path(raw, note)
+        path = self.home.object_path(raw, note)
         image = self._mapper.mapped(path, note.size_bytes, note.crc if verify else None)
         if image is None:
             return None
@@ -152,12 +146,11 @@ class DirectoryStore:
                     self._buffer(raw, segments.sealed(VALUE, raw, encoded.tree))
                     return Stored(key, decode(encoded.tree), len(encoded.tree))
             return self.put(key, value)  # another thread was first
-        encoded = encoded.in_container()
-        draft = images.write(self._home.drafts, encoded)
-        tree = encoded.tree if len(encoded.tree) <= _NOTED_TREE_BYTES else None
-        name = f"{secrets.token_hex(4)}{images.SUFFIXES[encoded.layout]}"
-        note = FileNote(name, draft.size_bytes, draft.crc, encoded.tree_offset, len(encoded.tree), tree)
-        return self._commit(raw, draft, note)
+        return self._commit(raw, *staging.stage(self.home, encoded))
+
+    def admit(self, key: Key, draft: images.Draft, note: FileNote) -> Stored:
+        """Keep what `staging` made in this store's folder of drafts, unless a whole value is there; what is kept."""
+        return self._commit(self._raw(key), draft, note)
 
     def _buffer(self, raw: bytes, record: bytes) -> None:
         now = time.monotonic()
@@ -195,7 +188,7 @@ class DirectoryStore:
 
     def _commit(self, raw: bytes, draft: images.Draft, note: FileNote) -> Stored:
         """Give the draft its name and point to it, unless somebody was first."""
-        path = self._home.object_path(raw, note)
+        path = self.home.object_path(raw, note)
         try:
             with self._catalog.locked():
                 self._catalog.make_room(1)
@@ -238,14 +231,14 @@ class DirectoryStore:
             return "whole"
         if opened[0].kind == FILE:
             with contextlib.suppress(Damaged, FileNotFoundError):
-                os.unlink(self._home.object_path(raw, FileNote.of(FILE, opened[0].payload)))
+                os.unlink(self.home.object_path(raw, FileNote.of(FILE, opened[0].payload)))
         return "damaged"
 
     def _appended(self, writer: segments.Writer, data: bytes) -> int:
         try:
             return writer.append(data)
         except OSError as e:
-            raise images.no_room(self._home.segments, e, len(data)) from e
+            raise images.no_room(self.home.segments, e, len(data)) from e
 
     # -- what is kept ----------------------------------------------------------------------------------------------
     def pin(self, key: Key) -> None:
@@ -273,24 +266,24 @@ class DirectoryStore:
         mapped somewhere stays readable there.
         """
         self.flush()
-        images.sweep(self._home.drafts)
+        images.sweep(self.home.drafts)
         with self._catalog.locked():
-            before = eviction.size_bytes(self._home, self._catalog.table)
+            before = eviction.size_bytes(self.home, self._catalog.table)
             try:
-                eviction.evict(self._home, self._catalog.table, self._pins.everybodys(), limit_bytes)
+                eviction.evict(self.home, self._catalog.table, self._pins.everybodys(), limit_bytes)
             except OSError as e:
-                raise images.no_room(self._home.segments, e, limit_bytes) from e
+                raise images.no_room(self.home.segments, e, limit_bytes) from e
             self._catalog.settle()
             for part in (self._reader, self._values, self._files):
                 part.close()  # open files would keep the space
-            return before - eviction.size_bytes(self._home, self._catalog.table)
+            return before - eviction.size_bytes(self.home, self._catalog.table)
 
     def size_bytes(self) -> int:
         """Bytes on disk, the fixed 20 KiB of an empty store not counted."""
         self.flush()
         with self._catalog.guard:
             self._catalog.renewed()
-            return eviction.size_bytes(self._home, self._catalog.index)
+            return eviction.size_bytes(self.home, self._catalog.index)
 
     def keys(self, prefix: str = "") -> Iterator[Key]:
         """Keys that start so, in no order. Reads all segments."""
@@ -324,7 +317,7 @@ class DirectoryStore:
             return True
         try:
             note = FileNote.of(record.kind, record.payload)
-            return os.stat(self._home.object_path(record.raw_key, note)).st_size == note.size_bytes
+            return os.stat(self.home.object_path(record.raw_key, note)).st_size == note.size_bytes
         except (Damaged, FileNotFoundError):
             return False
 
@@ -337,7 +330,7 @@ class DirectoryStore:
         with archive.Sink(file) as sink:
             for record in self._live():
                 if wanted is None or record.raw_key in wanted:
-                    count += sink.add(record, self._home)
+                    count += sink.add(record, self.home)
         return count
 
     def import_(self, file: BinaryIO) -> int:
@@ -353,7 +346,7 @@ class DirectoryStore:
                 continue
             note = FileNote.of(record.kind, record.payload)
             assert body is not None, "a note of a file comes with the file"
-            draft = images.copied(self._home.drafts, body, note.size_bytes)
+            draft = images.copied(self.home.drafts, body, note.size_bytes)
             if draft.crc != note.crc:
                 os.unlink(draft.path)
                 raise archive.damaged()

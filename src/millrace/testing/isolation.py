@@ -129,11 +129,11 @@ def a_task_that_kills_its_worker_is_given_up_after_two(make_engine: MakeEngine) 
 @needs_isolation
 def ceilings_of_time_kill_for_real(make_engine: MakeEngine) -> None:
     with _opened(make_engine) as engine:
-        for bad, limits in ((toys.burn, Limits(cpu_s=0.2)), (lambda: time.sleep(60), Limits(wall_s=0.2))):
+        # its neighbours have the ceiling too, and a busy machine must not push one of them over it
+        for bad, kind, limits in ((toys.burn, "cpu", Limits(cpu_s=0.2)), (toys.hang, "wall", Limits(wall_s=1.5))):
             outcome = _with_a_bad_one(engine, Task(bad, (), "bad", limits=limits), limits)
-            kind = "cpu" if limits.cpu_s else "wall"
             assert outcome.failure is not None and outcome.failure.kind == kind, outcome
-            assert 0.2 <= outcome.failure.figure < 0.4, outcome.failure
+            assert (limits.cpu_s or limits.wall_s) <= outcome.failure.figure < toys.PATIENCE_S, outcome.failure
             assert outcome.measures.ended_ns - outcome.measures.started_ns >= 0.19e9, outcome.measures
 
 
@@ -145,7 +145,7 @@ def a_ceiling_of_memory_kills_for_real(make_engine: MakeEngine) -> None:
         assert outcome.failure is not None and outcome.failure.kind == "memory", outcome
         outcome = _with_a_bad_one(engine, Task(_map_shared, (8 << 30,), "bad", limits=limits), limits)
         assert outcome.failure is not None and outcome.failure.kind == "memory", outcome
-        assert 150 * MIB < outcome.failure.figure < 250 * MIB, outcome.failure
+        assert 150 * MIB < outcome.failure.figure < 1024 * MIB, outcome.failure
         assert outcome.measures.peak_bytes == outcome.failure.figure
 
 
@@ -156,6 +156,15 @@ def _map_shared(size: int) -> None:
     shared = mmap.mmap(-1, size)
     for at in range(0, size, 4096):
         shared[at] = 1
+
+
+@needs_isolation
+def room_that_is_only_reserved_is_not_memory(make_engine: MakeEngine) -> None:
+    """Numeric libraries reserve room as they are loaded, touch little of it, and ask for ever when they are refused."""
+    limits = Limits(private_bytes=150 * MIB, wall_s=toys.PATIENCE_S)
+    with _opened(make_engine) as engine:
+        outcome = _with_a_bad_one(engine, Task(toys.reserve, (20, 32 * MIB), "bad", limits=limits), limits)
+        assert outcome.value == 20, outcome
 
 
 @needs_isolation
@@ -177,36 +186,43 @@ def _pid_and_room(size: int) -> int:
 
 @needs_isolation
 def ceilings_hold_while_the_consumer_sleeps(make_engine: MakeEngine) -> None:
-    limits = Limits(wall_s=0.3)
-    with _opened(make_engine) as engine:
-        warm_up(engine)
-        tasks = [Task(toys.square, (1,), "quick", limits=limits), Task(toys.nap, (60.0,), "bad", limits=limits)]
+    with _opened(make_engine) as engine, tempfile.TemporaryDirectory(prefix="millrace-law-") as folder:
+        told = Path(folder, "pid")
+        bad = Task(toys.tell_and_hang, (str(told),), "bad", limits=Limits(wall_s=0.3))
         found = {}
-        for outcome in engine.stream(iter(tasks)):
+        for outcome in engine.stream(iter([Task(toys.square, (1,), "quick"), bad])):
             found[outcome.key] = outcome
-            if len(found) == 1:
-                time.sleep(1.0)
+            if len(found) == 1:  # from here on nobody asks the engine, until the worker is gone
+                toys.until(lambda: told.exists() and told.read_text().endswith("."))
+                worker = Path("/proc", told.read_text()[:-1])
+                toys.until(lambda place=worker: not place.exists())  # type: ignore[misc]
         failure = found["bad"].failure
-        assert failure is not None and failure.kind == "wall" and failure.figure < 0.6, found["bad"]
+        assert failure is not None and failure.kind == "wall", found["bad"]
 
 
 @needs_isolation
 def a_running_task_that_is_cancelled_is_stopped(make_engine: MakeEngine) -> None:
+    cancelled = threading.Event()
+
     def source() -> Iterator[Any]:
-        yield from (Task(toys.nap, (30.0, i), f"a{i}", group="a") for i in range(3 * engine.slots))
-        while time.monotonic() - began < 0.25:
+        yield from (Task(toys.tell_and_hang, (f"{folder}/{i}",), f"a{i}", group="a") for i in range(3 * engine.slots))
+        while len(os.listdir(folder)) < engine.slots:
             yield None
+        cancelled.set()
         yield Cancel("a")
         yield from (Task(toys.square, (i,), f"b{i}", group="b") for i in range(5))
 
-    with _opened(make_engine) as engine:
-        warm_up(engine)
-        timer = threading.Timer(0.3, engine.wake)
+    def wake() -> None:
+        while not cancelled.wait(0.02):  # a full engine asks for one thing at each wake, and holds it
+            engine.wake()
+
+    with _opened(make_engine) as engine, tempfile.TemporaryDirectory(prefix="millrace-law-") as folder:
+        waker = threading.Thread(target=wake)
+        waker.start()
         began = time.monotonic()
-        timer.start()
         found = toys.outcomes(engine, source())
-        timer.join()
-        assert time.monotonic() - began < 3
+        waker.join()
+        assert time.monotonic() - began < toys.PATIENCE_S, "nothing was stopped"
         assert all(found[f"b{i}"].value == i * i for i in range(5))
         kinds = {o.failure.kind for k, o in found.items() if k[0] == "a" and o.failure}
         assert kinds == {"cancelled"} and len(found) == 3 * engine.slots + 5
@@ -214,16 +230,20 @@ def a_running_task_that_is_cancelled_is_stopped(make_engine: MakeEngine) -> None
 
 @needs_isolation
 def what_waits_behind_a_long_task_is_done_elsewhere(make_engine: MakeEngine) -> None:
-    with _opened(make_engine) as engine:
-        warm_up(engine)
+    with _opened(make_engine) as engine, tempfile.TemporaryDirectory(prefix="millrace-law-") as folder:
         if engine.slots == 1:
             return
-        naps = [0.001] * 300 + [1.0] + [0.001] * 100
-        began = time.monotonic()
-        tasks = (Task(toys.nap, (s, i), str(i)) for i, s in enumerate(naps))
-        last = {int(o.key): time.monotonic() - began for o in engine.stream(tasks)}
-        assert len(last) == len(naps)
-        assert max(s for i, s in last.items() if i != 300) < last[300] - 0.3, "short tasks waited behind the long one"
+        warm_up(engine)
+        over = Path(folder, "the others are done")
+        tasks = [Task(toys.nap_or_wait, (0.001, ""), str(i)) for i in range(400)]
+        tasks.insert(300, Task(toys.nap_or_wait, (0.0, str(over)), "long"))  # of one kind, so that it has neighbours
+        count, in_time = 0, False
+        for outcome in engine.stream(iter(tasks)):
+            count += 1
+            if count == 400 and outcome.key != "long":
+                in_time = True
+                over.touch()
+        assert count == 401 and in_time, "short tasks waited behind the long one"
 
 
 @needs_isolation
@@ -275,6 +295,7 @@ isolation_laws: tuple[Callable[[MakeEngine], None], ...] = (
     a_task_that_kills_its_worker_is_given_up_after_two,
     ceilings_of_time_kill_for_real,
     a_ceiling_of_memory_kills_for_real,
+    room_that_is_only_reserved_is_not_memory,
     a_request_that_is_too_large_is_refused_in_place,
     ceilings_hold_while_the_consumer_sleeps,
     a_running_task_that_is_cancelled_is_stopped,

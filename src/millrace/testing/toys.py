@@ -6,6 +6,7 @@ by cancelling, and a source that pauses until somebody wakes it. Light: nothing 
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import threading
@@ -17,6 +18,9 @@ from typing import Any
 
 from millrace.run.ports import Engine, Source
 from millrace.run.task import Cancel, Outcome, Task
+
+PATIENCE_S = 60.0
+"""How long a test waits for what takes milliseconds on an idle machine, before it takes it for broken."""
 
 
 # -- tasks -------------------------------------------------------------------------------------------------------
@@ -98,6 +102,43 @@ def hoard(step_bytes: int) -> None:
 def burn() -> None:
     while True:
         pass
+
+
+def hang() -> None:
+    """Far longer than anybody is patient."""
+    time.sleep(10 * PATIENCE_S)
+
+
+def tell_and_hang(path: str) -> None:
+    Path(path).write_text(f"{os.getpid()}.")
+    hang()
+
+
+def nap_or_wait(seconds: float, path: str) -> None:
+    """Sleeps for so long, or until there is such a file."""
+    if path:
+        until(lambda: os.path.exists(path))
+    else:
+        time.sleep(seconds)
+
+
+def reserve(times: int, size: int) -> int:
+    """Reserves address space as OpenBLAS does: without touching it, and when it is refused it asks again."""
+    held: list[mmap.mmap] = []
+    while len(held) < times:
+        try:
+            held.append(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        except OSError:
+            continue
+    return len(held)
+
+
+def until(true: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
+    """Waits for something to be true. AssertionError when it is not after so long, which is long on a busy machine."""
+    end = time.monotonic() + patience_s
+    while not true():
+        assert time.monotonic() < end, "it never became true"
+        time.sleep(0.005)
 
 
 class Diary:

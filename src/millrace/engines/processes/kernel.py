@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import sys
@@ -13,6 +14,8 @@ from millrace.run.errors import NotSupported
 
 SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36
 F_SETSIG = 10  # not in the fcntl module before 3.13
+RESERVED_BYTES = 128 << 20
+"""Address space that a worker may reserve beyond its ceiling between two looks of the fork server."""
 
 
 def require_linux() -> None:
@@ -80,18 +83,37 @@ def cpu_ns(pid: int) -> int:
 
 def private_bytes(status_fd: int) -> int:
     """RssAnon + RssShmem from an open /proc/PID/status. `smaps_rollup` would tell the same and walks all pages."""
+    return _private(os.pread(status_fd, 4096, 0))
+
+
+def memory(status_fd: int) -> tuple[int, int]:
+    """Private bytes, and the bytes of address space that RLIMIT_DATA counts (VmData)."""
     text = os.pread(status_fd, 4096, 0)
-    anon = text.find(b"RssAnon:")
+    data = text.find(b"VmData:")
+    return _private(text), 0 if data < 0 else int(text[data + 7 : text.find(b"kB", data)]) << 10
+
+
+def _private(status: bytes) -> int:
+    anon = status.find(b"RssAnon:")
     if anon < 0:
         return 0  # a zombie has no memory
-    shared = text.find(b"RssShmem:", anon)
-    end, shared_end = text.find(b"kB", anon), text.find(b"kB", shared)
-    return (int(text[anon + 8 : end]) + int(text[shared + 9 : shared_end])) << 10
+    shared = status.find(b"RssShmem:", anon)
+    end, shared_end = status.find(b"kB", anon), status.find(b"kB", shared)
+    return (int(status[anon + 8 : end]) + int(status[shared + 9 : shared_end])) << 10
 
 
-def data_bytes(status_fd: int) -> int:
-    """VmData: what RLIMIT_DATA counts."""
-    return int(os.pread(status_fd, 4096, 0).split(b"VmData:")[1].split(None, 1)[0]) << 10
+def first_line(ceiling_bytes: int, private: int, data: int, hard: int) -> tuple[int, int]:
+    """RLIMIT_DATA for a process that may hold `ceiling_bytes` (0: no ceiling), holds `private`, and has `data`.
+
+    It makes a huge request raise MemoryError where it is made, instead of costing the worker. It counts address space,
+    which libraries reserve and hardly touch (OpenBLAS 32 MiB a copy, a thread 8 MiB), and some of them wait for ever or
+    end the process when they are refused it: so there is room beyond the ceiling, and what is reserved without being
+    held counts against nobody for longer than until the next look. What is really held is the fork server's to watch.
+    """
+    if not ceiling_bytes:
+        return hard, hard
+    soft = data + max(0, ceiling_bytes - private) + RESERVED_BYTES
+    return (soft if hard == resource.RLIM_INFINITY else min(soft, hard)), hard
 
 
 def thread_count() -> int:

@@ -13,11 +13,13 @@ without a guard die), and it skips preloads that fail without a word.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -35,6 +37,9 @@ FILL_BYTES_S = 4e9
 """What one worker could fault in at worst: the closer its ceiling, the sooner the next look."""
 STATUS_TICK_S = 0.05
 """Between two looks at the memory of tasks that have no ceiling (for their peak)."""
+
+MOVE_BYTES = kernel.RESERVED_BYTES // 8
+"""A ceiling of address space that is so near to where it should be stays where it is."""
 
 
 class Server:
@@ -162,7 +167,7 @@ class Server:
     def look(self, pid: int, at: int, seq: int, status_fd: int) -> tuple[tuple[int, int] | None, float]:
         """One worker: the ceiling that it broke with what it reached, and how long it may go unwatched."""
         cells, wait_s, verdict = self.pages.cells, STATUS_TICK_S, None
-        used = kernel.private_bytes(status_fd)
+        used, data = kernel.memory(status_fd)
         if cells[at + page.PEAK_SEQ] != seq:
             cells[at + page.PEAK_BYTES] = 0
             cells[at + page.PEAK_SEQ] = seq
@@ -170,6 +175,7 @@ class Server:
         if limit := cells[at + page.BYTES_LIMIT]:
             if used > limit:
                 verdict = page.MEMORY, used
+            move_first_line(pid, cells, at, used, data)
             wait_s = min(TICK_S, max(FINE_S, (limit - used) / FILL_BYTES_S / 2))
         if limit := cells[at + page.CPU_LIMIT_NS]:
             used = kernel.cpu_ns(pid) - cells[at + page.START_CPU_NS]
@@ -195,6 +201,19 @@ class Server:
             for pid in pids:
                 kernel.kill(pid)
             os.wait()
+
+
+def move_first_line(pid: int, cells: memoryview, at: int, private: int, data: int) -> None:
+    """Give a worker the address space again that it has reserved and does not hold, or take what it has given back."""
+    with contextlib.suppress(PermissionError):  # a task that became another user keeps what it has
+        while True:
+            ceiling_bytes = cells[at + page.BYTES_LIMIT]
+            soft, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
+            wanted = kernel.first_line(ceiling_bytes, private, data, hard)
+            if abs(wanted[0] - soft) > MOVE_BYTES:
+                resource.prlimit(pid, resource.RLIMIT_DATA, wanted)
+            if cells[at + page.BYTES_LIMIT] == ceiling_bytes:
+                return  # else its next task came in between, perhaps one without a ceiling
 
 
 def preload(names: list[str]) -> tuple[str, str] | None:

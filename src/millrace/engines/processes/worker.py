@@ -78,20 +78,20 @@ class Worker:
     def loop(self) -> None:
         """Until the driver closes the pipe; then leave the warm resources."""
         while head := _read(self.sock, TASKS.size):
-            start_ns = monotonic_ns()
             length, news, number, *limits = TASKS.unpack(head)
-            if not self.message(start_ns, length - TASKS.size + LENGTH.size, news, number, limits):
+            body = _read(self.sock, length - TASKS.size + LENGTH.size)
+            if body is None:
                 break
+            self.message(body, news, number, limits)
         try:
             self.warm.leave()
         finally:
             self.stores.close()
 
     # -- a message ---------------------------------------------------------------------------------------------
-    def message(self, start_ns: int, size: int, news: int, number: int, limits: list[int]) -> bool:
-        body = _read(self.sock, size)
-        if body is None:
-            return False
+    def message(self, body: bytearray, news: int, number: int, limits: list[int]) -> None:
+        """Its time begins when the whole of it is here: a driver that is busy may leave half of it in the pipe."""
+        start_ns = monotonic_ns()
         cells, at = self.cells, self.at
         self.number, self.first, self.began_ns, self.unpack_ns = number, 0, start_ns, 0
         if news:
@@ -99,7 +99,7 @@ class Worker:
         self.read_drops()
         if number in self.dropped:
             self.send(LAST)
-            return True
+            return
         cells[at + page.CPU_LIMIT_NS], cells[at + page.WALL_LIMIT_NS], cells[at + page.BYTES_LIMIT] = limits
         self.first_line(limits[2])
         cells[at + page.START_CPU_NS], cells[at + page.START_NS] = self.began_cpu_ns, monotonic_ns()
@@ -110,12 +110,11 @@ class Worker:
         except BaseException as e:  # noqa: BLE001 - told to the driver, which finds out whose fault it is
             cells[at + page.SEQ] = 0
             self.send(LAST | UNREAD, [failure_of(e)])
-            return True
+            return
         del body
         cells[at + page.PHASE] = page.RUNNING
         self.unpack_ns = monotonic_ns() - start_ns
         self.run(runs)
-        return True
 
     def learn(self, codes: list[tuple[int, bytes]], place: tuple[str | None, list[str], bytes | None] | None) -> None:
         if len(self.codes) > CODES:
@@ -249,22 +248,14 @@ class Worker:
         return count
 
     def first_line(self, private_bytes: int) -> None:
-        """RLIMIT_DATA: a huge request raises MemoryError where it is made, instead of costing the worker.
-
-        It counts address space and no shared memory, so the fork server watches what is really held besides.
-        """
+        """The ceiling of address space, when that of memory has changed; from there on the fork server moves it."""
         if private_bytes == self.bytes_limit:
             return
         self.bytes_limit = private_bytes
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        soft = hard
-        if private_bytes:
-            with open("/proc/self/status", "rb") as file:
-                fd = file.fileno()
-                soft = kernel.data_bytes(fd) + max(0, private_bytes - kernel.private_bytes(fd))
-            if hard != resource.RLIM_INFINITY:
-                soft = min(soft, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        with open("/proc/self/status", "rb") as file:
+            held = kernel.memory(file.fileno())
+        resource.setrlimit(resource.RLIMIT_DATA, kernel.first_line(private_bytes, *held, hard))
 
 
 def _batch() -> tuple[list[Any], array[int], array[int], dict[int, Extra]]:
