@@ -242,7 +242,7 @@ def on_page() -> dict[str, dict[str, float]]:
     }  # fmt: skip
 
 
-def write(worlds: int = 400, first: int = 100_000) -> None:
+def write(worlds: int = 200, first: int = 100_000) -> None:
     """Other worlds than those of the test, so that page and test do not agree by sharing seeds."""
     text = PAGE.read_text()
     before, begin, rest = text.partition(BEGIN)

@@ -262,6 +262,9 @@ def test_everything_asked_for_is_there(tmp_path: Path) -> None:
         ({}, {"estimator": "magic"}, "no estimator 'magic'"),
         ({}, {"thresholds": {"smd_pas": 0.1}}, "smd_pass"),
         ({}, {"reference": "7"}, "no value '7'"),
+        ({"a": np.nan}, {}, "'a' is missing in all of them"),
+        ({"group": 1}, {"clusters": "group"}, "one cluster of 'group'"),
+        ({}, {"estimator": lambda table: "much"}, "gave 'much'"),
     ],
 )
 def test_bad_input_is_one_clear_paragraph(change: dict[str, Any], more: dict[str, Any], said: str) -> None:
@@ -314,3 +317,53 @@ def test_collinear_columns_are_left_out_and_named() -> None:
     answer = refuted(WORLD.assign(double=2 * WORLD["a"]), common_causes=[*CAUSES, "double"])
     assert any("double" in note for note in answer.notes)
     assert answer.gate.decision == "proceed"
+
+
+def test_other_estimators_are_asked_on_the_same_rows_and_say_where_they_cannot() -> None:
+    found = refuted(WORLD, tests=["estimators"], estimator=difference).parts[0].test("estimators")
+    assert [row["estimator"] for row in found.details["estimators"]] == ["ols", "aipw", "dml"]
+    assert found.status == "failed"  # one confounder is not enough
+    assert refuted(WORLD, tests=["estimators"], estimator="matching").parts[0].test("estimators").status == "passed"
+    apart = WORLD.assign(a=np.where(WORLD["drug"] > 0, 1.0, -1.0) + 0.1 * WORLD["a"])
+    answer = refuted(apart, tests=["estimators"])
+    assert [row["estimator"] for row in answer.parts[0].test("estimators").details["estimators"]] == ["dml"]
+    assert any("aipw is not among the estimators compared: Treated and untreated" in note for note in answer.notes)
+    of_treated = refuted(WORLD, tests=["estimators"], target="att", estimator="aipw")
+    assert any("one effect for everybody" in note for note in of_treated.notes)
+
+
+def test_matching_says_how_much_hidden_bias_its_pairs_bear() -> None:
+    found = refuted(WORLD, tests=["sensitivity"], estimator="matching").parts[0].test("sensitivity")
+    assert found.details["gamma"] > 1.5
+    assert "hidden bias that changes the odds of treatment" in found.sentence
+    assert "gamma" not in refuted(WORLD, tests=["sensitivity"]).parts[0].test("sensitivity").details
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "said"),
+    [(1e90, 0.0, "in another unit"), (1e-30, 0.0, "in another unit"), (1e-3, 1e12, "from rounding")],
+)
+def test_values_that_cannot_be_computed_with_are_refused(scale: float, shift: float, said: str) -> None:
+    with pytest.raises(WrongQuestion, match=said):
+        refuted(WORLD.assign(y=WORLD["y"] * scale + shift))
+
+
+def test_what_alone_decides_the_answer_is_said() -> None:
+    answer = refuted(WORLD.assign(y=WORLD["y"].where(WORLD.index != 5, 1e9)), tests=["placebo"])
+    assert any("value of 1e+09" in note for note in answer.notes)
+    notes = refuted(WORLD.assign(group=WORLD["group"] % 9), clusters="group", estimator="aipw", tests=["placebo"]).notes
+    assert any("adds a wild cluster bootstrap" in note for note in notes)
+    assert any("one effect for everybody" in note for note in refuted(WORLD, target="att", tests=["placebo"]).notes)
+
+
+@pytest.mark.parametrize("scale", [1e-11, 1e13])
+def test_values_near_the_edge_are_computed_right(scale: float) -> None:
+    for estimator in ("ols", "aipw", "matching"):
+        plain = refuted(WORLD, estimator=estimator)
+        scaled = refuted(WORLD.assign(y=WORLD["y"] * scale), estimator=estimator)
+        assert [t.status for t in scaled.tests] == [t.status for t in plain.tests]
+        assert scaled.estimate.se == pytest.approx(plain.estimate.se * scale, rel=1e-6)
+        for test, effects in plain.parts[0].effects.items():
+            np.testing.assert_allclose(
+                scaled.parts[0].effects[test][:, 0] / scale, effects[:, 0], atol=0.05 * plain.estimate.se
+            )

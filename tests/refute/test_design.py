@@ -30,14 +30,15 @@ def table(n: int = 3000, p: int = 9) -> pandas.DataFrame:
 def forms(folder: Path, made: pandas.DataFrame) -> dict[str, object]:
     arrow = pyarrow.Table.from_pandas(made, preserve_index=False)
     parquet.write_table(arrow, folder / "data.parquet", row_group_size=700)
+    made.to_csv(folder / "data.csv", index=False)
     return {
         "pandas": made, "arrow": arrow, "polars": polars.from_arrow(arrow), "lazy": polars.from_arrow(arrow).lazy(),
-        "parquet": folder / "data.parquet",
+        "parquet": folder / "data.parquet", "csv": folder / "data.csv",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("missing", ["complete", "indicator"])
-@pytest.mark.parametrize("form", ["pandas", "arrow", "polars", "lazy", "parquet"])
+@pytest.mark.parametrize("form", ["pandas", "arrow", "polars", "lazy", "parquet", "csv"])
 def test_a_table_in_pieces_is_the_table_at_once(form, missing, tmp_path, monkeypatch):
     made = table()
     causes = ("w0", "w3", "town", "count", "w8")
@@ -52,6 +53,21 @@ def test_a_table_in_pieces_is_the_table_at_once(form, missing, tmp_path, monkeyp
     for name, values in whole.study.arrays().items():
         assert np.array_equal(getattr(found.study, name), values), name
     assert any("missing" in text for text in notes)
+
+
+def test_a_csv_file_whose_first_block_misleads_is_read_all_the_same(tmp_path, monkeypatch):
+    path = tmp_path / "data.csv"
+    lines = [f"{i % 7},{'' if i < 800 else 'north'},{i / 2 if i > 900 else i}" for i in range(1000)]
+    path.write_text("\n".join(["a,place,b", *lines]))
+    whole = design.read(path)
+    monkeypatch.setattr(design, "HELD_BYTES", 1000)
+    monkeypatch.setattr(design, "PIECE_BYTES", 2000)
+    found = design.read(path)
+    for name in whole.names:
+        np.testing.assert_array_equal(found.numbers(name), whole.numbers(name))
+        assert found.labels(name) == whole.labels(name)
+    path.write_text("\n".join(["a,b", *(f"{i},{i if i < 900 else 'many'}" for i in range(1000))]))
+    assert design.read(path).labels("b") is not None
 
 
 def test_a_large_array_of_any_order_or_type_is_copied_by_rows(monkeypatch):

@@ -24,13 +24,26 @@ def curved(n, seed, effect=1.0):
     return Study(t, y, w, binary=False)
 
 
-@pytest.mark.parametrize("kind", ["plain", "weights", "clusters"])
+@pytest.mark.parametrize("kind", ["plain", "weights", "clusters", "linear"])
 @pytest.mark.parametrize("test", TESTS)
 def test_a_simulation_is_a_refit_with_new_models(test, kind):
     study = world(n=700, p=3, weights=kind == "weights", clusters=kind == "clusters")
-    shared = dml.prepare(study, **SMALL)
-    plain = ipw.plain(dml.refit, study, test, 3, 7, 0.8, **SMALL)
-    assert dml.simulate_one(study, shared, test, 3, 7, **SMALL) == pytest.approx(plain, rel=1e-9)
+    options = {**SMALL, "linear": kind == "linear"}
+    shared = dml.prepare(study, **options)
+    plain = ipw.plain(dml.refit, study, test, 3, 7, 0.8, **options)
+    assert dml.simulate_one(study, shared, test, 3, 7, **options) == pytest.approx(plain, rel=1e-6)
+
+
+def test_least_squares_first_finds_many_weak_causes_that_few_trees_do_not():
+    rng = numpy.random.default_rng(5)
+    w = rng.standard_normal((6_000, 40))
+    index = w.sum(axis=1) / 4
+    t = index + rng.standard_normal(6_000)
+    study = Study(t, 1.0 * t + index + rng.standard_normal(6_000), w, binary=False)
+    line, trees = dml.fit(study, linear=True, trees=10), dml.fit(study, trees=10)
+    assert abs(line.effect - 1) < 4 * line.se
+    assert abs(trees.effect - 1) > 10 * trees.se
+    assert dml.fit_prepared(study, dml.prepare(study, trees=10), trees=10) == trees
 
 
 def test_a_batch_is_its_simulations_one_by_one_and_from_mapped_files(tmp_path):

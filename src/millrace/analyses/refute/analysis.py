@@ -14,7 +14,19 @@ from typing import Any
 
 import numpy
 
-from millrace.analyses.refute import batches, blocks, gate, overlap, records, rounds, rules, sensitivity, verdicts
+from millrace.analyses.refute import (
+    batches,
+    blocks,
+    comparing,
+    gate,
+    overlap,
+    records,
+    rosenbaum,
+    rounds,
+    rules,
+    sensitivity,
+    verdicts,
+)
 from millrace.analyses.refute import simulations as simulating
 from millrace.analyses.refute.answer import Part, Refutation
 from millrace.analyses.refute.facts import facts_of
@@ -27,13 +39,9 @@ from millrace.run.errors import AnalysisFailed, TaskFailed, WrongQuestion
 from millrace.run.flow import describe
 from millrace.run.keys import content_key
 from millrace.run.run import Run
-from millrace.run.task import Outcome, Ref, Task
+from millrace.run.task import Outcome, Task
 
-JOINT = 200
-"""Resamples on which two estimators are compared."""
 TRIM = 0.01
-OF_THE_QUESTION = re.compile(r"^(WrongQuestion|NotSupported|Separation): ")
-"""How the failure of a task begins that found the question at fault."""
 
 
 def refute(spec: Spec, run: Run) -> Refutation:
@@ -127,6 +135,9 @@ class _Work:
         if "sensitivity" in self.tests:
             tasks["gram"] = run.task(batches.gram, 0, study, name="sensitivity")
             tasks["line"] = run.task(batches.fit, 0, study, "ols", "ate", {}, name="least squares")
+            if spec.estimator == "matching":
+                metric = str(spec.options.get("metric", "propensity"))
+                tasks["pairs"] = run.task(batches.pair_differences, 0, study, metric, name="pairs")
         if "overlap" in self.tests:
             trim = float(spec.options.get("trim", TRIM))
             tasks["balance"] = run.task(batches.balance, 0, study, spec.target, trim, name="overlap")
@@ -153,7 +164,7 @@ class _Work:
         """What is wrong with the question is an error of the question, wherever it was found."""
         failure = outcome.failure
         assert failure is not None
-        if failure.kind == "raised" and OF_THE_QUESTION.match(failure.message):
+        if failure.kind == "raised" and batches.OF_THE_QUESTION.match(failure.message):
             return WrongQuestion(f"{self._reason(failure)}.")
         if name == "fit" and self.spec.own:
             return AnalysisFailed(
@@ -293,12 +304,17 @@ class _Work:
         found.sensitivity = sensitivity.measure(
             line.effect, line.se_classic, line.df, named, q=self.thresholds.q, alpha=self.thresholds.alpha
         )
-        return rules.sensitivity(found.sensitivity, found.fit, self.thresholds, e=self._e_value(found.fit))
+        differences, matched = first.get("pairs"), None
+        if differences is not None and numpy.any(differences):
+            matched = rosenbaum.bounds(numpy.asarray(differences), alpha=self.thresholds.alpha)
+        return rules.sensitivity(
+            found.sensitivity, found.fit, self.thresholds, e=self._e_value(found.fit), matched=matched
+        )
 
     def _reason(self, failure: Any) -> str:
         """Why something could not be computed, with names for the numbers of confounders."""
         said = failure.message.partition("\n")[0].rstrip(".")
-        said = OF_THE_QUESTION.sub("", said)
+        said = batches.OF_THE_QUESTION.sub("", said)
         return re.sub(
             r"number \[([\d, ]+)\] \(counted from 0\)",
             lambda m: listed([self.case.names[int(j)] for j in m[1].split(",")]), said,
@@ -335,44 +351,15 @@ class _Work:
         return rules.negative_control(fits, found.fit, self.thresholds)
 
     def _estimators(self, found: _Found, first: Mapping[str, Any]) -> verdicts.TestResult:
-        """Least squares and the doubly robust estimate beside the question's own, on the same resampled rows."""
-        spec, run = self.spec, self.run
-        others = [e for e in ("ols", "aipw") if e != spec.estimator and (e == "ols" or self.case.study.binary)]
-        if spec.one_by_one or spec.estimator == "matching" or not others:
-            return rules.skipped("estimators", f"{spec.estimator} is not resampled together with others")
-        count = min(JOINT, spec.simulations)
-        own = simulating.simulate(run, ["bootstrap"], count, self._maker(first["prepare"]), BATCH, None, False)
-        fits, joint = {}, {}
-        for other in others:
-            common = (self.study, other, spec.target, {})
-            made = self._together({
-                "fit": run.task(batches.fit, 0, *common, name="estimate"),
-                "prepare": run.task(batches.prepare, 0, *common, keep=True, name="prepare"),
-            })  # fmt: skip
-            tail = (other, spec.target, run.seed, {"precision": spec.precision})
-
-            def make(test: str, i: int, shared: Ref = made["prepare"], tail: Any = tail) -> Task:
-                return run.task(batches.simulate, (SIMULATED[test], i), self.study, shared, *tail, name="estimators")
-
-            its = simulating.simulate(run, ["bootstrap"], count, make, BATCH, None, False)
-            fits[other] = Fit(**made["fit"])
-            pair = [simulating.whole(lines["bootstrap"], count)[:, 0] for lines in (own, its)]
-            joint[other] = numpy.column_stack([p[: min(map(len, pair))] for p in pair])
-        return rules.estimators(found.fit, fits, joint, self.thresholds)
+        spec = self.spec
+        others = comparing.others(spec, self.case.study.binary, self.run.note)
+        compared = comparing.compare(self.run, spec, self.study, others, self._maker(first.get("prepare")))
+        return rules.estimators(found.fit, compared.fits, compared.joint, self.thresholds, scale=compared.scale)
 
     def _specification(self, found: _Found, first: Mapping[str, Any]) -> verdicts.TestResult:
-        """Without one cause at a time, without any, and with squares: by least squares."""
-        every, groups = tuple(range(len(self.case.names))), self.case.groups
-        chosen = {"without any cause": ()} | {
-            f"without {name}": tuple(j for j in every if j not in its) for name, its in groups.items()
-        }
-        shared = (self.study,)
-        each = list(self.run.map(batches.specification, list(chosen.values()), shared=shared, name="specification"))
-        squares = partial(batches.specification, squared=True)
-        each += list(self.run.map(squares, [every], shared=shared, name="specification"))
-        effects, errors = numpy.array(each).T
-        found.effects["specification"] = numpy.array(each)
-        return rules.specification([*chosen, "with squares"], effects, errors, found.fit)
+        labels, each = comparing.specifications(self.run, self.study, self.case)
+        found.effects["specification"] = each
+        return rules.specification(labels, each[:, 0], each[:, 1], found.fit)
 
     # -- the answer --------------------------------------------------------------------------------------------------
     def part(self, results: list[verdicts.TestResult], rule: str) -> Part:

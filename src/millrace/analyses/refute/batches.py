@@ -6,6 +6,7 @@ anew each time, is one simulation a task.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -22,6 +23,8 @@ from millrace.run.errors import WrongQuestion
 
 Arrays = Mapping[str, Any]
 Options = Mapping[str, Any]
+OF_THE_QUESTION = re.compile(r"^(WrongQuestion|NotSupported|Separation): ")
+"""How the failure of a task begins that found the question at fault."""
 HELD_BYTES = 32 << 20
 """A basis above this is written to a file as it is made."""
 
@@ -58,6 +61,23 @@ def fit(_: Any, study: Arrays, estimator: str, target: str, options: Options) ->
     """The estimate from all rows, as plain values."""
     found = kernel(estimator).fit(Study.of(study), target, **options_of(estimator, options))
     return plain_fit(found)
+
+
+def fit_prepared(_: Any, study: Arrays, shared: Arrays, options: Options) -> Arrays:
+    """`fit` of dml from what its simulations share: its models are fitted once."""
+    from millrace.analyses.refute.kernels import dml
+
+    return plain_fit(dml.fit_prepared(Study.of(study), shared, **options))
+
+
+def pair_differences(_: Any, study: Arrays, metric: str) -> Any:
+    """float64 (pairs,): outcome of the treated less that of the untreated row of each disjoint pair of near rows."""
+    from millrace.analyses.refute.kernels import pairing
+
+    asked = Study.of(study)
+    treated, untreated = pairing.pairs(asked, metric)
+    outcome = numpy.asarray(asked.outcome)
+    return outcome[treated] - outcome[untreated]
 
 
 def plain_fit(found: Fit) -> Arrays:
@@ -145,7 +165,10 @@ def effect_of(own: Own, columns: Arrays) -> tuple[float, float]:
     else:
         table = pandas.DataFrame({name: numpy.asarray(values) for name, values in columns.items()})
     said = own(table)
-    parts = numpy.atleast_1d(numpy.asarray(said, dtype=numpy.float64)).ravel()
+    try:
+        parts = numpy.atleast_1d(numpy.asarray(said, dtype=numpy.float64)).ravel()
+    except (TypeError, ValueError):
+        parts = numpy.zeros(0)
     if len(parts) not in (1, 2):
         raise WrongQuestion(f"Your estimator gave {said!r}: it gives the effect, or the effect and its standard error.")
     return float(parts[0]), float(parts[1]) if len(parts) == 2 else float("nan")
@@ -244,14 +267,23 @@ def gram(_: Any, study: Arrays) -> Any:
     return out
 
 
-def specification(columns: tuple[int, ...], study: Arrays, squared: bool = False) -> tuple[float, float]:
-    """Effect and HC3 error given these confounders only, with their squares if asked for: by least squares."""
+def specification(columns: tuple[int, ...], study: Arrays, form: str = "") -> tuple[float, float]:
+    """Effect and HC3 error given these confounders only, by least squares. form: "squares" are added, or "ranks" are taken in
+    place of the values."""
     asked = Study.of(study)
     chosen = numpy.asarray(asked.confounders)[:, list(columns)]
-    if squared:
+    if form == "squares":
         away = chosen - chosen.mean(axis=0)
         chosen = numpy.hstack([chosen, away**2])
+    elif form == "ranks":
+        chosen = numpy.column_stack([_ranks(column) for column in chosen.T]) if chosen.shape[1] else chosen
     effect, error = cutting.least_squares(
         asked.treatment, asked.outcome, chosen, weights=asked.weights, clusters=asked.clusters
     )
     return float(effect), float(error)
+
+
+def _ranks(values: Any) -> Any:
+    """Shares of the rows below, ties in their middle."""
+    ordered = numpy.sort(values)
+    return (numpy.searchsorted(ordered, values) + numpy.searchsorted(ordered, values, "right")) / (2 * len(values))

@@ -33,6 +33,9 @@ def read(source: Any, limit: int | None = None) -> Columns:
         return Columns(_of_array(source, limit))
     if hasattr(source, "collect"):  # a lazy frame
         source = source.collect()
+    streamed = _of_csv(Path(source), limit) if isinstance(source, str | os.PathLike) else None
+    if streamed is not None:
+        return Columns(streamed)
     pieces = _pieces(source, limit)
     if pieces is None:
         return Columns(read_rows(source, "data", limit))
@@ -83,6 +86,49 @@ def _of_parquet(path: Path, limit: int | None) -> tuple[int, int, Callable[[int,
         len(names),
         lambda begin, end: parquet.read_table(path, columns=names[begin:end]),
     )
+
+
+def _of_csv(path: Path, limit: int | None) -> Rows | None:
+    """A large CSV file, block by block into a file of numbers; None of a small one, and where the first block does not tell the
+    types of all (it is then read at once, as any other)."""
+    if path.suffix.lower() != ".csv" or not path.is_file() or path.stat().st_size <= HELD_BYTES:
+        return None
+    import numpy
+    import pyarrow
+    from pyarrow import csv
+
+    reading = csv.ReadOptions(block_size=PIECE_BYTES, use_threads=False)
+    converting = csv.ConvertOptions(strings_can_be_null=True)
+    names: tuple[str, ...] = ()
+    codes: dict[int, dict[Any, int]] = {}
+    try:
+        with csv.open_csv(path, read_options=reading, convert_options=converting) as first:
+            # A number may have its first fraction in the last row.
+            types = {f.name: pyarrow.float64() if pyarrow.types.is_integer(f.type) else f.type for f in first.schema}
+        converting = csv.ConvertOptions(strings_can_be_null=True, column_types=types)
+        with (
+            csv.open_csv(path, read_options=reading, convert_options=converting) as blocks,
+            tempfile.TemporaryFile() as file,  # the map keeps it until it goes
+        ):
+            count, left = 0, limit
+            for block in blocks:
+                if not block.num_rows or left == 0:
+                    continue
+                rows = read_rows(pyarrow.Table.from_batches([block]), "data", left)
+                values, names = rows.values, rows.names
+                for j, labels in rows.categories.items():
+                    known = codes.setdefault(j, {})
+                    place = numpy.array([known.setdefault(label, len(known)) for label in labels] + [numpy.nan])
+                    values[:, j] = place[numpy.where(numpy.isfinite(values[:, j]), values[:, j], -1).astype(int)]
+                file.write(values.tobytes())
+                count, left = count + len(values), None if left is None else left - len(values)
+            if not count:
+                return None
+            file.flush()
+            whole = numpy.memmap(file, dtype=numpy.float64, mode="r+", shape=(count, len(names)))
+    except pyarrow.ArrowInvalid:
+        return None
+    return Rows(whole, names, {j: tuple(known) for j, known in codes.items()})
 
 
 def _is_large(count: int, names: list[Any]) -> bool:

@@ -277,10 +277,12 @@ def e_value(e: EValue, fit: Fit, thresholds: Thresholds = DEFAULTS) -> TestResul
 
 
 def estimators(
-    fit: Fit, others: Mapping[str, Fit], joint: Mapping[str, Array], thresholds: Thresholds = DEFAULTS
-) -> TestResult:
+    fit: Fit, others: Mapping[str, Fit], joint: Mapping[str, Array], thresholds: Thresholds = DEFAULTS, *,
+    scale: float = 1.0,
+) -> TestResult:  # fmt: skip
     """others: the question answered by other estimators. joint: (B, 2) for each, effects of the question's own and of the
-    other on the same resampled rows; the sd of their difference is its standard error. Several: Holm-corrected."""
+    other on the same resampled rows; the sd of their difference, times `scale`, is its standard error (1 for a bootstrap,
+    sqrt(f / (1 - f)) for subsets of the share f). Several: Holm-corrected."""
     name = "estimators"
     if not others:
         return skipped(name, "no other estimator applies")
@@ -293,7 +295,7 @@ def estimators(
         stop = usable(name, np.where(known, pairs[:, 0], np.nan), fit, thresholds)[1]
         if stop is not None:
             return stop
-        error = float((pairs[known, 0] - pairs[known, 1]).std(ddof=1))
+        error = scale * float((pairs[known, 0] - pairs[known, 1]).std(ddof=1))
         apart = its.effect - fit.effect
         same = abs(apart) <= 1e-9 * max(abs(fit.effect), abs(its.effect))
         z = 0.0 if same else abs(apart) / error if error > 0 else float("inf")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from millrace.analyses.refute import comparing
 from millrace.analyses.refute.plan import Facts
 from millrace.analyses.refute.question import Asked, read
 from millrace.analyses.refute.spec import SIMULATED, Spec
@@ -19,10 +20,10 @@ SIMULATION_S = {
         "bootstrap": (4.5e-10, 4e-9), "subset": (3.3e-10, 5e-9), "placebo": (1.05e-9, 5e-9), "random": (7e-11, 1e-8),
     },
     "ipw": {
-        "bootstrap": (3.6e-10, 1.1e-8), "subset": (2.7e-10, 1.1e-8), "placebo": (3.5e-10, 1.5e-8), "random": (2.3e-10, 2.5e-8),
+        "bootstrap": (3.6e-10, 1.1e-8), "subset": (2.7e-10, 1.1e-8), "placebo": (1.9e-10, 8e-9), "random": (2.3e-10, 2.5e-8),
     },
     "aipw": {
-        "bootstrap": (6.5e-10, 1e-8), "subset": (5.5e-10, 1.2e-8), "placebo": (5.4e-10, 1.3e-8), "random": (2.3e-10, 2.5e-8),
+        "bootstrap": (6.5e-10, 1e-8), "subset": (5.5e-10, 1.2e-8), "placebo": (3.7e-10, 9e-9), "random": (2.3e-10, 2.5e-8),
     },
     "matching": {"subset": (5e-10, 3e-8), "placebo": (4e-10, 1e-7), "random": (8e-10, 7e-8)},
     "dml": {"bootstrap": (0.0, 3.5e-9), "subset": (0.0, 4e-9), "placebo": (0.0, 2e-8), "random": (0.0, 1.5e-8)},
@@ -60,8 +61,8 @@ def facts_of(spec: Spec, asked: Asked) -> Facts:
     own, alone = spec.own, spec.one_by_one
     shape = _Shape(spec, n, p, study.groups, study.binary, study.weights is not None)
     work, shared = (shape.own_bytes, 0) if own else shape.bytes_of(str(spec.estimator))
-    if "estimators" in wanted and not alone:
-        others = [shape.bytes_of(e) for e in ("ols", "aipw") if e == "ols" or study.binary]
+    if "estimators" in wanted:
+        others = [shape.bytes_of(e) for e in comparing.others(spec, study.binary, lambda said: None)]
         work, shared = max(work, *(w for w, _ in others)), shared + sum(s for _, s in others)
     mapped = any(_is_mapped(case.study.confounders) for case in asked.cases)
     return Facts(
@@ -102,7 +103,8 @@ class _Shape:
         from millrace.analyses.refute import batches
 
         n, p = self.n, self.p
-        options = batches.options_of(estimator, self.spec.options if estimator == self.spec.estimator else {})
+        apart = {**comparing.LEARNT, "fast": "multiplier"} if estimator == "dml" else {}
+        options = batches.options_of(estimator, self.spec.options if estimator == self.spec.estimator else apart)
         kernel = batches.kernel(estimator)
         least_squares = estimator in ("ols", "ols_interacted")
         if least_squares:
@@ -147,7 +149,7 @@ class _Shape:
             "sensitivity": (0 if name == "ols" else line) + 4e-9 * self.values + 6e-11 * self.products,
             "overlap": score if self.binary else 1.5e-8 * self.values + 1e-10 * self.products,
             "blocks": 1.5e-8 * self.values + 3.2e-10 * self.products,
-            "specification": (self.p + 3) * (1.5e-8 * self.values + 3.2e-10 * self.products),
+            "specification": (2 * self.p + 4) * (1.5e-8 * self.values + 3.2e-10 * self.products),
         }
         return made[name] + sum(seconds for test, seconds in looked.items() if test in wanted)
 

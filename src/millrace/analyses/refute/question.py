@@ -22,13 +22,19 @@ from millrace.run.errors import MissingExtra, NotSupported, WrongQuestion
 Note = Callable[[str], None]
 FEW_CLUSTERS = 30
 MOST_LEVELS = 12
+SMALL, LARGE = 1e-12, 1e15
+"""Between which the range of treatment and outcome lies: their squares, summed over rows, are ordinary float32 numbers then."""
+FAR = 1e5
+"""A value so many times the middle half of the rows away is said."""
+ROUNDING = 1e-11
+"""Differences below this share of the values are rounding."""
 OPTIONS = {
     "ols": ("errors",),
     "ols_interacted": ("errors",),
     "ipw": ("trim",),
     "aipw": ("trim",),
     "matching": ("metric",),
-    "dml": ("folds", "fold_seed", "trees", "leaves", "rate", "least_rows", "bins", "fast"),
+    "dml": ("folds", "fold_seed", "trees", "leaves", "rate", "least_rows", "bins", "linear", "fast"),
 }
 """What each estimator can be told."""
 
@@ -196,6 +202,8 @@ def _case(
     of = len(kept) if wanted is None else int(wanted.sum())
     if len(at) < of:
         note(f"{of - len(at):,} of {of:,} rows have missing values and were left out ({len(at):,} complete cases).")
+    if not len(at):
+        raise WrongQuestion(_nothing_left(columns, (outcome, *needed, *causes), label or spec.treatment))
     t, y = treatment[at], y[at]
     whole = len(at) == len(kept)
     if spec.strata:  # what shuffling inside strata keeps has to be adjusted for
@@ -208,18 +216,55 @@ def _case(
     strata = _codes(columns.numbers(spec.strata)[at]) if spec.strata else None
     binary = bool(numpy.isin(t, (0.0, 1.0)).all())
     study = Study(t, y, matrix, weights, clusters, strata, binary)
+    if study.groups == 1:
+        raise WrongQuestion(
+            f"All rows are of one cluster of {spec.clusters!r}: there are no others to learn its spread from. Name another "
+            "column, or leave clusters out."
+        )
     if 0 < study.groups < FEW_CLUSTERS:
+        wild = "" if spec.estimator == "ols" else " Least squares (estimator='ols') adds a wild cluster bootstrap."
         note(
             f"{study.groups} clusters are few: cluster-robust errors are too small below about {FEW_CLUSTERS}. "
-            "Read p-values and intervals with that in mind."
+            f"Read p-values and intervals with that in mind.{wild}"
         )
     _check(study, spec.treatment, outcome, names)
+    _far(y, outcome, note)
+    if spec.estimator == "ols" and spec.target != "ate":
+        note(
+            f"Least squares has one effect for everybody: target={spec.target!r} changes overlap's weights, not the estimate."
+        )
     _check_estimator(spec, study)
     controls = _controls(spec, columns, study, at, note)
     block = None if spec.blocks is None else columns.shown(spec.blocks, at)
     kind = "order" if spec.blocks is not None and columns.labels(spec.blocks) is None else "groups"
     table = _table(spec, columns, causes, outcome, at, t) if spec.own else {}
     return Case(label, outcome, spec.treatment, study, names, groups, controls, block, kind), table
+
+
+def _nothing_left(columns: Columns, names: Sequence[str], of: str) -> str:
+    import numpy
+
+    empty = [name for name in dict.fromkeys(names) if not numpy.isfinite(columns.numbers(name)).any()]
+    why = (
+        f"{', '.join(map(repr, empty))} is missing in all of them"
+        if empty
+        else "each has a missing value in one of its columns"
+    )
+    return f"No row is left for {of!r}: {why}. Leave it out, or use missing='indicator' for a common cause."
+
+
+def _far(values: Any, outcome: str, note: Note) -> None:
+    """Values that alone decide a mean are said."""
+    import numpy
+
+    low, middle, high = numpy.quantile(values, [0.25, 0.5, 0.75])
+    away = numpy.abs(values - middle)
+    if high > low and away.max() > FAR * (high - low):
+        row = int(away.argmax())
+        note(
+            f"The outcome {outcome!r} has a value of {values[row]:.3g}, {away[row] / (high - low):.1g} times as far out as half "
+            "of the rows: it alone decides every mean. Look whether it is right."
+        )
 
 
 def _weights(values: Any, name: str) -> Any:
@@ -248,8 +293,19 @@ def _check(study: Study, treatment: str, outcome: str, names: Sequence[str]) -> 
             "more rows, or fewer common causes."
         )
     for what, name, values in (("treatment", treatment, study.treatment), ("outcome", outcome, study.outcome)):
-        if not numpy.ptp(values) > 0:
+        spread, largest = float(numpy.ptp(values)), float(numpy.abs(values).max())
+        if not spread > 0:
             raise WrongQuestion(f"The {what} {name!r} is the same in all {n:,} rows: there is nothing to compare.")
+        if spread <= ROUNDING * largest:
+            raise WrongQuestion(
+                f"The {what} {name!r} differs between rows by {spread:.3g} at most, beside values of {largest:.3g}: numbers of "
+                "16 digits cannot tell such differences from rounding. Subtract what all rows have in common."
+            )
+        if not SMALL <= spread <= LARGE:
+            raise WrongQuestion(
+                f"The {what} {name!r} goes up to {largest:.3g} and differs by {spread:.3g}: outside {SMALL:g} to {LARGE:g} "
+                "simulations cannot be computed in single precision. Give it in another unit (the effect is then in that unit)."
+            )
 
 
 def _check_estimator(spec: Spec, study: Study) -> None:

@@ -84,7 +84,7 @@ class Thresholds:
     placebo_p: float = 0.05
     random_cause_pass: float = 0.25
     random_cause_warning: float = 0.5
-    random_cause_matching: tuple[float, float] = (1.5, 2.5)
+    random_cause_matching: tuple[float, float] = (1.75, 2.75)
     subset_pass: tuple[float, float] = (0.8, 1.25)
     subset_warning: tuple[float, float] = (0.67, 1.5)
     bootstrap_pass: tuple[float, float] = (0.8, 1.25)

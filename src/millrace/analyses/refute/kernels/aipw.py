@@ -504,4 +504,4 @@ def memory(n: int, p: int, **options: Any) -> tuple[int, int]:
     """(private peak of `simulate`, size of `prepare`'s result), bytes; see `ipw.memory`."""
     k = p + 1
     peak, size = ipw.memory(n, p, **options)
-    return peak + 16 * BATCH * k * 8 + 8 * BATCH * int(options.get("clusters", 0)), size + 8 * n + 8 * 4 * k * k
+    return peak + 16 * BATCH * k * 8 + 8 * BATCH * int(options.get("clusters", 0)), size + 8 * 4 * k * k

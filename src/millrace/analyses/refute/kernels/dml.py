@@ -39,7 +39,8 @@ READ = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Learner:
-    """LightGBM's settings, of both nuisances. Squared error for a binary treatment too: its mean is the probability."""
+    """LightGBM's settings, of both nuisances. Squared error for a binary treatment too: its mean is the probability. linear:
+    least squares first, and trees for what it leaves: many weak linear causes are more than a few hundred trees can add up."""
 
     folds: int = 5
     fold_seed: int = 0
@@ -48,6 +49,7 @@ class Learner:
     rate: float = 0.1
     least_rows: int = 20
     bins: int = 63
+    linear: bool = False
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -111,6 +113,8 @@ class _Features:
 
         lightgbm.Sequence.register(_Rows)
         self._confounders, self._extra = numpy.asarray(confounders), extra
+        middle = self._confounders.mean(axis=0) if learner.linear else numpy.zeros(0)
+        self.middle = middle if extra is None or not learner.linear else numpy.append(middle, extra.mean())
         data = self._confounders if extra is None else _Rows(self._confounders, extra)
         # With free_raw_data=False every subset would copy its raw rows; nothing here asks LightGBM for them.
         self.binned = lightgbm.Dataset(data, numpy.zeros(len(confounders)), params=learner.settings()).construct()
@@ -127,15 +131,39 @@ def crossfit(features: _Features, fold: Array, values: Array, weight: Array, lea
     """(n,) predictions of `values` from models that were fitted on the other folds' rows of positive weight."""
     import lightgbm
 
+    slopes = _slopes(features, fold, values, weight, learner.folds) if learner.linear else None
     out = numpy.empty(len(values))
     for f in range(learner.folds):
-        rows = numpy.flatnonzero((fold != f) & (weight > 0))
+        rows, left = numpy.flatnonzero((fold != f) & (weight > 0)), values
+        line = numpy.zeros(len(values))
+        if slopes is not None:
+            for at, raw in features.parts(numpy.arange(len(values))):
+                line[at] = slopes[f, 0] + (raw - features.middle) @ slopes[f, 1:]
+            left = values - line
         data = features.binned.subset(rows.astype(numpy.int32)).construct()
-        data.set_label(values[rows])
+        data.set_label(left[rows])
         data.set_weight(weight[rows])
         model = lightgbm.train(learner.settings(), data, num_boost_round=learner.trees)
         for at, raw in features.parts(numpy.flatnonzero(fold == f)):
-            out[at] = model.predict(raw, num_threads=1)
+            out[at] = line[at] + model.predict(raw, num_threads=1)
+    return out
+
+
+def _slopes(features: _Features, fold: Array, values: Array, weight: Array, folds: int) -> Array:
+    """(folds, 1 + columns): least squares on the rows of the other folds, about `features.middle`, from Gram matrices."""
+    columns = len(features.middle) + 2
+    sums = numpy.zeros((folds, columns, columns))
+    for at, raw in features.parts(numpy.arange(len(values))):
+        rows = numpy.column_stack([numpy.ones(len(at)), raw - features.middle, values[at]])
+        for f in range(folds):
+            some = fold[at] == f
+            sums[f] += (rows[some] * weight[at][some][:, None]).T @ rows[some]
+    whole, out = sums.sum(axis=0), numpy.empty((folds, columns - 1))
+    scale = numpy.sqrt(numpy.maximum(numpy.diag(whole)[:-1], 1e-300))
+    for f in range(folds):
+        others = whole - sums[f]
+        gram = others[:-1, :-1] / numpy.outer(scale, scale)
+        out[f] = numpy.linalg.lstsq(gram, others[:-1, -1] / scale, rcond=1e-10)[0] / scale
     return out
 
 
@@ -171,7 +199,16 @@ def fit(study: Study, target: Target = "ate", **options: Any) -> Fit:
     _require(study, target)
     options.pop("fast", None)
     learner = Learner(**options)
-    missed_outcome, missed_treatment = _residuals(study, learner)
+    return _fitted(study, *_residuals(study, learner), learner)
+
+
+def fit_prepared(study: Study, shared: Mapping[str, Any], **options: Any) -> Fit:
+    """`fit` from the residuals of `prepare`."""
+    options.pop("fast", None)
+    return _fitted(study, shared["missed_outcome"], shared["missed_treatment"], Learner(**options))
+
+
+def _fitted(study: Study, missed_outcome: Array, missed_treatment: Array, learner: Learner) -> Fit:
     weight = weights_of(study)
     effect, se = estimate(missed_outcome, missed_treatment, weight, study.clusters)
     details = {
@@ -223,11 +260,18 @@ def refit(
         left = numpy.empty(study.rows)
         for f in range(learner.folds):
             seen, unseen = (fold != f) & (own > 0), fold == f
-            data = lightgbm.Dataset(features[seen], values[seen], weight=own[seen], reference=bins)
+            aim = values - _line(features, values, own, seen) if learner.linear else values
+            data = lightgbm.Dataset(features[seen], aim[seen], weight=own[seen], reference=bins)
             model = lightgbm.train(learner.settings(), data, num_boost_round=learner.trees)
-            left[unseen] = values[unseen] - model.predict(features[unseen], num_threads=1)
+            left[unseen] = aim[unseen] - model.predict(features[unseen], num_threads=1)
         missed.append(left)
     return estimate(missed[0], missed[1], weight, study.clusters, counts)
+
+
+def _line(features: Array, values: Array, weight: Array, seen: Array) -> Array:
+    """(n,) predictions of least squares on the rows that are seen."""
+    design, root = numpy.column_stack([numpy.ones(len(values)), features]), numpy.sqrt(weight[seen])
+    return design @ numpy.linalg.lstsq(design[seen] * root[:, None], values[seen] * root, rcond=None)[0]
 
 
 def prepare(study: Study, target: Target = "ate", **options: Any) -> dict[str, Any]:

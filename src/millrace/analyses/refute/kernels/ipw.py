@@ -125,7 +125,16 @@ def prepare(study: Study, target: Target = "ate", *, trim: float = 0.01, scratch
         "slope": slope,
         "effect": effect,
         "gaps": y - numpy.where(t > 0, above, below),
+        "explained": _explained(study, base),
     }
+
+
+def _explained(study: Study, base: Basis) -> Array:
+    """(n,): the outcome's regression on the confounders, less its mean."""
+    weight = scores_.weights_of(study)
+    total = float(weight.sum())
+    away = study.outcome - float(weight @ study.outcome) / total
+    return scores_.along(study, base, scores_.moments(study, base, (weight * away)[:, None]) / total)[:, 0]
 
 
 def simulate(
@@ -142,8 +151,8 @@ def simulate(
 ) -> Array:
     """float64 (BATCH, 2): effects and standard errors of simulations first .. first + BATCH - 1.
 
-    The score is estimated anew in each. Standard errors for the placebo (with the Hessian of the full design, which differs
-    from each simulation's own by about sqrt(k / n)), NaN for the others. A simulation whose score cannot be estimated (separated
+    The score is estimated anew in each. Standard errors for the placebo (with the mean placebo's reaction to the score,
+    off by about k / n), NaN for the others. A simulation whose score cannot be estimated (separated
     rows in the resample) is NaN.
     """
     pieces = Pieces(study, shared, precision)
@@ -234,11 +243,17 @@ def _placebo(
     gaps = study.outcome - float(weights @ study.outcome) / float(weights.sum())
     bounds, arms = scores_.clip_bounds(trim, target, dtype)
     sums, slope = numpy.zeros((BATCH, 4)), numpy.zeros((BATCH, pieces.width))
+    squares, curvature = numpy.zeros((BATCH, 11)), scores_.placebo_start(study)[1]
+    scale = float(weights.sum())  # so that squares are no tiny numbers
+    reaction = -scale * numpy.asarray(pieces.shared["explained"]) / curvature
 
     def visit(k: int, z: Array, odds: Array, work: Array) -> None:
         if k == 0:
-            sums[:], slope[:] = 0.0, 0.0
-        placebo_sums(odds, drawn[k], pieces.weight(k), pieces.column(gaps, k), bounds, arms, sums, work)
+            sums[:], slope[:], squares[:] = 0.0, 0.0, 0.0
+        weight, gap = pieces.weight(k), pieces.column(gaps, k)
+        if study.clusters is None:
+            placebo_squares(odds, drawn[k], weight, gap, pieces.column(reaction, k), bounds, arms, squares)
+        placebo_sums(odds, drawn[k], weight, gap, bounds, arms, sums, work)
         slope[:] += work @ z
 
     found = scores_.settle_placebo(pieces, drawn, tolerance, visit)
@@ -250,10 +265,23 @@ def _placebo(
         shares = 1 / sums[:, [1, 3]]
     out = numpy.empty((BATCH, 2))
     out[:, 0] = middles[:, 0] - middles[:, 1] + numpy.einsum("bk,bk->b", found.step, slope)
+    if study.clusters is None:
+        out[:, 1] = _error_of_squares(squares, scale, middles, shares, study.rows)
+        return out, found.lost
     out[:, 1] = _placebo_errors(
         pieces, drawn, found.shift, slope, gaps, numpy.nan_to_num(middles), numpy.nan_to_num(shares), bounds, arms
     )
     return out, found.lost
+
+
+def _error_of_squares(squares: Array, scale: float, middles: Array, shares: Array, n: int) -> Array:
+    """(B,): root of the sum of (U (g - M1) / S1 - D (g - M0) / S0 + R)^2 from the sums of `placebo_squares`; R in 1 / scale."""
+    out = squares[:, 10] / scale**2
+    for arm, sign in ((0, 1.0), (1, -1.0)):
+        s, m = squares[:, 5 * arm : 5 * arm + 5].T, middles[:, arm]
+        out = out + shares[:, arm] ** 2 * (s[0] - 2 * m * s[1] + m**2 * s[2])
+        out = out + sign * 2 * shares[:, arm] * (s[3] - m * s[4]) / scale
+    return numpy.sqrt(numpy.maximum(out, 0.0) * n / (n - 1))
 
 
 def _placebo_errors(
@@ -318,6 +346,50 @@ def placebo_sums(odds, treated, weight, gap, bounds, arms, sums, out):  # type: 
         sums[b, 3] += s3
 
 
+@numba.njit(cache=True, fastmath={"reassoc", "nsz", "contract"})
+def placebo_squares(odds, treated, weight, gap, reaction, bounds, arms, sums):  # type: ignore[no-untyped-def]
+    """sums (B, 11) += of the treated U^2 g^2, U^2 g, U^2, U g R, U R, of the untreated the same with D, and R^2: U and D are arm
+    weights, g gaps, R the reaction of the effect to the row's score (that of the mean placebo) times what the score misses."""
+    one, zero = weight.dtype.type(1), weight.dtype.type(0)
+    low, high = bounds[0], bounds[1]
+    a1, b1, a0, b0 = arms[0], arms[1], arms[2], arms[3]
+    for b in range(odds.shape[0]):
+        e, t = odds[b], treated[b]
+        u0, u1, u2, u3, u4 = zero, zero, zero, zero, zero
+        d0, d1, d2, d3, d4, r2 = zero, zero, zero, zero, zero, zero
+        for j in range(e.shape[0]):
+            up, down = one + e[j], one + one / e[j]
+            yes = t[j] * weight[j]
+            no = weight[j] - yes
+            r = (yes - weight[j] / up) * reaction[j]
+            above = yes * (a1 + b1 * min(max(up, low), high))
+            below = no * (a0 + b0 * min(max(down, low), high))
+            g = gap[j]
+            u0 += above * above * g * g
+            u1 += above * above * g
+            u2 += above * above
+            u3 += above * g * r
+            u4 += above * r
+            d0 += below * below * g * g
+            d1 += below * below * g
+            d2 += below * below
+            d3 += below * g * r
+            d4 += below * r
+            r2 += r * r
+        row = sums[b]
+        row[0] += u0
+        row[1] += u1
+        row[2] += u2
+        row[3] += u3
+        row[4] += u4
+        row[5] += d0
+        row[6] += d1
+        row[7] += d2
+        row[8] += d3
+        row[9] += d4
+        row[10] += r2
+
+
 @numba.njit(cache=True)
 def placebo_influence(odds, treated, weight, gap, bounds, arms, shares, middles, work):  # type: ignore[no-untyped-def]
     """work: in, the reaction of the effect to each row's score; out, the influence of each row."""
@@ -344,5 +416,5 @@ def memory(n: int, p: int, **options: Any) -> tuple[int, int]:
     """(private peak of `simulate`, size of `prepare`'s result), bytes. Of the test that takes most, or of options["test"];
     options["clusters"]: how many there are."""
     k = p + 1
-    size = n * (4 * k + 2 + 16) + 8 * (2 * k * k + p + 2 * k) + n // 128 + 64
+    size = n * (4 * k + 2 + 24) + 8 * (2 * k * k + p + 2 * k) + n // 128 + 64
     return scores_.simulation_bytes(n, k, **options) + 8 * BATCH * int(options.get("clusters", 0)), size

@@ -2,8 +2,8 @@
 
 Rows at the same place (equal score, or equal confounders) are ties, and a row is matched to the mean of all tied rows: an
 arbitrary choice among them would be noise. Standard errors are those of Abadie and Imbens (2006), with the conditional variance
-from the nearest row of the same arm. For the propensity score they take the score as known, which for ate is on the safe side
-(Abadie and Imbens 2016).
+from the nearest row of the same arm. On the propensity score they are corrected for its being estimated (Abadie and Imbens 2016,
+theorems 1 and 2): for ate the estimated score gives a smaller error than the true one would.
 
 The naive bootstrap is not valid for matching (Abadie and Imbens 2008: copies of a row are its own nearest neighbours), and it is
 refused. Subsampling m of n rows without replacement is, for m much smaller than n (Politis and Romano 1994): see
@@ -66,22 +66,105 @@ def _require(study: Study, metric: str) -> None:
 
 
 def fit(study: Study, target: Target = "ate", *, metric: str = "propensity") -> Fit:
-    """The matching estimate from all rows. se: Abadie and Imbens (2006), theorem 6 and 7, one match.
+    """The matching estimate from all rows. se: Abadie and Imbens (2006), theorem 6 and 7, one match, and for the propensity score
+    (2016), theorems 1 and 2; details: `se_known_score`, without the latter.
 
     Raises `Separation`, WrongQuestion (an arm is empty or has one row; unknown metric) and NotSupported (treatment not binary,
     clusters).
     """
     _require(study, metric)
-    if metric == "propensity":
-        logits = scores_.fit(study).logits
-        found = match_scores(logits, study.treatment, study.outcome, study.weights, target)
-    else:
-        base = scores_.whitening(study)
+    base = scores_.whitening(study)
+    if metric == "mahalanobis":
         places, codes = _places(base.rows(study.confounders)[:, 1:])
         found = match_places(places, codes, study.treatment, study.outcome, study.weights, target)
-    how = "Abadie-Imbens" if metric == "mahalanobis" else "Abadie-Imbens, score taken as known"
-    details = {"metric": metric, "most_used": found.most_used}
-    return Fit(found.effect, found.se, float("nan"), study.rows - 1, how, details)
+        details = {"metric": metric, "most_used": found.most_used}
+        return Fit(found.effect, found.se, float("nan"), study.rows - 1, "Abadie-Imbens", details)
+    score = scores_.fit(study, base)
+    found = match_scores(score.logits, study.treatment, study.outcome, study.weights, target)
+    se = _corrected(found.se, score_correction(study, base, score, found.effect, target))
+    details = {"metric": metric, "most_used": found.most_used, "se_known_score": found.se}
+    return Fit(found.effect, se, float("nan"), study.rows - 1, "Abadie-Imbens, score estimated", details)
+
+
+def score_correction(study: Study, base: Any, score: scores_.Propensity, effect: float, target: Target) -> float:
+    """What the estimation of the score adds to the variance (for ate it takes away): Abadie and Imbens (2016), theorems 1, 2.
+
+    With S the score, f = S (1 - S) and I the information: ate, -c'inv(I)c with c the mean of (1 - S) cov(Z, Y | S, treated) +
+    S cov(Z, Y | S, untreated); att, -c'inv(I)c + d'inv(I)d with d the derivative of the effect by the score's coefficients.
+    atc is att with the arms changed over. Conditional covariances and means come from the two rows of an arm that are nearest in
+    the score, one on either side.
+    """
+    order = _order(score.logits)
+    weight, s = scores_.weights_of(study)[order], score.scores[order]
+    arm, y, logits = study.treatment[order] > 0, study.outcome[order], score.logits[order]
+    total = float(weight.sum())
+    f = weight * s * (1 - s)
+    if target == "ate":
+        pulls = (_pull(arm, weight * (1 - s)), _pull(~arm, weight * s))
+        c = (
+            sum(
+                (_along_gaps(study, base, order, member, pull, y))
+                for member, pull in zip((arm, ~arm), pulls, strict=True)
+            )
+            / total
+        )
+        return -float(c @ numpy.linalg.solve(score.information, c))
+    own, other, odds = (arm, ~arm, s / (1 - s)) if target == "att" else (~arm, arm, (1 - s) / s)
+    sign = 1.0 if target == "att" else -1.0
+    inside = float((weight * (s if target == "att" else 1 - s)).sum())
+    apart = f * (sign * (_level(logits, own, y) - _level(logits, other, y)) - effect)
+    unordered = numpy.empty(study.rows)
+    unordered[order] = apart
+    means = scores_.moments(study, base, unordered[:, None])[:, 0]
+    with_own = _along_gaps(study, base, order, own, _pull(own, f), y)
+    with_other = _along_gaps(study, base, order, other, _pull(other, f), y)
+    reweighted = _along_gaps(study, base, order, other, _pull(other, f * odds), y)
+    c = (means + sign * (with_own + reweighted)) / inside
+    d = (means + sign * (with_own - with_other)) / inside
+    inverse = numpy.linalg.inv(score.information)
+    return float(d @ inverse @ d - c @ inverse @ c)
+
+
+def placebo_correction(study: Study, base: Any) -> float:
+    """`score_correction` of a treatment that has nothing to do with the confounders: conditional covariances are then those of
+    all rows, for every target, and d is 0."""
+    weight = scores_.weights_of(study)
+    total = float(weight.sum())
+    share = float(weight @ study.treatment) / total
+    away = weight * (study.outcome - float(weight @ study.outcome) / total)
+    c = scores_.moments(study, base, away[:, None])[:, 0] / total
+    return -float(c @ c) / (total * share * (1 - share))
+
+
+def _corrected(se: float, correction: float) -> float:
+    """Never below a tenth of the variance: in small samples the estimated correction may be larger than what it corrects."""
+    return float(numpy.sqrt(max(se**2 + correction, 0.1 * se**2)))
+
+
+def _pull(member: Array, value: Array) -> Array:
+    """(members - 1,): sum of `value` over the rows that lie between two members that follow each other. Rows in order."""
+    size = int(member.sum())
+    gap = numpy.clip(numpy.cumsum(member) - 1, 0, size - 2)
+    return numpy.bincount(gap, value, size - 1)
+
+
+def _along_gaps(study: Study, base: Any, order: Array, member: Array, pull: Array, y: Array) -> Array:
+    """(k,): sum over gaps of pull times the covariance of basis and outcome of the two members around it."""
+    rows, steps = order[member], numpy.diff(y[member]) * pull / 2
+    change = numpy.zeros(study.rows)
+    change[rows[1:]] += steps
+    change[rows[:-1]] -= steps
+    return scores_.moments(study, base, change[:, None])[:, 0]
+
+
+def _level(logits: Array, member: Array, y: Array) -> Array:
+    """(n,): mean outcome of the two members nearest to each row, one on either side, not the row itself. Rows in order."""
+    places = numpy.flatnonzero(member)
+    above = numpy.searchsorted(places, numpy.arange(len(y)), side="right")
+    below = numpy.searchsorted(places, numpy.arange(len(y)), side="left") - 1
+    last = len(places) - 1
+    low, high = y[places[numpy.clip(below, 0, last)]], y[places[numpy.clip(above, 0, last)]]
+    return numpy.where(below < 0, high, numpy.where(above > last, low, (low + high) / 2))
 
 
 def refit(
@@ -93,8 +176,9 @@ def refit(
     target: Target = "ate",
     metric: str = "propensity",
 ) -> tuple[float, float]:
-    """(effect, standard error) the plain way: all distances, row by row (n x n: for small studies). The Mahalanobis metric is the
-    study's own, of all rows; a further column is standardised by its own mean and standard deviation, given the others.
+    """(effect, standard error with the score as known) the plain way: all distances, row by row (n x n: for small studies). The
+    Mahalanobis metric is the study's own, of all rows; a further column is standardised by its own mean and standard deviation,
+    given the others.
 
     counts: 0 or 1 (a subset); copies of rows are refused.
     """
@@ -445,7 +529,11 @@ def prepare(
         space = base.rows(study.confounders)[:, 1:]
         return {"space": numpy.ascontiguousarray(space), "codes": _places(space)[1]}
     found = scores_.fit(study, base)
-    return {**scores_.arrange(study, base, found, scratch), "logits": found.logits}
+    return {
+        **scores_.arrange(study, base, found, scratch),
+        "logits": found.logits,
+        "placebo_correction": numpy.float64(placebo_correction(study, base)),
+    }
 
 
 def simulate(
@@ -462,8 +550,8 @@ def simulate(
 ) -> Array:
     """float64 (BATCH, 2): effects and standard errors of simulations first .. first + BATCH - 1.
 
-    Abadie-Imbens errors for the placebo, NaN for the others. Scores are estimated anew in each. test="bootstrap" is refused
-    with WrongQuestion: it is not valid for matching.
+    Abadie-Imbens errors for the placebo (as in `fit`), NaN for the others. Scores are estimated anew in each. test="bootstrap" is
+    refused with WrongQuestion: it is not valid for matching.
     """
     if test == "bootstrap":
         raise _no_bootstrap()
@@ -478,10 +566,11 @@ def simulate(
     for b, logits in _logits(pieces, settled, test, first, seed):
         if settled.lost[b]:
             out[b] = plain(refit, study, test, first + b, seed, fraction, target=target, metric=metric)
-            out[b, 1] = out[b, 1] if test == "placebo" else numpy.nan
-            continue
-        found = _matched(study, logits, test, first + b, seed, target, fraction)
-        out[b] = found.effect, found.se if test == "placebo" else numpy.nan
+        else:
+            found = _matched(study, logits, test, first + b, seed, target, fraction)
+            out[b] = found.effect, found.se
+        correction = float(shared["placebo_correction"])
+        out[b, 1] = _corrected(out[b, 1], correction) if test == "placebo" else numpy.nan
     return out
 
 

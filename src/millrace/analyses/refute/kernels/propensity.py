@@ -596,24 +596,53 @@ def settle_resampled(
 
 
 def settle_placebo(pieces: Pieces, drawn: list[Array], tolerance: float, visit: Visit | None = None) -> Settled:
-    """Scores of permuted treatments. The start is one score for all rows (`placebo_start`); the Hessian is a multiple of 1."""
+    """Scores of permuted treatments. The start is one score for all rows (`placebo_start`); the Hessian is a multiple of 1.
+
+    What the treatments contribute to the gradient is the same in every round. Rounds before the last take the score's cubic in
+    the distance from the start, which is small: only the last must be exact.
+    """
     dtype = pieces.dtype
     start, curvature = placebo_start(pieces.study)
+    share, total = float(expit(numpy.array(start))), float(weights_of(pieces.study).sum())
     decay_room, work_room = pieces.scratch(), pieces.scratch()
+    begin = numpy.zeros((BATCH, pieces.width))
+    begin[:, 0] -= share * total
+    spread = share * (1 - share)
+    cubic = numpy.array([spread, spread * (1 - 2 * share) / 2, spread * (1 - 6 * spread) / 6], dtype)
 
     def gradient(shift: Array, last: bool) -> Array:
+        first, exact = not shift.any(), last or dtype == numpy.float64
         slope, narrow = numpy.zeros(shift.shape), shift.astype(dtype)
         for k in range(pieces.count):
             z, weight = pieces.z(k), pieces.weight(k)
             odds, work = sized(decay_room, len(z)), sized(work_room, len(z))
-            decay(narrow, z, numpy.full(len(z), start, dtype), odds)
-            placebo_residuals(odds, drawn[k], weight, work)
+            if first:
+                times(drawn[k], weight, work)
+            elif exact:
+                decay(narrow, z, numpy.full(len(z), start, dtype), odds)
+                placebo_residuals(odds, drawn[k], weight, work)
+            else:
+                numpy.matmul(narrow, z.T, out=work)
+                expanded(work, weight, cubic)
             slope += work @ z
             if last and visit is not None:
                 visit(k, z, odds, work)
-        return slope
+        if first:
+            begin[:] += slope
+        return slope if exact and not first else begin if first else begin - slope
 
     return chord(gradient, lambda slope: slope / curvature, (BATCH, pieces.width), tolerance)
+
+
+@numba.njit(cache=True, fastmath={"reassoc", "nsz", "contract"})
+def expanded(m, weight, cubic):  # type: ignore[no-untyped-def]
+    """In place: weight times (score - share), by its cubic in the distance m of the logit."""
+    one, two, three = cubic[0], cubic[1], cubic[2]
+    for b in range(m.shape[0]):
+        row = m[b]
+        for j in range(row.shape[0]):
+            d = row[j]
+            row[j] = weight[j] * d * (one + d * (two + d * three))
 
 
 def placebo_start(study: Study) -> tuple[float, float]:
