@@ -27,7 +27,7 @@ def cell():
 
 @pytest.fixture(scope="module")
 def names():
-    return frozenset(survey(("grids",), PATH)[0])
+    return canonical.Library(*map(frozenset, survey(("grids",), PATH)[0]))
 
 
 def judged(cell, names, source):

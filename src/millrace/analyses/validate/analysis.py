@@ -21,7 +21,7 @@ from millrace.analyses.validate.cases import Cases, read_cases
 from millrace.analyses.validate.entrants import ROUND, Entrant, Known, Tally, Turns
 from millrace.analyses.validate.facts import facts
 from millrace.analyses.validate.kernels import judge
-from millrace.analyses.validate.kernels.cell import survey
+from millrace.analyses.validate.kernels.cell import Names, survey
 from millrace.analyses.validate.plan import plan
 from millrace.analyses.validate.spec import Spec
 from millrace.analyses.validate.winners import Podium
@@ -31,10 +31,13 @@ from millrace.run.flow import describe
 from millrace.run.keys import content_key
 from millrace.run.ports import Source
 from millrace.run.run import Run
+from millrace.run.task import Limits as TaskLimits
 from millrace.run.task import Outcome, Task
 
 BLOCK = 64
 """Candidates that one task reads."""
+READING = TaskLimits(cpu_s=20.0)
+"""Parsing is fast, but who writes a program may know how to make it slow."""
 SCHEME = 1
 """Of verdicts: a change of what the judge says is a new one."""
 
@@ -44,7 +47,8 @@ def validate(spec: Spec, run: Run) -> Validation:
     run.progress("reading")
     cases = read_cases(spec.cases)
     run.follow(plan(facts(spec), run.budget))
-    path = search_path()
+    path = search_path(spec.candidates)
+    sys.path[:0] = [place for place in path if place not in sys.path]  # so that keys see the library's files, too
     names, lacking = survey(spec.library, path)
     missing = {layer: why for layer, why in lacking.items() if why}
     if missing and spec.require_isolation:
@@ -59,23 +63,27 @@ def validate(spec: Spec, run: Run) -> Validation:
     return work.answer()
 
 
-def search_path() -> tuple[str, ...]:
-    """Where a library is looked for: here, and where this process finds its modules."""
-    return tuple(dict.fromkeys((os.getcwd(), *sys.path)))
+def search_path(candidates: object) -> tuple[str, ...]:
+    """Where a library is looked for: here, beside a module of candidates, and where this process finds its modules."""
+    beside = Path(candidates) if isinstance(candidates, str | Path) else Path()
+    return tuple(dict.fromkeys((os.getcwd(), *([str(beside.parent.resolve())] if beside.suffix == ".py" else ()), *sys.path)))
 
 
 class _Work:
     """One question on its way."""
 
     def __init__(
-        self, spec: Spec, cases: Cases, run: Run, path: tuple[str, ...], names: tuple[str, ...], layers: tuple[str, ...]
+        self, spec: Spec, cases: Cases, run: Run, path: tuple[str, ...], names: Names, layers: tuple[str, ...]
     ) -> None:
         self.spec, self.cases, self.run, self.names, self.layers = spec, cases, run, names, layers
         limits = (spec.case_cpu_s, spec.memory_bytes, spec.output_bytes, spec.recursion)
         self.opened = (spec.library, path, layers, limits)
         self.resources = (partial(judge.cell, *self.opened),)
         self.place = content_key(
-            [SCHEME, [run.keys.code.module(m) for m in spec.library], platform.python_version(), limits, spec.isolation]
+            [  # fmt: skip
+                SCHEME, [run.keys.code.module(m) for m in (*spec.library, *cases.scorers)], platform.python_version(), limits,
+                spec.isolation, layers,
+            ]
         )
         """What a verdict depends on besides program and case."""
         self.folder = Path(run.ledger.path.parent)
@@ -115,7 +123,12 @@ class _Work:
         if block is not None:
             return block
         entrant = self.turns.ahead()
-        return None if entrant is None else self._case(entrant)
+        return None if entrant is None or self._is_answered(entrant) else self._case(entrant)
+
+    def _is_answered(self, entrant: Entrant) -> bool:
+        """Whether an answer that it waits for lies in the store: then it is on its way, and nothing is to be guessed."""
+        awaited = (k for k, places in self.places.items() if any(p[:2] == ("case", entrant.number) for p in places))
+        return any(self.run.look(key) is not None for key in awaited)
 
     def _may_read(self) -> bool:
         """At most two rounds are under way: a round's order needs the one before the last."""
@@ -138,7 +151,7 @@ class _Work:
 
     def _read_task(self, number: int, first: int, count: int) -> Task:
         chosen = [(c.source, c.entry) for c in self.blocks[number][first : first + count]]
-        task = self.run.task(judge.read_block, chosen, self.names, name="read programs")
+        task = self.run.task(judge.read_block, chosen, self.names, limits=READING, name="read programs")
         self.places.setdefault(task.key, []).append(("block", number, first))
         return task
 

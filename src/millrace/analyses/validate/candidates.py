@@ -34,9 +34,26 @@ def read_candidates(source: Any, cases: Cases, entry: str = "", limit: int | Non
     found = _of_path(Path(source), cases) if isinstance(source, str | Path) else _of_values(source, cases)
     for candidate in islice(found, limit):
         named = candidate.entry or cases.entries.get(candidate.task, "") or entry
-        yield (
-            candidate if named == candidate.entry else Candidate(candidate.id, candidate.source, named, candidate.task)
-        )
+        yield Candidate(_text(candidate.id), _whole(candidate.source), _text(named), candidate.task)
+
+
+def _text(value: Any) -> str:
+    """As a column can hold it: half a character (a lone surrogate) becomes a question mark."""
+    return str(value).encode(errors="replace").decode()
+
+
+def _whole(source: Any) -> Any:
+    """Text with half a character is the bytes that it came from: its verdict says so."""
+    if not isinstance(source, str) or source.isascii():
+        return source
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        try:
+            return source.encode(errors="surrogateescape")
+        except UnicodeEncodeError:
+            return source.encode(errors="surrogatepass")
+    return source
 
 
 def _of_path(path: Path, cases: Cases) -> Iterator[Candidate]:
@@ -78,7 +95,9 @@ def _of_mapping(line: Mapping[str, Any], number: str, cases: Cases) -> Candidate
     if "source" in line:
         return Candidate(name, line["source"], line.get("entry", ""), task)
     if "completion" in line:  # of a language model, as HumanEval's samples have it
-        return Candidate(name, cases.prompts.get(task, "") + line["completion"], line.get("entry", ""), task)
+        body = line["completion"]
+        source = cases.prompts.get(task, "") + body if isinstance(body, str) else body
+        return Candidate(name, source, line.get("entry", ""), task)
     raise WrongQuestion(f"Candidate {name} has neither `source` nor `completion`; it has {', '.join(map(repr, line))}.")
 
 

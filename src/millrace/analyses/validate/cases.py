@@ -50,6 +50,12 @@ class Cases:
     def count(self) -> int:
         return sum(map(len, self.by_task.values()))
 
+    @property
+    def scorers(self) -> list[str]:
+        """Modules of the user's own functions: a change of theirs is another question."""
+        found = (c.text.partition(":")[0] for cases in self.by_task.values() for c in cases if c.kind == "score")
+        return sorted(set(found))
+
     def of(self, task: str) -> tuple[Case, ...]:
         """The cases of a candidate: those of its task; all, when it names none."""
         if task:

@@ -20,7 +20,8 @@ def facts(spec: Spec) -> Facts:
     count = _count(spec.candidates)
     if count is not None and spec.limit is not None:
         count = min(count, spec.limit)
-    return Facts(count if count is not None else spec.limit, each, spec.memory_bytes, spec.top, spec.isolation)
+    refereed = any(case.kind != "compare" for group in cases.by_task.values() for case in group)
+    return Facts(count if count is not None else spec.limit, each, spec.memory_bytes, spec.top, spec.isolation, refereed)
 
 
 def _count(source: object) -> int | None:

@@ -71,7 +71,7 @@ class Inlined(Saved):
 
 def inline(spec: Spec, run: Run) -> Inlined:
     """Read every candidate; a line each, in candidate order."""
-    names, _ = survey(spec.library, search_path())
+    names, _ = survey(spec.library, search_path(spec.candidates))
     table, lines = Path(run.ledger.path.parent) / NAME, hash_lines()
     run.progress("reading programs")
     seen: set[str] = set()

@@ -21,13 +21,15 @@ UNKNOWN = 1000
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """candidates: None when only reading them would tell; cases: of one candidate; memory_bytes: of one program."""
+    """candidates: None when only reading them would tell; cases: of one candidate; memory_bytes: of one program;
+    refereed: the user's own code calls it, in a process with a limit of its own."""
 
     candidates: int | None
     cases: int
     memory_bytes: int
     top: int
     isolation: str
+    refereed: bool = False
 
 
 def plan(facts: Facts, budget: Budget) -> Plan:
@@ -43,7 +45,8 @@ def plan(facts: Facts, budget: Budget) -> Plan:
         tasks=max(1, count * facts.cases),
         block=1,
         slots=1,
-        worker_bytes=WORKER_BYTES + CELL_BYTES + facts.memory_bytes,
+        worker_bytes=WORKER_BYTES + CELL_BYTES + facts.memory_bytes * (2 if facts.refereed else 1),
+        base_bytes=WORKER_BYTES,
         driver_bytes=DRIVER_BYTES,
         shared_bytes=0,
         answer_bytes=count * 64,

@@ -4,23 +4,29 @@ Straight-line code (one function, assignments of expressions over names, constan
 dataflow: a Merkle hash over what the result is made of. Names of locals, lines that nothing depends on and the order of
 independent lines do not matter, and no expression is ever written out twice, so that a long chain of doublings stays small.
 What runs is the canonical form itself, so a program and its twin can never get different verdicts. All other code keeps its
-syntax tree, without comments, layout and docstrings.
+syntax tree, without comments, layout and docstrings; unless it could look at its own text, then every character counts.
 
-Pure means: calls nothing but the library (which is taken to be pure) and built-in functions that are. Such programs may
-share a process; see `cell`. Parses and never runs a program.
+Pure means: calls nothing but what the library itself defines (which is taken to be pure) and built-in functions that are.
+Such programs may share a process; see `cell`. Parses and never runs a program.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 SCHEME = 1
 """Of the digests; a change of what counts as the same program is a new one."""
-MOST_CHARACTERS = 1_000_000
+MOST_CHARACTERS = 1 << 18
+"""Parsing takes some 400 bytes for each."""
+MOST_DEPTH = 20
+"""Calls within calls on one line of a canonical form: Python's own parser gives up at 200."""
+MOST_MODULES, MODULE_CHARACTERS = 64, 100
 PURE = frozenset((
     "abs", "all", "any", "ascii", "bin", "bool", "bytes", "callable", "chr", "complex", "dict", "divmod", "enumerate", "filter",
     "float", "format", "frozenset", "hash", "hex", "int", "len", "list", "map", "max", "min", "oct", "ord", "pow", "range",
@@ -28,12 +34,25 @@ PURE = frozenset((
 ))  # fmt: skip
 """Built-in names that depend on nothing but their arguments."""
 DIGEST_BYTES = 16
+LOOKS = re.compile(r"__|attr|format|inspect|frame|traceback|vars|dir\b|help|eval|exec|compile|globals|locals|ctypes|gc\b|sys\b|warn")
+"""Who uses none of these cannot see its own text, line numbers or docstrings. Too many words cost a duplicate that runs twice;
+one too few, a wrong verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What programs see. names: all public names; pure: those that the library defines itself, and that mean one thing only;
+    modules: what it is imported as."""
+
+    names: frozenset[str] = frozenset()
+    pure: frozenset[str] = frozenset()
+    modules: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
     """One candidate, read. digest: equal for equal programs; source: what runs; lane: "batch" when it is proven to call
-    nothing but the library. size: nodes of its canonical form. modules: of the standard library, to be loaded before."""
+    nothing but the library. size: nodes of its canonical form. modules: of the standard library, as it imports them."""
 
     digest: str
     source: str
@@ -50,13 +69,15 @@ class Rejected:
     reason: str
 
 
-def read(source: str | bytes, entry: str, library: frozenset[str]) -> Program | Rejected:
-    """The canonical form of a candidate's `entry` ("": its last function). library: the public names that a program sees."""
+def read(source: object, entry: str, library: Library) -> Program | Rejected:
+    """The canonical form of a candidate's `entry` ("": its last function)."""
     if isinstance(source, bytes):
         try:
             source = source.decode()
         except UnicodeDecodeError as e:
             return Rejected(f"it is not UTF-8 (byte {e.start})")
+    if not isinstance(source, str):
+        return Rejected(f"its source is a {type(source).__name__}, and no text")
     if len(source) > MOST_CHARACTERS:
         return Rejected(f"it has {len(source):,} characters, and {MOST_CHARACTERS:,} are the most")
     try:
@@ -71,9 +92,10 @@ def read(source: str | bytes, entry: str, library: frozenset[str]) -> Program | 
             return Rejected("it defines no function")
         entry = functions[-1]
     try:
-        return _straight(tree, entry, library) or _general(tree, source, entry)
-    except RecursionError:
-        return Rejected("it is nested too deeply")
+        straight = _straight(tree, entry, library)
+    except (RecursionError, ValueError):  # deeper, or a number longer, than what Python writes out
+        straight = None
+    return straight or _general(tree, source, entry)
 
 
 # -- straight-line code as a dataflow ------------------------------------------------------------------------------
@@ -90,23 +112,25 @@ class _NotStraight(Exception):
     """Something that the dataflow does not read."""
 
 
-def _straight(tree: ast.Module, entry: str, library: frozenset[str]) -> Program | None:
-    function = _only_function(tree, entry)
+def _straight(tree: ast.Module, entry: str, library: Library) -> Program | None:
+    function = _only_function(tree, entry, library)
     if function is None:
         return None
     arguments = [a.arg for a in function.args.args]
-    flow = _Flow(arguments, library)
+    if len(set(arguments)) < len(arguments):
+        return None
+    flow = _Flow(arguments, entry, library)
     try:
         result = flow.read(function.body)
     except _NotStraight:
         return None
-    source, size = _written(flow.nodes, result, len(arguments), library)
-    return Program(_hex(result, len(arguments)), source, "entry", "batch", size)
+    source, size = _written(flow, result, len(arguments))
+    return Program(_hex(result, len(arguments)), source, flow.entry, "batch", size)
 
 
-def _only_function(tree: ast.Module, entry: str) -> ast.FunctionDef | None:
+def _only_function(tree: ast.Module, entry: str, library: Library) -> ast.FunctionDef | None:
     """The entry, when the program is imports of the library and this one plain function."""
-    body = [s for s in tree.body if not (isinstance(s, ast.ImportFrom) and s.names[0].name == "*") and not _is_text(s)]
+    body = [s for s in tree.body if not _of_library(s, library) and not _is_text(s)]
     if len(body) != 1 or not isinstance(body[0], ast.FunctionDef) or body[0].name != entry:
         return None
     function, args = body[0], body[0].args
@@ -116,6 +140,16 @@ def _only_function(tree: ast.Module, entry: str) -> ast.FunctionDef | None:
     return function if plain else None
 
 
+def _of_library(statement: ast.stmt, library: Library) -> bool:
+    """An import that changes nothing: its names are there already."""
+    return (
+        isinstance(statement, ast.ImportFrom)
+        and not statement.level
+        and statement.module in library.modules
+        and all(alias.name == "*" or (alias.asname is None and alias.name in library.pure) for alias in statement.names)
+    )
+
+
 def _is_text(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
@@ -123,10 +157,15 @@ def _is_text(statement: ast.stmt) -> bool:
 class _Flow:
     """Reads statements in order; `nodes` holds every distinct value by its digest."""
 
-    def __init__(self, arguments: Sequence[str], library: frozenset[str]) -> None:
-        self.library = library
+    def __init__(self, arguments: Sequence[str], entry: str, library: Library) -> None:
+        self.library, self.itself = library, entry
         self.nodes: dict[bytes, _Node] = {}
-        self.bound = {name: self._node(f"argument {i}", (), (f"a{i}",), leaf=True) for i, name in enumerate(arguments)}
+        self.arguments = [name for name, _ in zip(_names("a", library.names), arguments, strict=False)]
+        self.entry = next(_names("entry", library.names))
+        self.bound = {
+            name: self._node(f"argument {i}", (), (given,), leaf=True)
+            for i, (name, given) in enumerate(zip(arguments, self.arguments, strict=True))
+        }
 
     def read(self, body: Sequence[ast.stmt]) -> bytes:
         for statement in body[:-1]:
@@ -138,8 +177,8 @@ class _Flow:
                 target, value = statement.target, statement.value
             else:
                 raise _NotStraight
-            if not isinstance(target, ast.Name) or target.id in self.library:
-                raise _NotStraight
+            if not isinstance(target, ast.Name) or target.id in self.library.names or target.id in PURE:
+                raise _NotStraight  # a local of that name is unbound, and not the global, before this line
             self.bound[target.id] = self.value(value)
         last = body[-1]
         if not isinstance(last, ast.Return) or last.value is None:
@@ -151,11 +190,14 @@ class _Flow:
         if isinstance(e, ast.Name):
             if e.id in self.bound:
                 return self.bound[e.id]
-            if e.id not in self.library and e.id not in PURE:
+            pure = e.id in self.library.pure or (e.id in PURE and e.id not in self.library.names)
+            if not pure or e.id == self.itself:
                 raise _NotStraight
             return self._node(f"global {e.id}", (), (e.id,), leaf=True)
         if isinstance(e, ast.Constant):
             said = repr(e.value)
+            if isinstance(e.value, float | complex) and "inf" in said:
+                raise _NotStraight  # 1e999 is written so
             return self._node(f"constant {type(e.value).__name__} {said}", (), (said,), leaf=True)
         if (
             isinstance(e, ast.Call)
@@ -197,22 +239,24 @@ _BINARY: Mapping[type, str] = {
 }  # fmt: skip
 
 
-def _written(nodes: Mapping[bytes, _Node], result: bytes, arity: int, library: frozenset[str]) -> tuple[str, int]:
-    """The canonical text, each value that is used more than once on a line of its own; and how many values there are."""
+def _written(flow: _Flow, result: bytes, arity: int) -> tuple[str, int]:
+    """The canonical text, each value that is used more than once, or made of too many others, on a line of its own; and how
+    many values there are."""
+    nodes = flow.nodes
     order, uses = _order(nodes, result)
     texts: dict[bytes, str] = {}
-    lines, names = [], (name for name in _names() if name not in library)
+    depths: dict[bytes, int] = {}
+    lines, names = [], _names("v", flow.library.names)
     for digest in order:
         node = nodes[digest]
-        text = node.pieces[0] + "".join(
-            texts[p] + piece for p, piece in zip(node.parts, node.pieces[1:], strict=True)
-        )  # fmt: skip
-        if not node.leaf and uses[digest] > 1 and digest != result:
-            name = next(names)
+        text = node.pieces[0] + "".join([texts[p] + piece for p, piece in zip(node.parts, node.pieces[1:], strict=True)])
+        depth = 1 + max([depths[p] for p in node.parts], default=-1)
+        if not node.leaf and (uses[digest] > 1 or depth > MOST_DEPTH) and digest != result:
+            name, depth = next(names), 0
             lines.append(f"    {name} = {text}")
             text = name
-        texts[digest] = text
-    head = f"def entry({', '.join(f'a{i}' for i in range(arity))}):"
+        texts[digest], depths[digest] = text, depth
+    head = f"def {flow.entry}({', '.join(flow.arguments)}):"
     return "\n".join([head, *lines, f"    return {texts[result]}", ""]), len(order)
 
 
@@ -237,31 +281,45 @@ def _order(nodes: Mapping[bytes, _Node], result: bytes) -> tuple[list[bytes], di
     return order, uses
 
 
-def _names():  # type: ignore[no-untyped-def]
-    number = 0
-    while True:
-        number += 1
-        yield f"v{number}"
+def _names(first: str, taken: frozenset[str]) -> Iterator[str]:
+    """`first` and a number, none of them a name of the library."""
+    return (name for name in map(f"{first}{{}}".format, count()) if name not in taken)
 
 
 # -- all other code ------------------------------------------------------------------------------------------------
 def _general(tree: ast.Module, source: str, entry: str) -> Program | Rejected:
     """By its syntax tree without layout, comments and docstrings. What runs is the program as it came."""
-    if not any(_defines(s, entry) for s in ast.walk(tree)):
-        return Rejected(f"it defines no {entry!r}")
-    modules: set[str] = set()
-    size = 0
+    defined, size = False, 0
     for node in ast.walk(tree):
         size += 1
+        defined = defined or _defines(node, entry)
+    if not defined:
+        return Rejected(f"it defines no {entry!r}")
+    modules = modules_of(tree)
+    content = source
+    if not LOOKS.search(source):
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and len(body) > 1 and _is_text(body[0]) and isinstance(body[0].value.value, str):
+                del body[0]  # a docstring
+        try:
+            content = ast.dump(tree)
+        except (RecursionError, ValueError):  # as above: then every character counts
+            content = source
+    return Program(_hex(content.encode(), entry), source, entry, "candidate", size, modules)
+
+
+def modules_of(tree: ast.Module, *, everything: bool = False) -> tuple[str, ...]:
+    """Names that a program imports from the standard library, or from `everything`, with what it takes from them (which may be
+    a module, too): "os.path", "re.match"."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            modules.update(alias.name.partition(".")[0] for alias in node.names)
+            found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            modules.add(node.module.partition(".")[0])
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and len(body) > 1 and _is_text(body[0]) and isinstance(body[0].value.value, str):
-            del body[0]  # a docstring
-    known = tuple(sorted(modules & sys.stdlib_module_names))
-    return Program(_hex(ast.dump(tree).encode(), entry), source, entry, "candidate", size, known)
+            found.update(f"{node.module}.{alias.name}".removesuffix(".*") for alias in node.names)
+    known = (n for n in sorted(found) if everything or n.partition(".")[0] in sys.stdlib_module_names)
+    return tuple(n for n in known if len(n) <= MODULE_CHARACTERS)[:MOST_MODULES]
 
 
 def _defines(node: ast.AST, entry: str) -> bool:

@@ -2,8 +2,8 @@
 
 Layers, each unprivileged, each probed by trying what it forbids:
 
-    no_new_privs   no set-uid program gives anything back
-    rlimits        data, core, files written, open files, processor time, processes
+    no_new_privs   no set-uid program gives anything back; of root's capabilities none is left
+    rlimits        data, address space, stack, core, files written, open files, processor time, processes
     landlock       no file is opened, no TCP port is bound or reached, no signal leaves, no abstract socket is reached
     seccomp        only the system calls on a short list: no new process or thread, no file, no socket, no signal
 
@@ -20,6 +20,7 @@ import errno
 import os
 import platform
 import resource
+import signal
 import struct
 import sys
 from collections.abc import Callable
@@ -27,16 +28,21 @@ from dataclasses import dataclass
 
 LAYERS = ("no_new_privs", "rlimits", "landlock", "seccomp")
 
-SET_NO_NEW_PRIVS, GET_NO_NEW_PRIVS, SET_DUMPABLE = 38, 39, 4
+SET_PDEATHSIG, SET_NO_NEW_PRIVS, GET_NO_NEW_PRIVS = 1, 38, 39
+CAPABILITY_VERSION = 0x20080522
 SECCOMP_SET_MODE_FILTER = 1
 LANDLOCK_CREATE_RULESET, LANDLOCK_RESTRICT_SELF, LANDLOCK_VERSION = 444, 446, 1
 """Of all architectures: system calls that came after the numbers were unified."""
 
 RETURN_ALLOW, RETURN_ERRNO, RETURN_KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
-LOAD, JUMP_EQUAL, JUMP_AT_LEAST, JUMP_IF_SET, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+LOAD, AND, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
 AT_NUMBER, AT_ARCHITECTURE, AT_FOURTH = 0, 4, 40  # within struct seccomp_data; AT_FOURTH: the low word of an argument
-MAP_SHARED = 1
+MAP_KIND, MAP_PRIVATE = 0x0F | 0x100 | 0x2000 | 0x40000, 0x02
+"""Type, grows down, locked, huge pages: RLIMIT_DATA counts neither what is shared nor what is a stack."""
 X32_BIT = 0x40000000
+SPARE_BYTES = 1 << 30
+"""Address space beyond the data: what is reserved costs nothing, but the tables of pages that were only read do."""
+STACK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ class Machine:
 
 # read write writev pread64 close fstat lseek | mprotect munmap brk mremap madvise | sigaction sigprocmask sigreturn
 # sigaltstack restart | yield exit exit_group | getitimer setitimer gettimeofday clock_gettime clock_getres times getrusage
-# getrlimit | getpid gettid getppid get[e]uid get[e]gid | futex set_robust_list getrandom rseq membarrier (time on x86-64)
+# getrlimit | getpid gettid getppid get[e]uid get[e]gid | futex set_robust_list getrandom rseq (time on x86-64)
 MACHINES = {
     "x86_64": Machine(
         0xC000003E,
@@ -59,7 +65,7 @@ MACHINES = {
         9,
         (
             *(0, 1, 20, 17, 3, 5, 8, 10, 11, 12, 25, 28, 13, 14, 15, 131, 219, 24, 60, 231, 36, 38, 96, 228, 229, 100),
-            *(98, 97, 39, 186, 110, 102, 107, 104, 108, 202, 273, 318, 334, 324, 201),
+            *(98, 97, 39, 186, 110, 102, 107, 104, 108, 202, 273, 318, 334, 201),
         ),
     ),
     "aarch64": Machine(
@@ -68,7 +74,7 @@ MACHINES = {
         222,
         (
             *(63, 64, 66, 67, 57, 80, 62, 226, 215, 214, 216, 233, 134, 135, 139, 132, 128, 124, 93, 94, 102, 103, 169),
-            *(113, 114, 153, 165, 163, 172, 178, 173, 174, 175, 176, 177, 98, 99, 278, 293, 283),
+            *(113, 114, 153, 165, 163, 172, 178, 173, 174, 175, 176, 177, 98, 99, 278, 293),
         ),
     ),
 }
@@ -87,6 +93,7 @@ def enter(ceilings: Ceilings, layers: frozenset[str]) -> None:
     """Give up everything but `layers` that this machine lacks; there is no way back. OSError when a layer cannot be entered."""
     if "no_new_privs" in layers:
         _prctl(SET_NO_NEW_PRIVS, 1)
+        _no_capabilities()
     if "rlimits" in layers:
         limit(ceilings)
     if "landlock" in layers:
@@ -95,12 +102,29 @@ def enter(ceilings: Ceilings, layers: frozenset[str]) -> None:
         _seccomp()
 
 
+def end_with(parent: int) -> None:
+    """Be killed when the parent ends: a program that sleeps for ever would outlive it."""
+    if sys.platform.startswith("linux"):
+        _prctl(SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def hold(data_bytes: int) -> None:
+    """The one ceiling of code that is trusted: its memory."""
+    most = _now("VmData") + data_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
 def limit(ceilings: Ceilings) -> None:
-    """The ceilings of the kernel. RLIMIT_DATA, and not RLIMIT_AS: mapped libraries are not the program's memory."""
-    data = _data_bytes() + ceilings.data_bytes
+    """The ceilings of the kernel. RLIMIT_DATA holds the memory; RLIMIT_AS would count mapped libraries, so it has room."""
+    data = _now("VmData") + ceilings.data_bytes
+    space = _now("VmSize") + ceilings.data_bytes + SPARE_BYTES
     seconds = int(ceilings.cpu_s) + 2
     wanted = [
         (resource.RLIMIT_DATA, data, data),
+        (resource.RLIMIT_AS, space, space),
+        (resource.RLIMIT_STACK, STACK_BYTES, STACK_BYTES),
         (resource.RLIMIT_CORE, 0, 0),
         (resource.RLIMIT_FSIZE, 0, 0),
         (resource.RLIMIT_CPU, seconds, seconds + 1),
@@ -179,6 +203,13 @@ def _prctl(option: int, value: int) -> int:
     return told
 
 
+def _no_capabilities() -> None:
+    """capset(2) with nothing: a child of root may not do what only root may."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.capset((ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
 class _Ruleset(ctypes.Structure):
     """struct landlock_ruleset_attr."""
 
@@ -225,7 +256,7 @@ def _seccomp() -> None:
 def _filter(machine: Machine) -> bytes:
     """Classic BPF: another architecture (or x32) kills, a number on the list is allowed, every other is EPERM.
 
-    Memory may be mapped, but not shared: RLIMIT_DATA does not count what is shared.
+    Memory may be mapped as private and as nothing else, see MAP_KIND.
     """
 
     def op(code: int, k: int, then: int = 0, otherwise: int = 0) -> bytes:
@@ -237,10 +268,11 @@ def _filter(machine: Machine) -> bytes:
         op(JUMP_EQUAL, machine.audit, 1, 0),
         op(RETURN, RETURN_KILL_PROCESS),
         op(LOAD, AT_NUMBER),
-        op(JUMP_AT_LEAST, X32_BIT, count + 3, 0),
-        op(JUMP_EQUAL, machine.mmap, 0, 2),
+        op(JUMP_AT_LEAST, X32_BIT, count + 4, 0),
+        op(JUMP_EQUAL, machine.mmap, 0, 3),
         op(LOAD, AT_FOURTH),
-        op(JUMP_IF_SET, MAP_SHARED, count, count + 1),
+        op(AND, MAP_KIND),
+        op(JUMP_EQUAL, MAP_PRIVATE, count + 1, count),
         *(op(JUMP_EQUAL, number, count - i, 0) for i, number in enumerate(machine.allowed)),
         op(RETURN, RETURN_ERRNO | errno.EPERM),
         op(RETURN, RETURN_ALLOW),
@@ -248,10 +280,9 @@ def _filter(machine: Machine) -> bytes:
     return b"".join(code)
 
 
-def _data_bytes() -> int:
-    """VmData of this process: what RLIMIT_DATA counts."""
+def _now(what: str) -> int:
+    """VmData (what RLIMIT_DATA counts) or VmSize (what RLIMIT_AS does) of this process."""
+    if not sys.platform.startswith("linux"):
+        return 0
     with open("/proc/self/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"VmData:"):
-                return int(line.split()[1]) << 10
-    return 0
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith(what.encode()))

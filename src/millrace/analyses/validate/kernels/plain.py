@@ -15,6 +15,7 @@ from typing import Any
 TAG = "~"
 """The key of a mapping with one member that stands for a value which JSON does not know."""
 SEPARATORS = (",", ":")
+MOST_OF_RANGE = 10_000_000
 
 
 def text_of(value: Any) -> str:
@@ -56,6 +57,15 @@ def unpack(text: str) -> Any:
     return json.loads(text, object_hook=_unpacked)
 
 
+def is_packed(text: str) -> bool:
+    """Whether `unpack` gives a value: what a child says may be anything."""
+    try:
+        unpack(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _packed(value: Any) -> Any:
     kind = type(value)
     if value is None or kind in (bool, int, float, str):
@@ -75,7 +85,7 @@ def _packed(value: Any) -> Any:
     if kind is complex:
         return {TAG: ["complex", [value.real, value.imag]]}
     if kind is range:
-        return {TAG: ["range", [value.start, value.stop, value.step]]}
+        return {TAG: ["range", [_small(value.start), _small(value.stop), _small(value.step)]]}
     told = getattr(value, "tolist", None)
     if told is not None:
         return _packed(told())
@@ -90,8 +100,15 @@ _MAKERS: dict[str, Any] = {
     "bytes": base64.b64decode,
     "bytearray": lambda text: bytearray(base64.b64decode(text)),
     "complex": lambda parts: complex(*parts),
-    "range": lambda parts: range(*parts),
+    "range": lambda parts: range(*map(_small, parts)),
 }
+
+
+def _small(number: int) -> int:
+    """A range is told by three numbers, and may be longer than time lasts."""
+    if abs(number) > MOST_OF_RANGE:
+        raise ValueError(f"a range that reaches to {number}")
+    return number
 
 
 def _unpacked(found: dict[str, Any]) -> Any:
@@ -100,5 +117,5 @@ def _unpacked(found: dict[str, Any]) -> Any:
     try:
         kind, content = found[TAG]
         return _MAKERS[kind](content)
-    except (KeyError, TypeError) as e:
+    except (KeyError, TypeError, OverflowError) as e:
         raise ValueError(f"not packed by millrace: {e}") from None
