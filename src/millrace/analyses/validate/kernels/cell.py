@@ -32,11 +32,13 @@ GUARD_S, GUARD_TIMES = 10.0, 30.0
 SLEEP_S = 1.0
 """Wall time after which it gives up on a program that sleeps: nobody will wake it. A process that waits for a processor, or
 for the disk, is in another state, so load does not matter."""
-REFEREE_S, REFEREE_TIMES = 10.0, 10.0
+REFEREE_S, REFEREE_TIMES = 10.0, 2.0
 """Processor time of the user's own check or scorer on one case: so much, or so many times the program's."""
 BATCH = 32
 """Calls that one child of the batch lane serves: a fork costs as much as a small program."""
 LOOK_S = 0.05
+TICKS = 0.9
+"""The kernel's timers count by ticks: so much of a limit may be all of it."""
 
 
 FORK_S = 60.0
@@ -221,12 +223,12 @@ class Cell:
         data, why = self._answer(child, until_s, guard_s, patient=child.trusted)
         used_s = child.cpu_s() - before_s
         if data is not None:
-            if used_s > limit_s + KILL_AFTER_S / 2:  # it took its timer away, and was just quick enough
+            if used_s > limit_s:  # it took its timer away, or swallowed it, and was just quick enough
                 return Said("cpu_limit", "", used_s), True
             return _read(data, used_s, child.trusted), True
         told = self.end(child)
         used_s = max(used_s, told["cpu_s"] - before_s)
-        if why is None and used_s >= limit_s:  # ended by its own timer, or by the kernel's
+        if why is None and used_s >= TICKS * limit_s:  # ended by its own timer, or by the kernel's
             why = "cpu_limit", ""
         if why is None and told["killed"]:
             why = "crash", "it closed its line to the judge"
@@ -250,6 +252,8 @@ class Cell:
                 if patient or cpu_s > before_s or not child.sleeps():
                     awake_s = now_s
                 if now_s - awake_s > SLEEP_S or now_s - begun_s > guard_s:
+                    if buffer:
+                        return None, ("crash", "it wrote to the judge what is no answer")
                     return None, ("inconclusive", "it neither answered nor used its processor time")
                 continue
             try:

@@ -26,6 +26,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NoReturn
@@ -174,7 +175,6 @@ def _child(fd: int, said: dict[str, Any], public: dict[str, Any], output_bytes: 
         end_with(parent)
         os.dup2(fd, 3)
         os.closerange(4, 4096)
-        signal.signal(signal.SIGPROF, _ring)
         sys.stdout = sys.stderr = _Sink(output_bytes)
         os.environ.clear()
         _preload(said["modules"], said["trusted"])
@@ -191,8 +191,25 @@ def _child(fd: int, said: dict[str, Any], public: dict[str, Any], output_bytes: 
         os._exit(status)
 
 
-def _ring(*_: object) -> None:
-    raise TooSlow
+class _Timer:
+    """The soft timer. The kernel counts for it by ticks, which may be some per cent off: it rings again until it is true."""
+
+    def __init__(self) -> None:
+        self.until_s = 0.0
+        signal.signal(signal.SIGPROF, self.ring)
+
+    def start(self, cpu_s: float) -> None:
+        self.until_s = time.process_time() + cpu_s
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)
+
+    def stop(self) -> None:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+    def ring(self, *_: object) -> None:
+        left_s = self.until_s - time.process_time()
+        if left_s <= 0:
+            raise TooSlow
+        signal.setitimer(signal.ITIMER_PROF, max(left_s, 1e-3))
 
 
 class _Sink(io.TextIOBase):
@@ -213,22 +230,26 @@ class _Sink(io.TextIOBase):
 
 def _serve(public: dict[str, Any], output_bytes: int, trusted: bool) -> None:
     """One request after the other, until the judge closes the socket."""
-    carry_out = _Program(public).carry_out
+    carry_out, timer = _Program(public).carry_out, _Timer()
     while (request := _read()) is not None:
         try:
-            signal.setitimer(signal.ITIMER_PROF, request[4])
-            told = carry_out(*request)
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            if len(told) > output_bytes:
-                raise TooMuchOutput("the result is larger than the limit allows")
-            answer = VALUE, told
+            timer.start(request[4])
+            try:
+                told = carry_out(*request)
+                if len(told) > output_bytes:
+                    raise TooMuchOutput("the result is larger than the limit allows")
+                answer = VALUE, told
+            except (TooSlow, MemoryError):
+                raise
+            except BaseException as e:  # noqa: BLE001 - the verdict on the program
+                by_program = trusted and "told by program" in e.__dict__
+                answer = RAISED, json.dumps([_name(e)[:SAID_CHARACTERS], _said(e), by_program])
+            timer.stop()
         except TooSlow:
             answer = SLOW, ""
         except MemoryError:
             answer = MEMORY, ""
-        except BaseException as e:  # noqa: BLE001 - the verdict on the program
-            answer = RAISED, json.dumps([_name(e)[:SAID_CHARACTERS], _said(e), trusted and "told by program" in e.__dict__])
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        timer.stop()
         _write(*answer)
 
 
@@ -318,6 +339,8 @@ def _frozen(value: Any) -> Any:
 def _said(error: BaseException) -> str:
     try:
         return str.__getitem__(str(error), slice(0, SAID_CHARACTERS))  # of a kind of string that may do anything itself
+    except TooSlow:
+        raise
     except BaseException as e:  # noqa: BLE001 - a program may make its own exceptions
         return f"(its message could not be made: {_name(e)[:SAID_CHARACTERS]})"
 
