@@ -1,5 +1,7 @@
 """Attacks on the jail and on the judge, one by one, each with its right verdict; what is found open is mended and added here."""
 
+# ruff: noqa: E501 - programs stand as they are
+
 import json
 import os
 import re
@@ -44,7 +46,10 @@ def judged(cell, library, source):
 
 def mapped(flags, protection=3):
     """A program that asks for 256 MiB of memory of a kind, and says whether it got it."""
-    return C + f"def solve(I):\n    p = libc.mmap(None, 1 << 28, {protection}, {flags}, 2**64 - 1, 0)\n    assert p != 2**64 - 1\n"
+    return (
+        C
+        + f"def solve(I):\n    p = libc.mmap(None, 1 << 28, {protection}, {flags}, 2**64 - 1, 0)\n    assert p != 2**64 - 1\n"
+    )
 
 
 ATTACKS = {
@@ -316,7 +321,13 @@ def test_a_check_is_not_attacked_by_what_it_is_given(cell, monkeypatch, body, re
 
 @pytest.mark.parametrize(
     "forged",
-    ['{"~":["range",[0,1000000000000000000,1]]}', '{"~":["bytes",5]}', '{"~":["nothing",5]}', "[" * 5000, '{"~":["complex",["a"]]}'],
+    [
+        '{"~":["range",[0,1000000000000000000,1]]}',
+        '{"~":["bytes",5]}',
+        '{"~":["nothing",5]}',
+        "[" * 5000,
+        '{"~":["complex",["a"]]}',
+    ],
 )
 def test_a_check_is_not_handed_what_is_no_value(cell, forged):
     data = f"v{forged}".encode()
@@ -325,7 +336,9 @@ def test_a_check_is_not_handed_what_is_no_value(cell, forged):
     assert told["verdict"] == "crash"
 
 
-@pytest.mark.parametrize("source", [None, 5, ["x"], "x = '\ud800'", b"\xff", "0x" + "f" * 9000, "(" * 90_000, "[" * 250 + "]" * 250])
+@pytest.mark.parametrize(
+    "source", [None, 5, ["x"], "x = '\ud800'", b"\xff", "0x" + "f" * 9000, "(" * 90_000, "[" * 250 + "]" * 250]
+)
 def test_the_reader_says_what_is_no_program_and_lives(source):
     found = read_block([(source, "solve"), (GOOD["own code"], "solve")], ((), (), ()))
     assert "rejected" in found[0] and found[1]["lane"] == "candidate"

@@ -66,7 +66,9 @@ def validate(spec: Spec, run: Run) -> Validation:
 def search_path(candidates: object) -> tuple[str, ...]:
     """Where a library is looked for: here, beside a module of candidates, and where this process finds its modules."""
     beside = Path(candidates) if isinstance(candidates, str | Path) else Path()
-    return tuple(dict.fromkeys((os.getcwd(), *([str(beside.parent.resolve())] if beside.suffix == ".py" else ()), *sys.path)))
+    return tuple(
+        dict.fromkeys((os.getcwd(), *([str(beside.parent.resolve())] if beside.suffix == ".py" else ()), *sys.path))
+    )
 
 
 class _Work:
@@ -81,8 +83,12 @@ class _Work:
         self.resources = (partial(judge.cell, *self.opened),)
         self.place = content_key(
             [  # fmt: skip
-                SCHEME, [run.keys.code.module(m) for m in (*spec.library, *cases.scorers)], platform.python_version(), limits,
-                spec.isolation, layers,
+                SCHEME,
+                [run.keys.code.module(m) for m in (*spec.library, *cases.scorers)],
+                platform.python_version(),
+                limits,
+                spec.isolation,
+                layers,
             ]
         )
         """What a verdict depends on besides program and case."""

@@ -21,7 +21,9 @@ def facts(spec: Spec) -> Facts:
     if count is not None and spec.limit is not None:
         count = min(count, spec.limit)
     refereed = any(case.kind != "compare" for group in cases.by_task.values() for case in group)
-    return Facts(count if count is not None else spec.limit, each, spec.memory_bytes, spec.top, spec.isolation, refereed)
+    return Facts(
+        count if count is not None else spec.limit, each, spec.memory_bytes, spec.top, spec.isolation, refereed
+    )
 
 
 def _count(source: object) -> int | None:

@@ -34,7 +34,7 @@ class Spec(BaseModel):
     stop: Literal["first", "all"] = Field("first", description="at the first wrong case, or run all of them")
     case_cpu_s: float = Field(1.0, gt=0, description="processor seconds of one case")
     candidate_cpu_s: float = Field(30.0, gt=0, description="processor seconds of all cases of one candidate")
-    case_memory: str = Field("256MiB", description="private memory of a program")
+    case_memory: str = Field("256MiB", description="private memory of a program", json_schema_extra={"metavar": "SIZE"})
     output_bytes: int = Field(1 << 20, ge=1, description="of a result, and of what a program prints")
     recursion: int = Field(1000, ge=50, description="calls within calls")
     top: int = Field(32, ge=1, description="so many of the best are kept, and verified once more")

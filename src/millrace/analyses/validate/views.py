@@ -47,7 +47,7 @@ def plot(answer: Validation, kind: str) -> Spec:
 def matrix(answer: Validation) -> Spec | None:
     """The best candidates, a row each, and what came of each of their cases."""
     read = answer.rows_of("id", "task", "passes", "score", "size", "cases", "same_as", "verdict")
-    rows = [row for row in read.to_pylist() if row["same_as"] < 0 and row["cases"]]
+    rows = [r for r in read.to_pylist() if r["same_as"] < 0 and r["cases"] and r["verdict"] != "rejected"]  # those ran
     if not rows:
         return None
     best = sorted(rows, key=lambda r: (-r["passes"], -r["score"], r["size"]))[:MOST_ROWS]

@@ -1,7 +1,7 @@
 """When two programs are the same: a canonical form and its digest, about 0.1 ms a program.
 
 Straight-line code (one function, assignments of expressions over names, constants and pure calls, one return) is read as a
-dataflow: a Merkle hash over what the result is made of. Names of locals, lines that nothing depends on and the order of
+dataflow: values are numbered by what they are made of, and the digest is that of the text which they make. Names of locals, lines that nothing depends on and the order of
 independent lines do not matter, and no expression is ever written out twice, so that a long chain of doublings stays small.
 What runs is the canonical form itself, so a program and its twin can never get different verdicts. All other code keeps its
 syntax tree, without comments, layout and docstrings; unless it could look at its own text, then every character counts.
@@ -34,7 +34,9 @@ PURE = frozenset((
 ))  # fmt: skip
 """Built-in names that depend on nothing but their arguments."""
 DIGEST_BYTES = 16
-LOOKS = re.compile(r"__|attr|format|inspect|frame|traceback|vars|dir\b|help|eval|exec|compile|globals|locals|ctypes|gc\b|sys\b|warn")
+LOOKS = re.compile(
+    r"__|attr|format|inspect|frame|traceback|vars|dir\b|help|eval|exec|compile|globals|locals|ctypes|gc\b|sys\b|warn"
+)
 """Who uses none of these cannot see its own text, line numbers or docstrings. Too many words cost a duplicate that runs twice;
 one too few, a wrong verdict."""
 
@@ -99,15 +101,6 @@ def read(source: object, entry: str, library: Library) -> Program | Rejected:
 
 
 # -- straight-line code as a dataflow ------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """One value of the dataflow. text: its expression, with `{i}` where the value of its i-th part stands."""
-
-    parts: tuple[bytes, ...]
-    pieces: tuple[str, ...]
-    leaf: bool
-
-
 class _NotStraight(Exception):
     """Something that the dataflow does not read."""
 
@@ -124,8 +117,8 @@ def _straight(tree: ast.Module, entry: str, library: Library) -> Program | None:
         result = flow.read(function.body)
     except _NotStraight:
         return None
-    source, size = _written(flow, result, len(arguments))
-    return Program(_hex(result, len(arguments)), source, flow.entry, "batch", size)
+    source, size = _written(flow, result)
+    return Program(_hex(source.encode(), len(arguments)), source, flow.entry, "batch", size)
 
 
 def _only_function(tree: ast.Module, entry: str, library: Library) -> ast.FunctionDef | None:
@@ -155,19 +148,20 @@ def _is_text(statement: ast.stmt) -> bool:
 
 
 class _Flow:
-    """Reads statements in order; `nodes` holds every distinct value by its digest."""
+    """Reads statements in order. A value is a number: equal values, which are made by the same text of equal values, have the
+    same one, and are made of values with smaller ones. pieces, parts: of each value its text, cut where its parts stand."""
 
     def __init__(self, arguments: Sequence[str], entry: str, library: Library) -> None:
         self.library, self.itself = library, entry
-        self.nodes: dict[bytes, _Node] = {}
+        self.numbers: dict[tuple[tuple[str, ...], tuple[int, ...]], int] = {}
+        self.pieces: list[tuple[str, ...]] = []
+        self.parts: list[tuple[int, ...]] = []
         self.arguments = [name for name, _ in zip(_names("a", library.names), arguments, strict=False)]
         self.entry = next(_names("entry", library.names))
-        self.bound = {
-            name: self._node(f"argument {i}", (), (given,), leaf=True)
-            for i, (name, given) in enumerate(zip(arguments, self.arguments, strict=True))
-        }
+        given = zip(arguments, self.arguments, strict=True)
+        self.bound = {name: self._value((text,), ()) for name, text in given}
 
-    def read(self, body: Sequence[ast.stmt]) -> bytes:
+    def read(self, body: Sequence[ast.stmt]) -> int:
         for statement in body[:-1]:
             if _is_text(statement):
                 continue
@@ -185,51 +179,55 @@ class _Flow:
             raise _NotStraight
         return self.value(last.value)
 
-    def value(self, e: ast.expr) -> bytes:
-        """The digest of an expression's value."""
-        if isinstance(e, ast.Name):
-            if e.id in self.bound:
-                return self.bound[e.id]
-            pure = e.id in self.library.pure or (e.id in PURE and e.id not in self.library.names)
-            if not pure or e.id == self.itself:
-                raise _NotStraight
-            return self._node(f"global {e.id}", (), (e.id,), leaf=True)
-        if isinstance(e, ast.Constant):
+    def value(self, e: ast.expr) -> int:
+        """The number of an expression's value. Most are names and calls, so these come first."""
+        kind = type(e)
+        if kind is ast.Name:
+            return self.named(e.id)
+        if kind is ast.Call:
+            return self.called(e)
+        if kind is ast.Constant:
             said = repr(e.value)
             if isinstance(e.value, float | complex) and "inf" in said:
                 raise _NotStraight  # 1e999 is written so
-            return self._node(f"constant {type(e.value).__name__} {said}", (), (said,), leaf=True)
-        if (
-            isinstance(e, ast.Call)
-            and isinstance(e.func, ast.Name | ast.Call)
-            and not any(k.arg is None for k in e.keywords)
-        ):
-            if any(isinstance(a, ast.Starred) for a in e.args):
-                raise _NotStraight
-            names = [k.arg or "" for k in e.keywords]
-            parts = [self.value(e.func), *map(self.value, e.args), *(self.value(k.value) for k in e.keywords)]
-            before = ["(", *([", "] * (len(e.args) - 1) if e.args else [])]
-            for i, name in enumerate(names):
-                before.append(f"{', ' if e.args or i else '('}{name}=" if e.args or i else f"({name}=")
-            if not e.args and names:
-                before = before[1:]
-            pieces = ("", *before, ")") if e.args or names else ("", "()")
-            return self._node(f"call {len(e.args)} {names}", parts, pieces)
-        if isinstance(e, ast.Tuple) and not any(isinstance(x, ast.Starred) for x in e.elts):
-            parts = [self.value(x) for x in e.elts]
-            pieces = ("(", *([", "] * (len(parts) - 1)), ",)") if parts else ("()",)
-            return self._node("tuple", parts, pieces)
-        if isinstance(e, ast.UnaryOp):
-            return self._node(f"unary {type(e.op).__name__}", [self.value(e.operand)], (f"({_UNARY[type(e.op)]}", ")"))
-        if isinstance(e, ast.BinOp) and type(e.op) in _BINARY:
-            pieces = ("(", f" {_BINARY[type(e.op)]} ", ")")
-            return self._node(f"binary {type(e.op).__name__}", [self.value(e.left), self.value(e.right)], pieces)
+            return self._value((said,), ())
+        if kind is ast.Tuple:
+            parts = tuple([self.value(x) for x in e.elts])
+            return self._value(("(", *([", "] * (len(parts) - 1)), ",)") if parts else ("()",), parts)
+        if kind is ast.UnaryOp:
+            return self._value((f"({_UNARY[type(e.op)]}", ")"), (self.value(e.operand),))
+        if kind is ast.BinOp and type(e.op) in _BINARY:
+            return self._value(("(", f" {_BINARY[type(e.op)]} ", ")"), (self.value(e.left), self.value(e.right)))
         raise _NotStraight
 
-    def _node(self, what: str, parts: Sequence[bytes], pieces: tuple[str, ...], *, leaf: bool = False) -> bytes:
-        digest = hashlib.blake2b(b"\0".join((what.encode(), *parts)), digest_size=DIGEST_BYTES).digest()
-        self.nodes.setdefault(digest, _Node(tuple(parts), pieces, leaf))
-        return digest
+    def named(self, name: str) -> int:
+        if name in self.bound:
+            return self.bound[name]
+        pure = name in self.library.pure or (name in PURE and name not in self.library.names)
+        if not pure or name == self.itself:
+            raise _NotStraight
+        return self._value((name,), ())
+
+    def called(self, e: ast.Call) -> int:
+        if type(e.func) is not ast.Name and type(e.func) is not ast.Call:
+            raise _NotStraight
+        parts, given = [self.value(e.func)], [""] * len(e.args)
+        parts += [self.value(a) for a in e.args]  # of a starred one: not straight
+        for keyword in e.keywords:
+            if keyword.arg is None:
+                raise _NotStraight
+            given.append(f"{keyword.arg}=")
+            parts.append(self.value(keyword.value))
+        if not given:
+            return self._value(("", "()"), tuple(parts))
+        return self._value(("", f"({given[0]}", *[f", {name}" for name in given[1:]], ")"), tuple(parts))
+
+    def _value(self, pieces: tuple[str, ...], parts: tuple[int, ...]) -> int:
+        number = self.numbers.setdefault((pieces, parts), len(self.pieces))
+        if number == len(self.pieces):
+            self.pieces.append(pieces)
+            self.parts.append(parts)
+        return number
 
 
 _UNARY: Mapping[type, str] = {ast.USub: "-", ast.UAdd: "+", ast.Not: "not ", ast.Invert: "~"}
@@ -239,45 +237,46 @@ _BINARY: Mapping[type, str] = {
 }  # fmt: skip
 
 
-def _written(flow: _Flow, result: bytes, arity: int) -> tuple[str, int]:
+def _written(flow: _Flow, result: int) -> tuple[str, int]:
     """The canonical text, each value that is used more than once, or made of too many others, on a line of its own; and how
     many values there are."""
-    nodes = flow.nodes
-    order, uses = _order(nodes, result)
-    texts: dict[bytes, str] = {}
-    depths: dict[bytes, int] = {}
+    order, uses = _order(flow.parts, result)
+    texts, depths = [""] * len(uses), [0] * len(uses)
     lines, names = [], _names("v", flow.library.names)
-    for digest in order:
-        node = nodes[digest]
-        text = node.pieces[0] + "".join([texts[p] + piece for p, piece in zip(node.parts, node.pieces[1:], strict=True)])
-        depth = 1 + max([depths[p] for p in node.parts], default=-1)
-        if not node.leaf and (uses[digest] > 1 or depth > MOST_DEPTH) and digest != result:
+    for number in order:
+        pieces, parts = flow.pieces[number], flow.parts[number]
+        text, depth = pieces[0], 0
+        for part, piece in zip(parts, pieces[1:], strict=True):
+            text += texts[part] + piece
+            if depths[part] >= depth:
+                depth = depths[part] + 1
+        if parts and (uses[number] > 1 or depth > MOST_DEPTH) and number != result:
             name, depth = next(names), 0
             lines.append(f"    {name} = {text}")
             text = name
-        texts[digest], depths[digest] = text, depth
+        texts[number], depths[number] = text, depth
     head = f"def {flow.entry}({', '.join(flow.arguments)}):"
     return "\n".join([head, *lines, f"    return {texts[result]}", ""]), len(order)
 
 
-def _order(nodes: Mapping[bytes, _Node], result: bytes) -> tuple[list[bytes], dict[bytes, int]]:
+def _order(parts: Sequence[tuple[int, ...]], result: int) -> tuple[list[int], list[int]]:
     """Values that the result depends on, parts first, in an order that depends on nothing else; and how often each is used."""
-    order: list[bytes] = []
-    uses: dict[bytes, int] = {result: 1}
-    stack = [(result, 0)]
+    order: list[int] = []
+    uses = [0] * len(parts)
+    uses[result] = 1
+    stack = [(result, iter(parts[result]))]
     while stack:
-        digest, at = stack.pop()
-        parts = nodes[digest].parts
-        if at == len(parts):
-            order.append(digest)
-            continue
-        stack.append((digest, at + 1))
-        part = parts[at]
-        if part in uses:
+        number, coming = stack[-1]
+        for part in coming:
             uses[part] += 1
+            if uses[part] == 1:
+                if parts[part]:
+                    stack.append((part, iter(parts[part])))
+                    break
+                order.append(part)
         else:
-            uses[part] = 1
-            stack.append((part, 0))
+            order.append(number)
+            stack.pop()
     return order, uses
 
 

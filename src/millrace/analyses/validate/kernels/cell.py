@@ -202,7 +202,9 @@ class Cell:
         data, why = self._answer(child, FORK_S, FORK_S, patient=True)
         if data != zygote.READY:
             told = self.end(child)
-            raise Unready(f"A child did not get ready for a program ({(why or _of_status(told['status']))[1] or 'too slow'}).")
+            raise Unready(
+                f"A child did not get ready for a program ({(why or _of_status(told['status']))[1] or 'too slow'})."
+            )
         return child
 
     def end(self, child: Child) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import ast
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from millrace.analyses.validate.kernels import canonical, plain
