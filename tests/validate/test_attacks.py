@@ -109,7 +109,7 @@ ATTACKS = {
         "error(unknown)",
     ),
     # -- numbers and texts that are long to write
-    "a number of a million digits": ("def solve(I):\n    return 10 ** 10 ** 6\n", "error(ValueError)"),
+    "a number of a million digits": ("def solve(I):\n    return 10 ** 10 ** 6\n", "(error\\(ValueError\\)|cpu_limit)"),
     "a number of a million digits, allowed": (
         "import sys\ndef solve(I):\n    sys.set_int_max_str_digits(0)\n    return 10 ** 99_999\n",
         "wrong",

@@ -82,7 +82,7 @@ class _Work:
         self.opened = (spec.library, path, layers, limits)
         self.resources = (partial(judge.cell, *self.opened),)
         self.place = content_key(
-            [  # fmt: skip
+            [
                 SCHEME,
                 [run.keys.code.module(m) for m in (*spec.library, *cases.scorers)],
                 platform.python_version(),

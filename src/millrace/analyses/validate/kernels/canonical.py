@@ -1,10 +1,11 @@
 """When two programs are the same: a canonical form and its digest, about 0.1 ms a program.
 
 Straight-line code (one function, assignments of expressions over names, constants and pure calls, one return) is read as a
-dataflow: values are numbered by what they are made of, and the digest is that of the text which they make. Names of locals, lines that nothing depends on and the order of
-independent lines do not matter, and no expression is ever written out twice, so that a long chain of doublings stays small.
-What runs is the canonical form itself, so a program and its twin can never get different verdicts. All other code keeps its
-syntax tree, without comments, layout and docstrings; unless it could look at its own text, then every character counts.
+dataflow: values are numbered by what they are made of, and the digest is that of the text which they make. Names of locals,
+lines that nothing depends on and the order of independent lines do not matter, and no expression is ever written out twice,
+so that a long chain of doublings stays small. What runs is the canonical form itself, so a program and its twin can never
+get different verdicts. All other code keeps its syntax tree, without comments, layout and docstrings; unless it could look
+at its own text, then every character counts.
 
 Pure means: calls nothing but what the library itself defines (which is taken to be pure) and built-in functions that are.
 Such programs may share a process; see `cell`. Parses and never runs a program.

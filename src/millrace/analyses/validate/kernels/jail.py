@@ -26,6 +26,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+LIBC = ctypes.CDLL(None, use_errno=True)
+"""Looked up once, in the zygote: a child that is to live for some milliseconds has no time for it."""
 LAYERS = ("no_new_privs", "rlimits", "landlock", "seccomp")
 
 SET_PDEATHSIG, SET_NO_NEW_PRIVS, GET_NO_NEW_PRIVS = 1, 38, 39
@@ -43,6 +45,7 @@ X32_BIT = 0x40000000
 SPARE_BYTES = 1 << 30
 """Address space beyond the data: what is reserved costs nothing, but the tables of pages that were only read do."""
 STACK_BYTES = 8 << 20
+PAGE_BYTES = resource.getpagesize()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +92,9 @@ class Ceilings:
     cpu_s: float
 
 
-def enter(ceilings: Ceilings, layers: frozenset[str]) -> None:
-    """Give up everything but `layers` that this machine lacks; there is no way back. OSError when a layer cannot be entered."""
+def enter(ceilings: Ceilings, layers: frozenset[str], prepared: bytes = b"") -> None:
+    """Give up everything but `layers` that this machine lacks; there is no way back. OSError when a layer cannot be entered.
+    prepared: of `filtering`, made before the fork."""
     if "no_new_privs" in layers:
         _prctl(SET_NO_NEW_PRIVS, 1)
         _no_capabilities()
@@ -99,7 +103,7 @@ def enter(ceilings: Ceilings, layers: frozenset[str]) -> None:
     if "landlock" in layers:
         _landlock()
     if "seccomp" in layers:
-        _seccomp()
+        _seccomp(prepared)
 
 
 def end_with(parent: int) -> None:
@@ -112,14 +116,14 @@ def end_with(parent: int) -> None:
 
 def hold(data_bytes: int) -> None:
     """The one ceiling of code that is trusted: its memory."""
-    most = _now("VmData") + data_bytes
+    most = _sizes()[0] + data_bytes
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def limit(ceilings: Ceilings) -> None:
     """The ceilings of the kernel. RLIMIT_DATA holds the memory; RLIMIT_AS would count mapped libraries, so it has room."""
-    data = _now("VmData") + ceilings.data_bytes
-    space = _now("VmSize") + ceilings.data_bytes + SPARE_BYTES
+    held, space = _sizes()
+    data, space = held + ceilings.data_bytes, space + ceilings.data_bytes + SPARE_BYTES
     seconds = int(ceilings.cpu_s) + 2
     wanted = [
         (resource.RLIMIT_DATA, data, data),
@@ -195,9 +199,8 @@ def _refused(act: Callable[[], object], error: type[BaseException]) -> bool:
 
 # -- the layers ----------------------------------------------------------------------------------------------------
 def _prctl(option: int, value: int) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
     zero = ctypes.c_ulong(0)
-    told = int(libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero))
+    told = int(LIBC.prctl(option, ctypes.c_ulong(value), zero, zero, zero))
     if told < 0:
         raise OSError(ctypes.get_errno(), "prctl")
     return told
@@ -205,8 +208,7 @@ def _prctl(option: int, value: int) -> int:
 
 def _no_capabilities() -> None:
     """capset(2) with nothing: a child of root may not do what only root may."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.capset((ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()):
+    if LIBC.capset((ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()):
         raise OSError(ctypes.get_errno(), "capset")
 
 
@@ -218,18 +220,17 @@ class _Ruleset(ctypes.Structure):
 
 def _landlock() -> None:
     """All rights that this kernel knows are handled, and none is granted."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    version = libc.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), LANDLOCK_VERSION)
+    version = LIBC.syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), LANDLOCK_VERSION)
     if version < 1:
         raise OSError(ctypes.get_errno(), "this kernel has no Landlock")
     rights = 13 + (version >= 2) + (version >= 3) + (version >= 5)
     rules = _Ruleset((1 << rights) - 1, 0b11 if version >= 4 else 0, 0b11 if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
-    ruleset = libc.syscall(LANDLOCK_CREATE_RULESET, ctypes.byref(rules), ctypes.c_size_t(size), 0)
+    ruleset = LIBC.syscall(LANDLOCK_CREATE_RULESET, ctypes.byref(rules), ctypes.c_size_t(size), 0)
     if ruleset < 0:
         raise OSError(ctypes.get_errno(), "landlock_create_ruleset")
     try:
-        if libc.syscall(LANDLOCK_RESTRICT_SELF, ruleset, 0):
+        if LIBC.syscall(LANDLOCK_RESTRICT_SELF, ruleset, 0):
             raise OSError(ctypes.get_errno(), "landlock_restrict_self")
     finally:
         os.close(ruleset)
@@ -241,19 +242,18 @@ class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
 
-def _seccomp() -> None:
+def _seccomp(prepared: bytes = b"") -> None:
     machine = MACHINES.get(platform.machine())
     if machine is None:
         raise OSError(errno.ENOSYS, f"no list of system calls for {platform.machine()}")
-    code = _filter(machine)
+    code = prepared or filtering(machine)
     buffer = ctypes.create_string_buffer(code, len(code))
     program = _Program(len(code) // 8, ctypes.cast(buffer, ctypes.c_void_p))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(machine.seccomp, SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(program)):
+    if LIBC.syscall(machine.seccomp, SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(program)):
         raise OSError(ctypes.get_errno(), "seccomp")
 
 
-def _filter(machine: Machine) -> bytes:
+def filtering(machine: Machine) -> bytes:
     """Classic BPF: another architecture (or x32) kills, a number on the list is allowed, every other is EPERM.
 
     Memory may be mapped as private and as nothing else, see MAP_KIND.
@@ -280,9 +280,10 @@ def _filter(machine: Machine) -> bytes:
     return b"".join(code)
 
 
-def _now(what: str) -> int:
-    """VmData (what RLIMIT_DATA counts) or VmSize (what RLIMIT_AS does) of this process."""
+def _sizes() -> tuple[int, int]:
+    """VmData (what RLIMIT_DATA counts) and VmSize (what RLIMIT_AS does) of this process, in bytes; see proc(5)."""
     if not sys.platform.startswith("linux"):
-        return 0
-    with open("/proc/self/status", "rb") as file:
-        return next(int(line.split()[1]) << 10 for line in file if line.startswith(what.encode()))
+        return 0, 0
+    with open("/proc/self/statm", "rb", buffering=0) as file:
+        size, _, _, _, _, data, _ = map(int, file.read(200).split())
+    return data * PAGE_BYTES, size * PAGE_BYTES

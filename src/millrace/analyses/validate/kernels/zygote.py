@@ -21,6 +21,7 @@ import io
 import json
 import marshal
 import os
+import platform
 import random
 import signal
 import socket
@@ -32,7 +33,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from millrace.analyses.validate.kernels import plain
-from millrace.analyses.validate.kernels.jail import Ceilings, end_with, enter, hold, probe
+from millrace.analyses.validate.kernels.jail import MACHINES, Ceilings, end_with, enter, filtering, hold, probe
 
 LENGTH = struct.Struct("<I")
 READY, VALUE, RAISED, SLOW, MEMORY, CALL = b"r", b"v", b"x", b"t", b"m", b"c"
@@ -84,6 +85,9 @@ def main(control_fd: int, library: list[str], path: list[str], layers: list[str]
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
+    os.environ.clear()
+    machine = MACHINES.get(platform.machine())
+    prepared = filtering(machine) if machine is not None else b""
     gc.collect()
     gc.freeze()  # what children do not touch is not copied
     if layers is None:
@@ -101,7 +105,7 @@ def main(control_fd: int, library: list[str], path: list[str], layers: list[str]
             continue
         pid = os.fork()
         if not pid:
-            _child(fds[0], said, public, output_bytes, me)
+            _child(fds[0], said, public, output_bytes, me, prepared)
         os.close(fds[0])
         control.send(json.dumps({"pid": pid}).encode())
 
@@ -168,7 +172,9 @@ def _flags(pid: int) -> tuple[bool, str]:
 
 
 # -- in a child ------------------------------------------------------------------------------------------------------
-def _child(fd: int, said: dict[str, Any], public: dict[str, Any], output_bytes: int, parent: int) -> NoReturn:
+def _child(
+    fd: int, said: dict[str, Any], public: dict[str, Any], output_bytes: int, parent: int, prepared: bytes
+) -> NoReturn:
     """Close what is not its own, load what its program imports, go to jail, serve."""
     status = 71
     try:
@@ -176,12 +182,11 @@ def _child(fd: int, said: dict[str, Any], public: dict[str, Any], output_bytes: 
         os.dup2(fd, 3)
         os.closerange(4, 4096)
         sys.stdout = sys.stderr = _Sink(output_bytes)
-        os.environ.clear()
         _preload(said["modules"], said["trusted"])
         if not said["trusted"]:
             sys.setrecursionlimit(said["recursion"])
         if said["layers"]:
-            enter(Ceilings(said["data_bytes"], said["cpu_s"]), frozenset(said["layers"]))
+            enter(Ceilings(said["data_bytes"], said["cpu_s"]), frozenset(said["layers"]), prepared)
         elif said["trusted"]:
             hold(said["data_bytes"])
         _write(READY, "")
