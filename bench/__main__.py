@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("startup", "store", "engine", "run", "explain", "explain_kernel", "refute", "validate")
+ALL = ("startup", "store", "engine", "dask", "run", "explain", "explain_kernel", "refute", "calibrate", "validate")
 
 
 def main() -> int:

@@ -121,6 +121,11 @@ class Settings(BaseModel):
         le=19,
         description="how much workers give way to other programs, 0 to 19",
     )
+    core_hour_price: Annotated[float, BeforeValidator(_no_truth)] = Field(
+        default=0.08,
+        ge=0,
+        description="what an hour of one core costs, for the money that a plan tells; the default is an example",
+    )
     progress: _Progress = Field(
         default="auto",
         description="a progress line: on, off, or auto (when somebody watches a terminal)",

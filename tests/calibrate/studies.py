@@ -10,7 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -149,15 +149,17 @@ BUDGETS = {2: (30, 180), 4: (60, 600)}
 """Simulations before the finish (50 more) of emulate and of TPE, by dimensions."""
 
 
-def samplers(worlds: int, dimensions: int) -> dict[str, list[Found]]:
-    """emulate, TPE with three fixed replicates, and TPE with early stopping, each at its budget."""
-    ours, theirs = BUDGETS[dimensions]
-    made = [World(w, dimensions) for w in range(worlds)]
-    return {
-        "emulate": [emulate(replace(w), 300 + w.number, ours) for w in made],
-        "TPE, 3 replicates": [tpe(replace(w), 300 + w.number, theirs, 3, None) for w in made],
-        "TPE, stopped early": [tpe(replace(w), 300 + w.number, theirs, 5, by_rule) for w in made],
-    }
+SAMPLERS: dict[str, Callable[[World, int, int], Found]] = {
+    "emulate": emulate,
+    "TPE, 3 replicates": lambda world, seed, simulations: tpe(world, seed, simulations, 3, None),
+    "TPE, stopped early": lambda world, seed, simulations: tpe(world, seed, simulations, 5, by_rule),
+}
+
+
+def sampler(name: str, worlds: int, dimensions: int) -> list[Found]:
+    """One sampler at its budget in all worlds."""
+    simulations = BUDGETS[dimensions][name != "emulate"]
+    return [SAMPLERS[name](World(w, dimensions), 300 + w, simulations) for w in range(worlds)]
 
 
 # -- intervals -----------------------------------------------------------------------------------------------------
@@ -202,18 +204,20 @@ def told_stopping(worlds: int) -> str:
     return "\n".join(lines)
 
 
-def told_samplers(worlds: int) -> str:
+def told_samplers(worlds: int, every: tuple[int, ...] = tuple(BUDGETS)) -> str:
     lines = ["| parameters | sampler | simulations | hold-out loss over that at the truth | emulate over it (95 % bound) |",
              "|---|---|---|---|---|"]  # fmt: skip
-    for d in BUDGETS:
-        found = samplers(worlds, d)
+    for d in every:
         truth = [World(w, d).held_out(World(w, d).truth) for w in range(worlds)]
-        ours = [f.held_out for f in found["emulate"]]
-        for name, its in found.items():
+        ours: list[float] = []
+        for name in SAMPLERS:
+            its = sampler(name, worlds, d)
             losses = [f.held_out for f in its]
+            ours = ours or losses
             beside = "" if name == "emulate" else "{:.2f} ({:.2f})".format(*ratio(ours, losses))
             used = np.mean([f.simulations for f in its])
             lines.append(f"| {d} | {name} | {used:.0f} | {ratio(losses, truth)[0]:.2f} | {beside} |")
+            print(lines[-1], file=sys.stderr, flush=True)
     return "\n".join(lines)
 
 

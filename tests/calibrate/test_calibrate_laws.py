@@ -27,7 +27,9 @@ def test_law(law: Callable[..., None], tmp_path: Path) -> None:
     law(ask, tmp_path)
 
 
-@pytest.mark.parametrize("sampler", ["random", "sobol", "cma-es", "grid", "emulate"])
+@pytest.mark.parametrize(
+    "sampler", ["cma-es", "emulate", *(pytest.param(s, marks=pytest.mark.slow) for s in ("random", "sobol", "grid"))]
+)
 def test_every_sampler_gives_one_digest_on_every_engine(sampler: str) -> None:
     question = {**QUESTION, "sampler": sampler, "summarise": simulators.summarise, "trials": 16}
     told = {

@@ -90,10 +90,18 @@ def test_all_kinds_of_parameters_reach_the_simulator_as_what_they_are() -> None:
         seen.append(params)
         return simulators.simulate({"a": params["a"], "b": params["share"]}, seed)
 
+    parameters = {
+        "a": (0.5, 5), "share": ("logit", 0.05, 0.9), "many": ("int", 1, 9), "way": ("categorical", "x", "y"), "held": 7,
+    }  # fmt: skip
     found = mr.calibrate(
-        simulate, parameters={"a": (0.5, 5), "share": ("logit", 0.05, 0.9), "many": ("int", 1, 9), "way": ("categorical", "x", "y"),
-                              "held": 7}, targets=simulators.observed(), trials=12, finish=0, replicates=1, engine="inline",
-    )  # fmt: skip
+        simulate,
+        parameters=parameters,
+        targets=simulators.observed(),
+        trials=12,
+        finish=0,
+        replicates=1,
+        engine="inline",
+    )
     assert len(seen) == 12
     for params in seen:
         assert 0.05 <= params["share"] <= 0.9
@@ -102,3 +110,18 @@ def test_all_kinds_of_parameters_reach_the_simulator_as_what_they_are() -> None:
         assert params["held"] == 7
     assert set(found.study.trials[0].params) == {"a", "logit(share)", "many", "way"}
     assert set(found.importance) == {"a", "share", "many", "way"}
+
+
+def test_cma_es_is_suggested_where_it_does_better() -> None:
+    def flat(params: dict[str, Any], seed: int) -> dict[str, Any]:
+        return {"y": [sum(params.values())]}
+
+    four = dict.fromkeys("abcd", (0.0, 1.0))
+    found = mr.calibrate(
+        flat, parameters=four, targets={"y": {"data": [1.0]}}, trials=200, replicates=1, finish=0, engine="inline"
+    )
+    assert any("cma-es usually finds better" in note for note in found.notes)
+    fewer = mr.calibrate(
+        flat, parameters=four, targets={"y": {"data": [1.0]}}, trials=20, replicates=1, finish=0, engine="inline"
+    )
+    assert not any("cma-es" in note for note in fewer.notes)

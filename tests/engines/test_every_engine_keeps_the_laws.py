@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import local_dask
 import pytest
 
 from millrace.engines.auto import AutoEngine
+from millrace.engines.dask import DaskEngine
 from millrace.engines.inline import InlineEngine
 from millrace.engines.processes import ProcessEngine
 from millrace.run.ports import Engine
@@ -18,6 +20,7 @@ ENGINES: dict[str, Callable[[Any], Engine]] = {
     "auto": lambda opener=None: AutoEngine(
         lambda: ProcessEngine(2, opener=opener), threshold_s=0.01, slots=2, opener=opener
     ),
+    "dask": lambda opener=None: DaskEngine(local_dask.connected(), opener=opener, owns=True),
 }
 
 

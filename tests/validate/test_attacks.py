@@ -163,7 +163,7 @@ ATTACKS = {
     "recursion without its limit": ("import sys\nsys.setrecursionlimit(10**9)\ndef solve(I):\n    return solve(I)\n", "(memory|cpu_limit)"),
     "recursion in C without its limit": (
         "import sys\nsys.setrecursionlimit(10**9)\ndef solve(I):\n    a = []\n    for _ in range(10**5): a = [a]\n    return repr(a)\n",
-        "crash(SIGSEGV)",
+        "(crash\\(SIGSEGV\\)|cpu_limit)",
     ),
     "a copy that doubles": (
         "import copy\ndef solve(I):\n    a = [0]\n    for _ in range(60): a = [copy.deepcopy(a), copy.deepcopy(a)]\n",

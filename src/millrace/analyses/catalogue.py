@@ -54,12 +54,13 @@ def _verb(analysis: str, verb: str, about: str, **more: Any) -> Entry:
     """A verb beside the analysis itself, in a file of its name."""
     home = f"millrace.analyses.{analysis}.{verb}"
     return Entry(
-        f"{analysis} {verb}", about, analysis, spec=f"{home}:Spec", analysis=f"{home}:{verb}", facts="", plan="",
-        verb=verb, **{"preload": (), **more},
+        f"{analysis} {verb}", about, analysis, analysis=f"{home}:{verb}", facts="", plan="", verb=verb,
+        **{"spec": f"{home}:Spec", "preload": (), **more},
     )  # fmt: skip
 
 
-SIMULATING, OF_RUN = ("millrace.analyses.calibrate.simulating",), "millrace.cli.calibrate:of_run"
+CALIBRATE = "millrace.analyses.calibrate"
+SIMULATING, OF_RUN = (f"{CALIBRATE}.simulating",), "millrace.cli.calibrate:of_run"
 JUDGING = ("millrace.analyses.validate.kernels.judge",)
 ENTRIES = (
     _entry("explain", "SHAP values of a fitted model, exact where they can be", ("millrace.analyses.explain.blocks",)),
@@ -67,14 +68,28 @@ ENTRIES = (
     dataclasses.replace(
         _entry("calibrate", "fits a stochastic simulator to data", SIMULATING), verb="run", in_file=True
     ),
-    _verb("calibrate", "rescore", "finished trials under new targets or weights, without a simulation", command=OF_RUN),
+    _verb(
+        "calibrate",
+        "rescore",
+        "finished trials under new targets or weights, without a simulation",
+        spec=f"{CALIBRATE}.looks:Rescore",
+        command=OF_RUN,
+    ),
     _verb(
         "calibrate",
         "replay",
         "one simulation of a run again, by trial and seed, with all that it prints",
+        spec=f"{CALIBRATE}.looks:Replay",
         command=OF_RUN,
     ),
-    _verb("calibrate", "probe", "a small study three times: what each part costs", in_file=True, preload=SIMULATING),
+    _verb(
+        "calibrate",
+        "probe",
+        "a small study three times: what each part costs",
+        spec=f"{CALIBRATE}.spec:Spec",
+        in_file=True,
+        preload=SIMULATING,
+    ),
     dataclasses.replace(
         _entry("validate", "runs untrusted programs on cases", JUDGING),
         verb="run",

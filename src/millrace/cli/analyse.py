@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from millrace.analyses import catalogue
-from millrace.cli.options import Sectioned, file_argument, machine_options, question_of, said_options, spec_options
+from millrace.cli.carry import carry, machine_of
+from millrace.cli.options import (
+    MACHINE,
+    Option,
+    Sectioned,
+    file_argument,
+    machine_options,
+    question_of,
+    said_options,
+    spec_options,
+)
 from millrace.cli.table import Entry
 
 if TYPE_CHECKING:
@@ -35,17 +45,22 @@ def analyses(entries: Iterable[Analysis], maker: str = "") -> list[Entry]:
 
 def command(name: str) -> click.Command:
     """`millrace NAME --model FILE ...`, or `millrace NAME VERB STUDY.toml ...`."""
-    from millrace.cli.carry import carry
-
     entry = catalogue.find(name)
 
     def ask(**given: Any) -> int:
         from millrace.compose import carry_out
 
         question = asked(entry, given)
-        return carry(given, lambda machine: carry_out(name, question, machine))
+        if not given.get("fit"):
+            return carry(given, lambda machine: carry_out(name, question, machine))
+        from millrace.fitting import fitted
 
-    params = [*question_options(entry), *machine_options(without=entry.load("spec").model_fields), *said_options()]
+        smaller, said = fitted(name, question, machine_of(given, store=given["store"]))
+        return carry(given, lambda machine: carry_out(name, smaller, machine, notes=said))
+
+    fit = [] if entry.verb else [_fit()]  # a question in a file says itself how large it is
+    machine = machine_options(without=entry.load("spec").model_fields)
+    params = [*question_options(entry), *machine, *fit, *said_options()]
     return Sectioned(entry.path[-1], params=params, callback=ask, help=f"{entry.about[0].upper()}{entry.about[1:]}.")
 
 
@@ -62,3 +77,8 @@ def asked(entry: Analysis, given: Mapping[str, Any]) -> dict[str, Any]:
     from millrace.cli.studies import read_study
 
     return {**read_study(given["study"], entry.load("spec")), **question_of(entry.load("spec"), given)}
+
+
+def _fit() -> Option:
+    about = "take the largest question that fits the memory and the deadline (fewer simulations or rows), and say so"
+    return Option(["--fit"], is_flag=True, help=about, section=MACHINE)

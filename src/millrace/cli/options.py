@@ -107,7 +107,12 @@ def _nested(field: FieldInfo) -> bool:
 def machine_options(without: Iterable[str] = ()) -> list[Option]:
     """Where and within what to run. Without a default here: what is not given is as the settings say."""
     found = [
-        _machine("engine", "auto|inline|processes", str, "where tasks run (not given: as the settings say, auto)"),
+        _machine(
+            "engine",
+            "auto|inline|processes|dask|dask=ADDRESS",
+            str,
+            "where tasks run (not given: as the settings say, auto)",
+        ),
         _machine(
             "cores",
             "N",
@@ -135,6 +140,8 @@ def machine_options(without: Iterable[str] = ()) -> list[Option]:
             "stop after this long, such as 9h, and answer with what there is",
         ),
         _machine("nice", "N", click.IntRange(0, 19), "give way to other programs, 0 to 19"),
+        _machine("bundle", "DIR", click.Path(file_okay=False), "your modules, for Dask workers that do not have them"),
+        _machine("dask_report", "FILE", click.Path(dir_okay=False), "where Dask's own performance report goes (HTML)"),
     ]
     return [option for option in found if option.name not in set(without)]
 
@@ -145,6 +152,8 @@ def said_options(without: Iterable[str] = ()) -> list[Option]:
         _flag("json", "print result.json on stdout and nothing else there"),
         _flag("quiet", "say nothing but errors"),
         _flag("fail_on_no", "exit code 1 when the analysis says no"),
+        _flag("timing_log", "workers write a SIM_TIMING line for each task on stderr"),
+        _flag("profile", "sample what tasks are doing: top functions and flame graphs in the report"),
     ]
     return [option for option in found if option.name not in set(without)]
 

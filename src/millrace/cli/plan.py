@@ -15,7 +15,8 @@ from millrace.cli.table import Entry, Table
 from millrace.run.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
-    from millrace.run.budget import Plan
+    from millrace.forecast import Forecast
+    from millrace.settings import Settings
 
 NOT_PLANNED = ("out", "deadline", "nice")
 
@@ -33,10 +34,11 @@ def analysis(name: str) -> click.Command:
     entry = catalogue.find(name)
 
     def ask(**given: Any) -> int:
-        from millrace.compose import load_settings, plan
+        from millrace.compose import load_settings
+        from millrace.forecast import forecast
 
         settings = load_settings({n: given[n] for n in ("engine", "cores", "memory")})
-        made = plan(name, asked(entry, given), machine_of(given, store=settings.store))
+        made = forecast(name, asked(entry, given), machine_of(given, store=settings.store))
         if given["json"]:
             say_json(dict(made.as_dict()))
         else:
@@ -48,15 +50,21 @@ def analysis(name: str) -> click.Command:
     return Sectioned(entry.path[-1], params=params, callback=ask, help=said)
 
 
-def lines(made: Plan) -> list[str]:
+def lines(told: Forecast) -> list[str]:
     """A plan as a table and its reasons."""
+    made = told.plan
     shared = [("shared, mapped", f"{format_bytes(made.shared_bytes)} on disk, once")] if made.shared_bytes else []
     rows = [
         ("analysis", f"{made.analysis}, {made.method}"),
         ("tasks", f"{made.tasks:,} of up to {made.block:,} items"),
         ("at once", f"{made.slots}"),
+        (
+            "in the store",
+            "unknown" if told.in_store is None else f"{told.in_store:,} tasks of it",
+        ),
         ("core-seconds", f"about {made.core_s:,.3g}"),
-        ("wall time", f"about {format_duration(made.wall_s)}"),
+        ("wall time", f"about {format_duration(made.wall_s)} on this host"),
+        ("money", cost(told.money, told.price, told.example)),
         ("memory, worker", format_bytes(made.worker_bytes)),
         ("memory, driver", format_bytes(made.driver_bytes)),
         (
@@ -67,6 +75,13 @@ def lines(made: Plan) -> list[str]:
         ("answer", f"{format_bytes(made.answer_bytes)} on disk"),
     ]
     return [*columns(rows), *(f"Because {reason}" for reason in made.why)]
+
+
+def cost(money: float, price: float, example: bool) -> str:
+    """What the cores cost, and at which price."""
+    at = f"at {price:g} per core-hour"
+    shown = f"{money:.4f}" if money < 1 else f"{money:,.2f}"
+    return f"about {shown} {at}{', an example: set core_hour_price' if example else ''}"
 
 
 def function(name: str) -> click.Command:
@@ -97,16 +112,35 @@ def of_function(given: dict[str, Any]) -> dict[str, Any]:
     function = find_function(given["function"])
     items = items_of(given)
     budget = budget_of(settings)
+    slots = min(budget.cores, max(1, len(items)))
+    stored = known(function, items, given["seed"], given["store"] or str(settings.store))
+    told = {
+        "analysis": "run", "function": given["function"], "tasks": len(items), "in_store": stored, "slots": slots,
+        "budget_bytes": budget.private_bytes, "core_s": None, "wall_s": None, "worker_bytes": None, "money": None,
+        "price": settings.core_hour_price, "example": settings.origin("core_hour_price") == "default", "runs": 0,
+    }  # fmt: skip
+    return told | _learnt(function, len(items) - (stored or 0), slots, settings)
+
+
+def _learnt(function: Any, tasks: int, slots: int, settings: Settings) -> dict[str, Any]:
+    """What earlier runs of this function on this host teach; empty before the first."""
+    from millrace import lessons
+    from millrace.diagnose.forecast import corrected, money
+    from millrace.run.budget import Plan
+
+    named = lessons.method_of(function)
+    taught = lessons.lessons(lessons.place(settings.cache), "run", named)
+    if not taught:
+        return {}
+    made = corrected(Plan("run", named, tasks, 1, slots, 0, 0, 0, 0, float(tasks)), taught)
+    price = settings.core_hour_price
+    peak = max(one.worker_bytes for one in taught) or None
     return {
-        "analysis": "run",
-        "function": given["function"],
-        "tasks": len(items),
-        "in_store": known(function, items, given["seed"], given["store"] or str(settings.store)),
-        "slots": min(budget.cores, max(1, len(items))),
-        "budget_bytes": budget.private_bytes,
-        "core_s": None,
-        "wall_s": None,
-        "worker_bytes": None,
+        "core_s": made.core_s,
+        "wall_s": made.wall_s,
+        "worker_bytes": peak,
+        "money": money(made, price),
+        "runs": len(taught),
     }
 
 
@@ -143,8 +177,26 @@ def function_lines(told: dict[str, Any]) -> list[str]:
             f"{kept:,}" if kept is not None else "none: the function has no identity that a key can be made of",
         ),
         ("at once", f"up to {told['slots']}"),
-        ("core-seconds", "unknown before it has run"),
-        ("wall time", "unknown before it has run"),
-        ("memory", f"unknown; {format_bytes(told['budget_bytes'])} for all tasks together"),
+        *_figures(told),
     ]
     return columns(rows)
+
+
+def _figures(told: dict[str, Any]) -> list[tuple[str, str]]:
+    everything = f"{format_bytes(told['budget_bytes'])} for all tasks together"
+    if not told["runs"]:
+        return [
+            ("core-seconds", "unknown before it has run"),
+            ("wall time", "unknown before it has run"),
+            ("memory", f"unknown: its first item runs alone, with the whole of {everything}"),
+        ]
+    peak = told["worker_bytes"]
+    return [
+        ("core-seconds", f"about {told['core_s']:,.3g}, learnt from {told['runs']} of its runs here"),
+        ("wall time", f"about {format_duration(told['wall_s'])} on this host"),
+        ("money", cost(told["money"], told["price"], told["example"])),
+        (
+            "memory",
+            f"{format_bytes(peak)} a task at most so far; {everything}" if peak else f"not measured; {everything}",
+        ),
+    ]

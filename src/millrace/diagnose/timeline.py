@@ -173,7 +173,7 @@ def _lane(
         ("cut", _one(end if whole else last, end)),
         *[("driver", of["driver"]) for of in (common, own) if "driver" in of],
         ("transfer", (sent[waited], begins[waited])),
-        *[(kind, own[kind]) for kind in ("starved", "tail", "start", "stopped", "lost") if kind in own],
+        *[(kind, own[kind]) for kind in ("starved", "tail", "start", "engine", "stopped", "lost") if kind in own],
         ("stopped", (begins[stopped], ends[stopped])),
         ("lost", (begins[killed], ends[killed])),
         ("task", (begins[~killed & ~stopped], ends[~killed & ~stopped])),

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from time import monotonic_ns, process_time_ns
 from typing import TYPE_CHECKING, Any
 
-from millrace.engines.attempt import Stores, Warm, carry_out
+from millrace.engines.attempt import Collector, Stores, Warm, carry_out
 from millrace.run.errors import SourceStalled, WrongQuestion
 from millrace.run.task import Cancel, Failure, Measures, Outcome, Span, Task
 
@@ -32,6 +32,7 @@ class InlineEngine:
     def __init__(self, opener: Opener | None = None) -> None:
         self._stores = Stores(opener)
         self._warm = Warm()
+        self._collector = Collector()
         self._woken = threading.Event()
         self._streaming = False
         self._spans: list[Span] = []
@@ -81,6 +82,7 @@ class InlineEngine:
     def close(self) -> None:
         self._warm.leave()
         self._stores.close()
+        self._collector.close()
 
     def _between(self, free_ns: int) -> None:
         now = monotonic_ns()
@@ -88,7 +90,7 @@ class InlineEngine:
             self._spans.append(Span(0, "driver", free_ns, now))
 
     def _attempt(self, task: Task) -> Outcome:
-        started_ns, cpu_ns = monotonic_ns(), process_time_ns()
+        started_ns, cpu_ns, gc_ns = monotonic_ns(), process_time_ns(), self._collector.total_ns
         value, extra = carry_out(
             _itself,
             task.fn,
@@ -111,6 +113,7 @@ class InlineEngine:
             enter_ns=extra.enter_ns,
             read_ns=extra.read_ns,
             write_ns=extra.write_ns,
+            gc_ns=self._collector.total_ns - gc_ns,
         )
         return Outcome(task.key, value, Failure(*extra.failure) if extra.failure else None, measures)
 

@@ -95,7 +95,8 @@ class Flow:
         self.pending[key] = Pending(task, run.next_item(), start)
         limits, keep = self._with_share(task.limits), task.keep or self._keep_for(key)
         # Not `dataclasses.replace`, which costs as much as all the rest here.
-        return Task(task.fn, task.args, key, task.group, limits, keep, task.resources, task.name)
+        sent = Task(task.fn, task.args, key, task.group, limits, keep, task.resources, task.name)
+        return sent if run.watch is None else run.watch(sent, self.pending[key].item, task.name or _name(task))
 
     def _keep_for(self, key: str) -> Keep | None:
         return self.keep if key[0] != "~" else None
@@ -129,7 +130,7 @@ class Flow:
         elif not outcome.cached:
             outcome = self._kept(outcome, task)
         put = monotonic_ns()
-        run.ledger.attempt(outcome, task.name or _name(task), pending.item, pending.queued_ns)
+        run.ledger.attempt(outcome, task.name or _name(task), pending.item, pending.queued_ns, task.group)
         run.parts["put_ns"] += put - start
         run.parts["ledger_ns"] += monotonic_ns() - put
         if retry is not None:

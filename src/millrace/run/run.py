@@ -59,6 +59,7 @@ class Run:
         throttled_ns: Callable[[], int | None] = lambda: None,
         around: Callable[[], AbstractContextManager[Any]] = nullcontext,
         owned: ExitStack | None = None,
+        watch: Callable[[Task, int, str], Task] | None = None,
     ) -> None:
         """`make_engine`: told how many slots; called when the first task comes, so that the plan has its say.
 
@@ -66,6 +67,7 @@ class Run:
         `around`: entered for every stream, in which this process may run tasks itself (one BLAS thread).
         `owned`: what ends with the run. `measure`: private bytes of this process, or of the pid it is told. `throttled_ns`:
         how long the quota held the run back so far, None when nobody can tell. `show`: told at most ten times a second.
+        `watch`: a task (its item and name) as the engine is to run it, when workers are to tell of it.
         """
         self.store, self.arena, self.ledger, self._make_engine, self._around = store, arena, ledger, make_engine, around
         self._engine: Engine | None = None
@@ -76,7 +78,7 @@ class Run:
         self.parts = dict.fromkeys(("keys_ns", "lookup_ns", "put_ns", "ledger_ns", "source_ns", "consume_ns"), 0)
         self.computed = self.cached = self.failed = 0
         self.peak_bytes = 0
-        self._show, self._measure, self._throttled_ns = show, measure, throttled_ns
+        self.watch, self._show, self._measure, self._throttled_ns = watch, show, measure, throttled_ns
         self._base_bytes = measure() if measure else 0
         self._ending: Ending | None = None
         self._deadline = time.monotonic() + deadline_s if deadline_s else 0.0

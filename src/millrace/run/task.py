@@ -105,8 +105,8 @@ class Measures:
     of it: `unpack_ns` (its share of reading the message, functions and their imports included), `enter_ns`
     (making warm resources), `read_ns` (attaching `Ref`s), `write_ns` (keeping or packing the value). What is left
     is the analysis itself. `cpu_ns`: processor time of the worker over the attempt, and of the processes that its warm
-    resources keep (those that tell `spent_ns()`). `peak_bytes`: the largest
-    private memory seen, 0 when nobody looked.
+    resources keep (those that tell `spent_ns()`). `peak_bytes`: the largest private memory seen, 0 when nobody looked.
+    `gc_ns`: what Python's collector took of the attempt.
     """
 
     worker: int = -1
@@ -123,6 +123,7 @@ class Measures:
     in_bytes: int = 0
     out_bytes: int = 0
     peak_bytes: int = 0
+    gc_ns: int = 0
 
 
 NOT_MEASURED = Measures()
@@ -139,7 +140,7 @@ class Outcome:
     cached: bool = False
 
 
-SpanKind = Literal["start", "starved", "tail", "driver", "lost", "stopped"]
+SpanKind = Literal["start", "starved", "tail", "driver", "engine", "lost", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)

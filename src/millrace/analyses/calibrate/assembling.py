@@ -50,7 +50,7 @@ def assemble(found: Found) -> Calibration:
     return Calibration(
         table=trials.table(found.trials, parameters, names),
         best=found.best,
-        finish=finishing.table(found.finalists, parameters, spec.level),
+        finish=finishing.table(found.finalists, parameters, spec.level, asked.positive),
         predictive=predictive(asked, ranked, fresh),
         intervals=intervals(asked, ranked, fresh, found.best),
         importance=importance(asked, ranked),

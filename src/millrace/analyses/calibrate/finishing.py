@@ -49,8 +49,9 @@ class Finalist:
     def loss(self) -> float:
         return self.fresh.loss
 
-    def interval(self, level: float) -> tuple[float, float]:
-        """Of the mean loss on fresh seeds, by Student's t over its replicates; of one replicate, nothing is known."""
+    def interval(self, level: float, positive: bool) -> tuple[float, float]:
+        """Of the mean loss on fresh seeds, by Student's t over its replicates (from 0 on when no loss is below it); of one
+        replicate, nothing is known."""
         values = [self.fresh.losses[r] for r in self.fresh.ran]
         n, mean = len(values), self.loss
         if n < 2:
@@ -58,7 +59,7 @@ class Finalist:
         centre = sum(values) / n
         sd = math.sqrt(sum((v - centre) ** 2 for v in values) / (n - 1))
         reach = student_point((1 + level) / 2, n - 1) * sd / math.sqrt(n)
-        return mean - reach, mean + reach
+        return max(0.0, mean - reach) if positive else mean - reach, mean + reach
 
 
 def student_point(p: float, df: float) -> float:
@@ -122,7 +123,7 @@ def chosen(search: Ran, finalists: Sequence[Finalist]) -> Best:
     if ran:
         best = min(ran, key=lambda f: (f.loss, f.trial.number))
         n = len(best.fresh.losses)
-        interval = best.interval(spec.level) if n > 1 else None
+        interval = best.interval(spec.level, search.asked.positive) if n > 1 else None
         return Best(best.trial.number, best.trial.params, best.loss, interval, best.trial.loss, n)
     if finalists:
         search.run.note("No simulation of the finish ended well: the answer is the best trial by its own seeds.")
@@ -170,10 +171,10 @@ def as_trials(search: Search, found: Sequence[Finalist]) -> None:
             search.trials.append(finalist.fresh)
 
 
-def table(found: Sequence[Finalist], parameters: Sequence[str], level: float) -> dict[str, list[Any]]:
+def table(found: Sequence[Finalist], parameters: Sequence[str], level: float, positive: bool) -> dict[str, list[Any]]:
     """Columns by name, one row a finalist, the best on fresh seeds first."""
     rows = sorted((f for f in found if f.fresh.losses), key=lambda f: (f.loss, f.trial.number))
-    intervals = [f.interval(level) for f in rows]
+    intervals = [f.interval(level, positive) for f in rows]
     said: dict[str, list[Any]] = {
         "trial": [f.trial.number for f in rows],
         "replicates": [len(f.trial.losses) for f in rows],

@@ -74,7 +74,7 @@ def storage_of(url: str, must_exist: bool = False) -> Any:
         if must_exist and url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
             raise WrongQuestion(f"There is no file {url.removeprefix('sqlite:///')} of the storage {url}.")
         try:
-            return optuna.storages.RDBStorage(url)
+            return optuna.storages.RDBStorage(_with_driver(url))
         except Exception as e:
             raise WrongQuestion(f"Optuna cannot open the storage {url}: {type(e).__name__}: {e}.") from e
     path = Path(url)
@@ -84,3 +84,13 @@ def storage_of(url: str, must_exist: bool = False) -> Any:
         raise WrongQuestion(f"The folder of the journal file {path} is not there.")
     backend = optuna.storages.journal.JournalFileBackend(str(path))
     return optuna.storages.JournalStorage(backend)
+
+
+def _with_driver(url: str) -> str:
+    """SQLAlchemy takes psycopg2 for PostgreSQL unless told otherwise; where only its successor is installed, that is meant."""
+    from importlib.util import find_spec
+
+    scheme, _, rest = url.partition("://")
+    if scheme in ("postgresql", "postgres") and find_spec("psycopg2") is None and find_spec("psycopg") is not None:
+        return f"postgresql+psycopg://{rest}"
+    return url

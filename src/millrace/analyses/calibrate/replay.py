@@ -13,11 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from millrace.analyses.calibrate import records
 from millrace.analyses.calibrate.aligning import WrongOutputs
-from millrace.analyses.calibrate.parts import Closed
+from millrace.analyses.calibrate.looks import Replay as Spec
 from millrace.analyses.calibrate.question import read
 from millrace.analyses.calibrate.simulating import plain
 from millrace.analyses.calibrate.targets import combined, measured
@@ -25,14 +23,6 @@ from millrace.run.answer import Saved
 from millrace.run.errors import AnalysisFailed, WrongQuestion
 from millrace.run.keys import content_key
 from millrace.run.run import Run
-
-
-class Spec(Closed):
-    """Which simulation is run again."""
-
-    run: str = Field(description="folder, id, part of an id, or last")
-    trial: int = Field(ge=0, description="number of the trial")
-    seed: int | None = Field(None, ge=0, description="of the trial's seeds (not given: its first)")
 
 
 @dataclass(frozen=True, slots=True)

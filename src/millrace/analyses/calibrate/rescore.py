@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, Field
+from typing import Any
 
 from millrace.analyses.calibrate import finishing, records
 from millrace.analyses.calibrate.answer import Calibration, Verdict
 from millrace.analyses.calibrate.assembling import Found, assemble
 from millrace.analyses.calibrate.finishing import Finalist
-from millrace.analyses.calibrate.parts import Closed, Targets
+from millrace.analyses.calibrate.looks import Rescore as Spec
 from millrace.analyses.calibrate.question import Asked, read
 from millrace.analyses.calibrate.sampling import distribution, frozen, named, optuna_library, quiet
 from millrace.analyses.calibrate.targets import combined, measured
@@ -24,31 +22,6 @@ from millrace.analyses.calibrate.trials import Trial
 from millrace.run.errors import WrongQuestion
 from millrace.run.keys import content_key
 from millrace.run.run import Run
-
-
-def _pairs(given: Any) -> Any:
-    """`name=1,other=2` on the command line; any mapping in Python."""
-    if not isinstance(given, str):
-        return given
-    parts = [part.partition("=") for part in given.split(",") if part.strip()]
-    return {name.strip(): value.strip() for name, _, value in parts}
-
-
-class Spec(Closed):
-    """Which run is looked at anew, and what is changed."""
-
-    run: str = Field(description="folder, id, part of an id, or last")
-    study: Any = Field(
-        None,
-        description="a study file whose targets take the place of the run's",
-        json_schema_extra={"metavar": "STUDY.toml"},
-    )
-    targets: Targets | None = Field(
-        None, description="targets in the place of the run's", json_schema_extra={"in_file": True}
-    )
-    weights: Annotated[Mapping[str, float], BeforeValidator(_pairs)] = Field(
-        {}, description="weights of targets by name"
-    )
 
 
 @dataclass(slots=True)

@@ -151,10 +151,12 @@ def _slice(answer: Calibration, name: str, shown: list[int], y: Spec, edge: floa
     layers = []
     if name in answer.intervals:
         low, high = answer.intervals[name]
-        layers.append(pictures.layer("rect", {"x": x["low"], "x2": {"field": "high"}},
-                                     [{"low": short(low, 6), "high": short(high, 6)}], color=LIGHT_BLUE, opacity=0.22))  # fmt: skip
-    layers.append(pictures.layer("point", {"x": x["at"], "y": y, **state, "tooltip": tip}, rows,
-                                 filled=True, size=26, opacity=0.7))  # fmt: skip
+        span = [{"low": short(low, 6), "high": short(high, 6)}]
+        layers.append(
+            pictures.layer("rect", {"x": x["low"], "x2": {"field": "high"}}, span, color=LIGHT_BLUE, opacity=0.22)
+        )
+    dots = {"x": x["at"], "y": y, **state, "tooltip": tip}
+    layers.append(pictures.layer("point", dots, rows, filled=True, size=26, opacity=0.7))
     mark = [{"at": short(best, 6) if numeric else pictures.name_of(best)}]
     layers.append(pictures.layer("rule", {"x": x["at"]}, mark, color=BLUE, strokeWidth=1.5))
     return {"width": PANEL, "height": 190, "layer": layers}
@@ -180,8 +182,8 @@ def contour(answer: Calibration, a: str, b: str) -> Spec:
         pictures.layer("point", on, [{"at": short(best[a], 6), "to": short(best[b], 6)}], color=ORANGE, **cross),
         *_box(answer, a, b, x["at"], y["to"]),
     ]
-    caption = "Seven steps of equal area of the trials' losses, each place a mean over its eight nearest trials; blank: none is near."
-    caption += " Cross: the best."
+    caption = "Seven steps of the trials' losses, of equal area; each place is a mean over its eight nearest trials."
+    caption += " Blank: none is near. Cross: the best."
     caption += f" Dashed: {100 * answer.level:g} % intervals." if len(layers) > 3 else ""
     title = _ridge(answer, a, b, places, scaled)
     return pictures.spec(title, caption, f"Loss over {a} and {b}. {title}.", height=360, layer=layers)
@@ -289,7 +291,7 @@ def importance(answer: Calibration) -> Spec:
     y = {"field": "name", "type": "nominal", "title": None, "sort": [row["name"] for row in rows]}
     return pictures.spec(
         title,
-        "PED-ANOVA (Watanabe, Bansal and Hutter 2023): how far the best trials' values of each parameter differ from all trials'. "
+        "PED-ANOVA (Watanabe, Bansal and Hutter 2023): how far the best trials' values of a parameter differ from all trials'. "
         "Shares add up to one; what two parameters do together is not in them.",
         "Importance of the parameters: " + ", ".join(f"{n} {v:.2f}" for n, v in ranked),
         height=max(60, 30 * len(rows)),

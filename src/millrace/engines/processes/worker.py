@@ -21,7 +21,7 @@ from typing import Any
 
 import cloudpickle
 
-from millrace.engines.attempt import Extra, Stores, Warm, carry_out, failure_of
+from millrace.engines.attempt import Collector, Extra, Stores, Warm, carry_out, failure_of
 from millrace.engines.processes import kernel, page
 from millrace.engines.processes.frames import CODES, LAST, LENGTH, RESULTS, TASKS, UNREAD, Run
 from millrace.run.task import Ref
@@ -66,7 +66,7 @@ class Worker:
     def __init__(self, sock: socket.socket, pages: page.Page, slot: int, hand_back_ns: int) -> None:
         self.sock, self.cells, self.at, self.hand_back_ns = sock, pages.cells, page.base(slot), hand_back_ns
         self.codes: dict[int, Any] = {}  # number -> pickle, and once used, the function
-        self.stores, self.warm = Stores(None), Warm()
+        self.stores, self.warm, self.collector = Stores(None), Warm(), Collector()
         self.dropped: dict[int, None] = {}  # messages and groups that are not wanted any more, oldest first
         self.seen = self.cells[self.at + page.SEEN]
         self.bytes_limit = 0
@@ -140,6 +140,8 @@ class Worker:
         begun_ns = now = flushed = self.began_ns
         cpu, seq, seen, dropped = self.began_cpu_ns, number, self.seen, self.dropped
         values, ends, cpus, extras = _batch()
+        collector = self.collector
+        collected = collector.total_ns
         for run in map(Run._make, runs):
             plain = self.plain(run)
             for i, args in enumerate(run.args):
@@ -164,6 +166,9 @@ class Worker:
                     now, cpu = monotonic_ns(), process_time_ns()
                     if cells[at_peak] == seq:
                         extra = extra._replace(peak_bytes=cells[at + page.PEAK_BYTES])
+                    if collector.total_ns != collected:
+                        extra = extra._replace(gc_ns=collector.total_ns - collected)
+                        collected = collector.total_ns
                     if extra is not PLAIN:
                         extras[len(values)] = extra
                 values.append(value)

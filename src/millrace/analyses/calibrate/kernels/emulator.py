@@ -72,7 +72,7 @@ class Emulator:
         self.first = max(budget // 3, terms(len(dimensions)) + 4)
         self.wave = max(1, -(-(budget - self.first) // WAVES))
         self._sobol = qmc.Sobol(len(dimensions), rng=rng(seed, 0)).random(1 << (budget - 1).bit_length())
-        self._asked = self._even = 0
+        self._asked = self._even = self._told = 0
         self._queue: list[Array] = []
         self._rows: list[Array] = []
         self._summaries: list[Array] = []
@@ -87,6 +87,7 @@ class Emulator:
     def tell(self, params: Mapping[str, float], summaries: Any, loss: float) -> None:
         """summaries: (m,) of one simulation or (r, m) of r. A loss that is not finite, or summaries that are not (None: there
         are none), is a failure: it teaches to stay away."""
+        self._told += 1
         at = to_unit(self.dimensions, [[params[d.name] for d in self.dimensions]])[0]
         rows = None if summaries is None else np.atleast_2d(np.asarray(summaries, dtype=np.float64))
         if rows is None or not np.isfinite(loss) or not np.isfinite(rows).all():
@@ -120,20 +121,22 @@ class Emulator:
     # -- points --------------------------------------------------------------------------------------------------
     def _next(self) -> Array:
         self._asked += 1
-        waves = self._asked > self.first and len(self._losses) >= terms(len(self.dimensions)) + 4
+        # The budget counts simulations: a place that is run several times takes as much of it.
+        each = max(1.0, len(self._losses) / max(1, self._told - len(self._failed)))
+        waves = self._asked * each > self.first and len(self._losses) >= terms(len(self.dimensions)) + 4
         if not waves:
             self._even += 1
             return self._sobol[(self._even - 1) % len(self._sobol)]
         if not self._queue:
-            self._queue = list(self._planned(rng(self.seed, 1, self._asked)))
+            self._queue = list(self._planned(rng(self.seed, 1, self._asked), max(1, round(self.wave / each))))
         return self._queue.pop(0)
 
-    def _planned(self, draws: np.random.Generator) -> Array:
+    def _planned(self, draws: np.random.Generator, count: int) -> Array:
         """A wave, in a random order, because a wave may be cut short by the budget."""
         surface, candidates = self._fitted(draws)
-        optima = self._optima(surface, candidates, self.wave, draws, noise=self.wave - self.wave // 2)
+        optima = self._optima(surface, candidates, count, draws, noise=count - count // 2)
         moved = optima + draws.normal(0, JITTER, optima.shape)
-        return np.clip(moved, 0, 1)[draws.permutation(self.wave)]
+        return np.clip(moved, 0, 1)[draws.permutation(count)]
 
     def _fitted(self, draws: np.random.Generator) -> tuple[Surface, Array]:
         """The surface, and candidates that it can speak of, those of low expected loss first."""

@@ -34,7 +34,7 @@ from millrace.analyses.calibrate.kernels.surface import (
 from millrace.run.streams import rng
 
 PASSES = 2
-INSIDE = 0.8  # of the places: intervals need the surface as far as they reach
+INSIDE = 0.65  # of the places: intervals need the surface as far as they reach
 MOST_ALIKE = 0.9
 WALKERS, STEPS, BURNT, APART = 100, 200, 40, 4
 STARTS = 2_000
