@@ -130,7 +130,7 @@ def report_to(file: Path, cluster: Cluster, owned: ExitStack) -> None:
 
 
 _BEGAN = struct.Struct("<QIIII")
-_HEAD_BYTES = struct.calcsize("<QIIIIQQQQ")
+_HEAD_BYTES = struct.calcsize("<QIIIIQQQQQ")
 
 
 def shifted(frame: bytes, offset_ns: int) -> bytes:
