@@ -140,7 +140,7 @@ class Outcome:
     cached: bool = False
 
 
-SpanKind = Literal["start", "starved", "tail", "driver", "engine", "lost", "stopped"]
+SpanKind = Literal["start", "starved", "tail", "driver", "engine", "lost", "stopped", "host"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,8 @@ class Span:
 
     `start`: its worker was being made; `starved`: the source had nothing to start; `tail`: the source was at
     its end; `driver`: the driver was busy elsewhere (slot -1 when it concerns all); `lost`: an attempt whose
-    worker died; `stopped`: an attempt that was cancelled or stolen.
+    worker died; `stopped`: an attempt that was cancelled or stolen; `host`: it waited for a core (or, slot -1, for
+    memory) that other runs of this host hold.
     """
 
     slot: int

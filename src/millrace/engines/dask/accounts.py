@@ -99,7 +99,7 @@ class Accounts:
         if len(self._at_ns) > 2 * STATES:
             del self._at_ns[:STATES], self._states[:STATES]
 
-    def ran(self, slot: int, began_ns: int, ended_ns: int, sent_ns: int) -> None:
+    def ran(self, slot: int, began_ns: int, ended_ns: int, sent_ns: int, wait_ns: int = 0) -> None:
         """Attempts followed each other without a gap."""
         self._pieces[slot].append(Piece(began_ns, ended_ns, sent_ns, None, ""))
 
