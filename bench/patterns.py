@@ -44,7 +44,8 @@ def logged(log: Path, kind: str, took_s: float, **fields: Any) -> None:
     """One line of a worker's log; all workers append to one file, as a log collector would."""
     now = datetime.datetime.now(datetime.UTC)
     said = " ".join(f"{name}={value}" for name, value in fields.items())
-    line = f"{now:%Y-%m-%dT%H:%M:%S.%f}Z INFO {kind}: {said} duration_ms={took_s * 1e3:.2f} worker={platform.node()}-{os.getpid()}\n"
+    worker = f"{platform.node()}-{os.getpid()}"
+    line = f"{now:%Y-%m-%dT%H:%M:%S.%f}Z INFO {kind}: {said} duration_ms={took_s * 1e3:.2f} worker={worker}\n"
     file = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
     try:
         os.write(file, line.encode())
