@@ -13,7 +13,7 @@ import millrace as mr
 from millrace.run.errors import AnalysisFailed
 
 CASES: list[tuple[str, str, dict[str, Any]]] = [
-    ("raises", "raised", {}),
+    ("raises", "raised", {"engine": "inline"}),
     ("exits", "lost", {}),
     ("hangs", "wall", {"limits": {"wall_s": 4.0}}),
     ("not_a_number", "nan", {}),
@@ -51,7 +51,7 @@ def test_each_way_to_misbehave_has_its_verdict_and_the_study_goes_on() -> None:
 def test_its_trials_have_a_verdict_and_the_study_goes_on(
     name: str, kind: str, more: dict[str, Any], tmp_path: Path
 ) -> None:
-    found = ask(getattr(simulators, name), out=tmp_path, engine="processes", cores=2, **more)
+    found = ask(getattr(simulators, name), out=tmp_path, **{"engine": "processes", "cores": 2, **more})
     high = [n for n, a in enumerate(found.table["param_a"]) if a > simulators.HIGH]
     assert 0 < len(high) < 6
     assert [n for n, state in enumerate(found.table["state"]) if state == "failed"] == high
