@@ -58,10 +58,15 @@ demo: $(VENV)/all.stamp
 test test-slow: export OPENBLAS_NUM_THREADS = 1
 test test-slow: export OMP_NUM_THREADS = 1
 
-# A process a folder: what one folder's libraries leave running (threads, open files) is not the next one's business.
+# A process a folder: what one folder's libraries leave running (threads, open files) is not the next one's business. Two
+# folders at a time, the longest first; what each printed is shown when it ends, and one that fails ends the whole.
+LONGEST := engines cli refute explain calibrate stores
+PARTS := $(LONGEST:%=tests/%/) $(filter-out $(LONGEST:%=tests/%/),$(sort $(wildcard tests/[a-z]*/))) tests/test_settings.py
+
 test: $(VENV)/test.stamp browser
-	@set -e; for part in tests/[a-z]*/ tests/test_settings.py; do \
-		echo "== $$part"; timeout 1200 $(BIN)/pytest -q -m "not slow" $$part; done
+	@printf '%s\n' $(PARTS) | xargs -P 2 -I PART sh -c 'told=$$(mktemp); \
+		timeout 1800 $(BIN)/pytest -q -m "not slow" PART >"$$told" 2>&1; code=$$?; \
+		echo "== PART"; cat "$$told"; rm -f "$$told"; [ $$code = 0 ] || exit 255'
 
 test-slow: $(VENV)/test.stamp $(VENV)/dowhy.stamp
 	$(BIN)/pytest -q -m "slow and not dowhy"
