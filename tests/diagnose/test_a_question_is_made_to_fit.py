@@ -61,6 +61,22 @@ def test_rows_are_as_many_as_fit_the_memory(desk):
         fitted("explain", question, compose.Machine(memory="8MiB"))
 
 
+def test_background_rows_are_made_fewer_before_rows_and_only_those_that_were_not_given(desk):
+    svm, joblib = pytest.importorskip("sklearn.svm"), pytest.importorskip("joblib")
+    table = np.load(desk / "rows.npy")[:60, :5]
+    joblib.dump(svm.SVR().fit(table, table[:, 0]), desk / "svm.joblib")
+    np.save(desk / "few.npy", np.load(desk / "rows.npy")[:, :5])
+    question = {"model": str(desk / "svm.joblib"), "data": str(desk / "few.npy"), "limit": 400}
+    auto = {**question, "background": "auto"}
+    whole = forecast("explain", auto, compose.Machine(cores=1)).plan.wall_s
+    machine = compose.Machine(cores=1, deadline=f"{0.6 * whole:.4f}s")
+    asked, (said,) = fitted("explain", auto, machine)
+    assert 20 <= asked["background_rows"] < 100 and asked["limit"] == 400 and "100 background rows do not fit" in said
+    assert forecast("explain", asked, machine).plan.wall_s <= parse_duration(machine.deadline)
+    given, (said,) = fitted("explain", {**question, "background": table}, machine)
+    assert "background_rows" not in given and "400 rows do not fit" in said
+
+
 def test_simulations_are_as_many_as_fit_the_deadline(desk):
     rng = np.random.default_rng(1)
     rows = {"w": rng.normal(size=20_000), "t": rng.integers(0, 2, 20_000), "y": rng.normal(size=20_000)}
