@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("startup", "store", "engine", "dask", "run", "explain", "explain_kernel", "refute", "calibrate")
+ALL = (
+    "startup", "store", "engine", "dask", "run", "sharing", "explain", "explain_kernel", "refute", "calibrate", "validate",
+)  # fmt: skip
 
 
 def main() -> int:

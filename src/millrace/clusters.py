@@ -11,12 +11,13 @@ import os
 import secrets
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millrace.run.budget import Budget
+from millrace.run.code import packages
 from millrace.run.errors import WrongQuestion
 from millrace.run.keys import content_key
 
@@ -41,23 +42,28 @@ def address_of(engine: str) -> str | None:
     return address
 
 
-def connected(address: str, packages: Sequence[str], owned: ExitStack) -> Cluster:
-    """The cluster at `address`, its workers compared with this driver; closed with `owned`."""
+def connected(address: str, reached: Iterable[Any], owned: ExitStack) -> Cluster:
+    """The cluster at `address`, its workers compared with this driver; closed with `owned`.
+
+    `reached`: functions that are going to run there, whose packages are compared, too.
+    """
     from millrace.engines.dask import connect
 
-    cluster = connect(address, packages)
+    cluster = connect(address, packages(reached))
     owned.callback(cluster.close)
     cluster.verify()
     return cluster
 
 
-def budget_of(cluster: Cluster, memory: int | None) -> Budget:
-    """A core for each thread of the workers; of memory what was asked for, else what their machines have free."""
+def budget_of(cluster: Cluster, cores: int | None, memory: int | None) -> Budget:
+    """A core for each thread of the workers, no more than were asked for; of memory what was asked for, else what their
+    machines have free."""
     from millrace.host import default_budget_bytes
 
     found = cluster.ask(default_budget_bytes)
     cluster.memory_bytes = {cluster.machines[address]: size for address, size in found.items()}
-    return Budget(cluster.threads(), memory if memory is not None else sum(cluster.memory_bytes.values()))
+    slots = min(cluster.threads(), cores or sys.maxsize)
+    return Budget(slots, memory if memory is not None else sum(cluster.memory_bytes.values()))
 
 
 def arena_for(cluster: Cluster, arena: Store, opener: Opener, scratch: Path, owned: ExitStack) -> Store:
@@ -109,7 +115,8 @@ def engine_on(
     report: Path | None,
     note: Callable[[str], None],
 ) -> DaskEngine:
-    """The engine on that cluster, or on one of `slots` workers that is started here and ends with it."""
+    """The engine on that cluster, on `slots` of its threads; or on one of as many workers that is started here and ends with
+    it. Where all threads are wanted, workers that join later are used, too."""
     from millrace.engines.dask import DaskEngine, start
     from millrace.engines.dask.arena import FutureArena
 
@@ -121,6 +128,7 @@ def engine_on(
         arena=arena if isinstance(arena, FutureArena) else None,
         preload=preload,
         modules=modules,
+        most=slots if slots < here.threads() else None,
         owns=cluster is None,
         report=report,
     )

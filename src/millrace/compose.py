@@ -28,9 +28,10 @@ from millrace.run.errors import NotSupported
 from millrace.run.ledger import SCHEMA, Ledger
 from millrace.run.run import Progress, Run
 from millrace.run.units import parse_duration
+from millrace.sharing import WITHOUT, share
 
 if TYPE_CHECKING:
-    from millrace.run.ports import Engine, Store
+    from millrace.run.ports import Engine, Store, Tokens
     from millrace.run.task import Task
     from millrace.settings import Settings
 
@@ -45,6 +46,7 @@ class Machine:
 
     `timing_log`: workers write a line a task on stderr; `profile`: what tasks do is sampled.
     `keep_out`: make a folder under the settings' `runs` when `out` is not given. `opened` is told the Run at once.
+    `light`: work so small that it takes no token of the host's cores and declares no memory (HTTP rows, the light tier).
     """
 
     engine: str | None = None
@@ -58,6 +60,7 @@ class Machine:
     deadline: str | float | None = None
     show: Callable[[Progress], None] | None = None
     opened: Callable[[Run], None] | None = None
+    light: bool = False
     bundle: str | os.PathLike[str] | None = None
     """Folder of the user's modules, for workers of a Dask cluster that do not have them."""
     dask_report: str | os.PathLike[str] | None = None
@@ -104,8 +107,10 @@ def open_run(
     *,
     spec: Mapping[str, Any] | None = None,
     preload: tuple[str, ...] = (),
+    functions: tuple[Callable[..., Any], ...] = (),
 ) -> Run:
-    """A Run on this machine; close it, or use it in a `with`. Its ledger lies in `folder_of(run)`."""
+    """A Run on this machine; close it, or use it in a `with`. Its ledger lies in `folder_of(run)`. `functions`: that will
+    run, as far as they are known: their packages must be the same on a cluster."""
     from millrace import host
 
     machine = machine or Machine()
@@ -118,7 +123,7 @@ def open_run(
     clusters.find_modules_in(machine.bundle)
     if settings.nice:  # workers inherit it
         os.nice(max(0, settings.nice - os.nice(0)))
-    run_id = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{analysis}-{secrets.token_hex(2)}"
+    run_id = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{analysis.replace(' ', '-')}-{secrets.token_hex(2)}"
     with contextlib.ExitStack() as owned:
         out = Path(machine.out) if machine.out is not None else None
         if out is None and machine.keep_out:
@@ -126,19 +131,21 @@ def open_run(
         scratch = Path(tempfile.mkdtemp(prefix="millrace-", dir=host.scratch(settings.scratch)))
         owned.callback(shutil.rmtree, scratch, ignore_errors=True)
         store, arena = _stores(machine.store, scratch, owned)
-        cluster = clusters.connected(address, (), owned) if address else None
+        cluster = clusters.connected(address, functions, owned) if address else None
         if cluster is not None:
-            budget = clusters.budget_of(cluster, settings.memory)
+            budget = clusters.budget_of(cluster, settings.cores, settings.memory)
             arena = clusters.arena_for(cluster, arena, open_store, scratch, owned)
         home = Home(scratch.parent) if out is None else None
         ledger = Ledger(fresh(home.path if home is not None else out) / "ledger.jsonl", home)
         owned.callback(ledger.close)
+        light = machine.light or address is not None  # a cluster's cores are not this host's
+        shared = share(settings, run_id, budget.cores, light, store, owned)
         deadline_s = parse_duration(machine.deadline) if machine.deadline is not None else 0.0
         begun = time.monotonic_ns()
 
         def make_engine(slots: int) -> Engine:
             if address is None:
-                return _engine(kind, slots, preload)
+                return _engine(kind, slots, preload, shared.tokens)
             return clusters.engine_on(
                 cluster,
                 slots,
@@ -165,6 +172,7 @@ def open_run(
             around=host.one_thread,
             owned=owned.pop_all(),
             watch=_watch(machine, ledger.path.parent),
+            sharing=shared.sharing,
         )
     ledger.write(
         "run",
@@ -240,21 +248,24 @@ def _stores(asked: str | os.PathLike[str] | None, scratch: Path, owned: contextl
     return MemoryStore(), arena
 
 
-def _engine(kind: str, slots: int, preload: tuple[str, ...]) -> Engine:
+def _engine(kind: str, slots: int, preload: tuple[str, ...], tokens: Tokens | None) -> Engine:
     from millrace.engines.inline import InlineEngine
 
     if kind == "inline" or (kind == "auto" and sys.platform != "linux"):  # worker processes need Linux
-        return InlineEngine(opener=open_store)
+        return InlineEngine(open_store, tokens)
     from millrace.engines.processes import ProcessEngine
 
     def pool() -> Engine:
-        return ProcessEngine(slots, opener=open_store, preload=preload)
+        if tokens is None:
+            return ProcessEngine(slots, opener=open_store, preload=preload)
+        modules = *preload, "millrace.host.tokens"
+        return ProcessEngine(slots, opener=open_store, preload=modules, tokens=tokens, environment=WITHOUT)
 
     if kind == "processes":
         return pool()
     from millrace.engines.auto import AutoEngine
 
-    return AutoEngine(pool, threshold_s=2 * POOL_START_S, slots=slots, opener=open_store)
+    return AutoEngine(pool, threshold_s=2 * POOL_START_S, slots=slots, opener=open_store, tokens=tokens)
 
 
 def versions() -> dict[str, str]:
@@ -333,7 +344,7 @@ def map_function(
     clusters.find_modules_in(machine.bundle)
     fn = find_function(function) if isinstance(function, str) else function
     said = {"function": f"{fn.__module__}:{getattr(fn, '__qualname__', fn)}"}
-    run = open_run("run", machine, spec=said, preload=preload)
+    run = open_run("run", machine, spec=said, preload=preload, functions=(fn,))
     return finish(run, lambda: Mapped.of(run, fn, items), machine, function=method_of(fn))
 
 

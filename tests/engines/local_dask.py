@@ -44,8 +44,17 @@ def connected() -> Cluster:
     return connect(address())
 
 
+@functools.cache
+def shared() -> Cluster:
+    """One connection for all engines that do not own theirs: connecting takes longer than most tests."""
+    return connected()
+
+
 def stop() -> None:
     """If it was started."""
+    if shared.cache_info().currsize:
+        shared().close()
+        shared.cache_clear()
     if process.cache_info().currsize:
         process().communicate(timeout=60)
         address.cache_clear()

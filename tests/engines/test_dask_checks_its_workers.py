@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +111,7 @@ def call_shipped(x: int) -> int:
     return simulate(x)
 
 
+@pytest.mark.slow
 def test_dasks_own_report_is_saved(tmp_path: Path) -> None:
     pytest.importorskip("bokeh")
     report = tmp_path / "dask.html"
@@ -132,11 +130,3 @@ def test_times_of_another_clock_become_the_drivers() -> None:
     found = parse_results(shifted(head + ends + ends + b"body", 10**9))
     assert (found.began_ns, list(found.ends_ns), found.began_cpu_ns) == (0, [10, 20], 5)
     assert list(found.cpus_ns) == times and bytes(found.body) == b"body"
-
-
-def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
-    script = tmp_path / "unguarded.py"
-    script.write_text("from millrace.engines.dask import start\nstart(1)\n")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0
-    assert re.search(r"if __name__ == .__main__.", done.stderr), done.stderr[-2000:]

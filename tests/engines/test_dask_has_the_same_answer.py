@@ -17,7 +17,6 @@ import pytest
 
 import millrace as mr
 from millrace import compose
-from millrace.engines.dask.arena import FutureArena
 
 PAGE = (Path(__file__).parents[2] / "docs" / "dask.md").read_text()
 
@@ -42,6 +41,7 @@ def test_explain_has_the_inline_digest() -> None:
     assert mr.explain(model, rows, engine=engine()).digest == inline.digest
 
 
+@pytest.mark.slow
 def test_refute_has_the_inline_digest() -> None:
     question = {"treatment": "t", "outcome": "y", "common_causes": ["a", "b"], "simulations": 100}
     inline = mr.refute(worlds(), engine="inline", **question)
@@ -84,42 +84,6 @@ def test_the_commands_of_the_page_do_as_they_say(tmp_path: Path) -> None:
     (out,) = (tmp_path / "millrace-runs").iterdir()
     assert (out / "results.jsonl").read_text() == "2\n4\n6\n"
     assert (tmp_path / "dask.html").stat().st_size > 10_000
-
-
-def test_values_stay_on_the_workers_when_those_do_not_reach_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("millrace.clusters.reach", lambda *_: False)  # as if this machine's disk were not theirs
-    with mr.Run(engine=engine()) as run:
-        assert isinstance(run.arena, FutureArena)
-        shared = np.arange(100_000.0)
-        refs = [o.value for o in run.stream(run.task(scaled, k, run.share(shared), keep=True) for k in range(4))]
-        sums = list(run.map(summed, refs))
-        assert sorted(sums) == [float((shared * k).sum()) for k in range(4)]
-        fetched = run.value(refs[0])
-        assert np.array_equal(fetched, shared * fetched[1])
-
-
-def scaled(k: int, values: np.ndarray) -> np.ndarray:
-    return values * k
-
-
-def summed(values: np.ndarray) -> float:
-    return float(values.sum())
-
-
-def test_a_cluster_of_our_own_ends_with_the_run(tmp_path: Path) -> None:
-    script = tmp_path / "own.py"
-    script.write_text(
-        "import millrace as mr\n"
-        "def double(x):\n    return 2 * x\n"
-        "if __name__ == '__main__':\n"
-        "    with mr.Run(engine='dask', cores=2) as run:\n"
-        "        print(list(run.map(double, range(100))) == [2 * x for x in range(100)], type(run.engine).__name__)\n"
-        "    import psutil\n"
-        "    left = [p.cmdline() for p in psutil.Process().children(recursive=True)]\n"
-        "    print([c for c in left if 'resource_tracker' not in ' '.join(c)])\n"
-    )
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.stdout == "True DaskEngine\n[]\n", done.stdout + done.stderr
 
 
 def test_an_engine_is_known_by_its_name_and_dask_by_its_address_too() -> None:

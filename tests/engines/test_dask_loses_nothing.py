@@ -119,7 +119,7 @@ tasks = (Task(toys.nap, (0.0 if i < 2 else 600.0, i), str(i)) for i in range(20)
 outcomes = engine.stream(tasks)
 for _ in range(2):
     next(outcomes)
-print(engine.cluster.name, flush=True)
+print(engine.name, flush=True)
 sys.stdin.read()
 """
 
@@ -177,6 +177,6 @@ def test_a_lease_is_named_so_that_its_worker_knows_it() -> None:
     engine = DaskEngine(cluster, owns=True)
     try:
         addresses = list(cluster.ask(os.getpid))
-        assert {lease_key(cluster.name, address) for address in addresses} <= set(held(cluster, cluster.name))
+        assert {lease_key(engine.name, address) for address in addresses} <= set(held(cluster, engine.name))
     finally:
         engine.close()

@@ -23,9 +23,15 @@ def command(name: str) -> click.Command:
 def doctor(**given: Any) -> int:
     from millrace.host.doctor import doctor as examine
     from millrace.settings import load
+    from millrace.sharing import folder, learnt
 
     settings = load()
-    found = examine(settings.scratch, locks=lock_folders(str(settings.store)))
+    found = examine(
+        settings.scratch,
+        locks=lock_folders(str(settings.store)),
+        shared=folder(settings),
+        learnt=learnt(settings),
+    )
     if given["json"]:
         say_json(found.as_dict())
     else:

@@ -38,7 +38,7 @@ WIDTH_PX = 720
 COLOURS = {
     "on_cpu": "#1f6fb4", "collector": "#d98cb3", "off_cpu": "#8cbfe6", "throttled": "#4b2e83", "read": "#12907f",
     "write": "#7fcbb9", "load": "#b98a4a", "start": "#e8890c", "transfer": "#c7a0ee", "engine": "#6e6ef7", "driver": "#8d4b35",
-    "starved": "#aab2bd", "tail": "#f0dd55", "stopped": "#757575", "lost": "#c63f17", "cut": "#d5dae0",
+    "starved": "#aab2bd", "tail": "#f0dd55", "stopped": "#757575", "lost": "#c63f17", "cut": "#d5dae0", "host": "#a3b18a",
     "unexplained": "#e3106f", "task": "#1f6fb4",
 }  # fmt: skip
 """One colour per part and kind everywhere: blue computes, green moves data, grey idles, red is lost. Kinds, which only a
@@ -47,7 +47,7 @@ legend names, stay apart for eyes without red or green cones too; parts are name
 KIND_LABELS = {
     "task": "in a task", "start": "starting", "transfer": "sending", "engine": "engine", "driver": "driver",
     "starved": "no task", "tail": "last tasks", "stopped": "stopped", "lost": "lost", "cut": "not recorded",
-    "unexplained": "unexplained",
+    "unexplained": "unexplained", "host": "host is busy",
 }  # fmt: skip
 
 NAMES = ("#1f6fb4", "#ee9b20", "#12907f", "#b7a3dc", "#aab2bd")

@@ -41,7 +41,7 @@ COARSE_S = 5.0
 
 UNKNOWN = (
     "off_cpu", "collector", "throttled", "read", "write", "load", "start", "transfer", "engine", "driver", "starved",
-    "stopped", "lost",
+    "host", "stopped", "lost",
 )  # fmt: skip
 """Parts of PARTS that timing lines do not tell."""
 

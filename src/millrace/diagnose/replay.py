@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
 
-CARRIED = ("start", "lost", "stopped", "transfer", "driver", "engine", "unexplained", "cut")
+CARRIED = ("start", "lost", "stopped", "transfer", "driver", "engine", "unexplained", "cut", "host")
 """What a slot did before a job and would do again. Starved and tail are not among them: the replay finds those anew."""
 
 SENDING_NS = 1_000_000

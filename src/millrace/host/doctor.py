@@ -10,7 +10,7 @@ import dataclasses
 import json
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from millrace.host.gpu import Gpu, gpus
 from millrace.host.identity import processor, system
 from millrace.host.instances import Instance, instances
 from millrace.host.memory import Memory, budget_bytes, memory
+from millrace.host.neighbours import Neighbour, neighbours
+from millrace.host.placing import crossovers
 from millrace.host.scratch import Filesystem, filesystem, scratch
 from millrace.host.speed import CoreSpeed, DiskSpeed, disk_speed, single_core_reference
 from millrace.host.strain import Pressure, Stall, Throttling, pressure, stolen_share, throttling
@@ -75,6 +77,8 @@ class Facts:
     disk_speed: DiskSpeed | None
     gpus: tuple[Gpu, ...]
     instances: tuple[Instance, ...] | None
+    runs: tuple[Neighbour, ...]
+    crossovers: Mapping[str, int]
     extras: tuple[Extra, ...] | None
     absences: tuple[str, ...]
 
@@ -107,9 +111,15 @@ class Doctor:
         return {**{name: _plain(value) for name, value in facts.items()}, "advice": advice}
 
 
-def doctor(wanted_scratch: str | Path | None = None, root: Root = "/", locks: Iterable[Path] = ()) -> Doctor:
+def doctor(
+    wanted_scratch: str | Path | None = None,
+    root: Root = "/",
+    locks: Iterable[Path] = (),
+    shared: Path | None = None,
+    learnt: Path | None = None,
+) -> Doctor:
     """Look at everything. Takes under two seconds, most of it measuring the scratch disk. `locks`: the folders of the lock
-    files that runs hold.
+    files that runs hold; `shared`: the folder of this host's tokens; `learnt`: the file of crossovers.
 
     Raises `MillraceError` when not even the memory of the machine can be read.
     """
@@ -136,6 +146,8 @@ def doctor(wanted_scratch: str | Path | None = None, root: Root = "/", locks: It
         disk_speed=disk_speed(place) if place else None,
         gpus=gpus(root),
         instances=instances(locks, root),
+        runs=neighbours(shared, root) if shared is not None else (),
+        crossovers={n: int(told["wins_from"]) for n, told in (crossovers(learnt) if learnt else {}).items()},
         extras=extras(),
         absences=absences(root, sys.platform),
     )
@@ -289,6 +301,14 @@ def _stall(stall: Stall | None) -> str:
 def _other_lines(facts: Facts) -> list[str]:
     """GPUs, and who else is here."""
     found = [_row("GPU", _gpu(gpu)) for gpu in facts.gpus] or [_row("GPU", "none")]
+    for name, wins_from in facts.crossovers.items():
+        found.append(_row("", f"{name}: the GPU wins {f'from {wins_from} items on' if wins_from else 'never'}"))
+    for run in facts.runs:
+        held = f"{run.tokens} of {run.cores} tokens" if run.cores else f"{run.tokens} tokens"
+        waits = f", waits for {format_bytes(run.wanted_bytes)}" if run.wanted_bytes else ""
+        found.append(
+            _row("Run", f"{run.run_id}, process {run.pid}: {held}, {format_bytes(run.declared_bytes)} declared{waits}")
+        )
     others = facts.instances
     if others is None:
         return [*found, _row("Other runs", "not told here")]

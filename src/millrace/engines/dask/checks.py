@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def describe(packages: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Versions, BLAS and settings of the process where it runs. Travels by value: uses nothing of this module."""
+def describe(packages: tuple[str, ...] = (), dask_worker: Any = None) -> dict[str, Any]:
+    """Versions, BLAS and settings of the process where it runs. Travels by value: uses nothing of this module.
+
+    `dask_worker`: given by Dask (it finds the name in the signature) where it runs on a worker."""
     import importlib.metadata
     import importlib.util
     import sys
@@ -31,35 +33,14 @@ def describe(packages: tuple[str, ...] = ()) -> dict[str, Any]:
             for found in threadpoolctl.threadpool_info()
             if found["user_api"] == "blas"
         ]
-    processor = ""
-    try:
-        with open("/proc/cpuinfo") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    processor = line.partition(":")[2].strip()
-                    break
-    except OSError:
-        processor = ""
-    said: dict[str, Any] = {
-        "versions": versions,
-        "blas": sorted(set(blas)),
-        "processor": processor,
-        "platform": sys.platform,
-        "threads": 1,
-        "memory": {},
-    }
-    if "distributed" in sys.modules:
-        from distributed import get_worker
-
-        try:
-            worker = get_worker()
-        except ValueError:
-            return said
+    said: dict[str, Any] = {"versions": versions, "blas": sorted(set(blas)), "platform": sys.platform}
+    said |= {"threads": 1, "memory": {}}
+    if dask_worker is not None:
         import dask
 
-        said["threads"] = worker.state.nthreads
+        said["threads"] = dask_worker.state.nthreads
         said["memory"] = {
-            "limit": worker.memory_manager.memory_limit or 0,
+            "limit": dask_worker.memory_manager.memory_limit or 0,
             "terminate": dask.config.get("distributed.worker.memory.terminate") or 0.0,
             "spill": dask.config.get("distributed.worker.memory.spill") or 0.0,
         }
@@ -141,9 +122,9 @@ def warnings(theirs: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if wide:
         most = max(theirs[a]["threads"] for a in wide)
         found.append(
-            f"Workers with up to {most} threads ({_some(wide)}): in Dask's own threads a function that holds the "
-            f"interpreter lock would use one core of them. millrace runs {most} processes there instead, one a thread, "
-            "each with its own interpreter and its own share of the memory."
+            f"Workers with up to {most} threads ({_some(wide)}): in Dask's own threads, functions that hold the interpreter "
+            f"lock would share one core of them. Here each thread has a process, with an interpreter and a share of the "
+            f"memory of its own, so that up to {most} functions compute there at once, whatever they hold."
         )
     return found
 

@@ -1,29 +1,29 @@
 """A connection to a Dask cluster: one of our own on this machine, or one that exists, by its scheduler's address.
 
 What differs between its workers and the driver is an error that lists it; what is merely unwise is told as a warning.
-The cluster's own settings are read and never changed. Runs no tasks: see `engine`.
+The cluster's own settings are read and never changed. Runs no tasks: see `engine`. The cluster of our own: see `local`.
 """
 
 from __future__ import annotations
 
 import secrets
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from millrace.engines.dask import checks
 from millrace.engines.dask.host import machine
+from millrace.engines.dask.local import LocalCluster
 from millrace.run.errors import EngineLost, MissingExtra, WrongQuestion
 
 if TYPE_CHECKING:
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
 CONNECT_S = 30
 WORKERS_S = 60
 PINGS = 5
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class Cluster:
@@ -57,6 +57,18 @@ class Cluster:
         """Compare all workers of now with the driver; `WrongQuestion` lists what differs."""
         self.client.sync(self._verify)
 
+    def compare(self, packages: Iterable[str]) -> None:
+        """As `verify`, for packages that were not compared before; workers that join later are asked for them, too."""
+        before, new = self.packages, sorted(set(packages) - set(self.packages))
+        if not new:
+            return
+        self.packages, self._mine = (*before, *new), None
+        try:
+            self.client.sync(self._compare)
+        except WrongQuestion:  # whoever asks again is refused again, and others go on
+            self.packages, self._mine = before, None
+            raise
+
     def ask(self, what: Any, *args: Any) -> dict[str, Any]:
         """Call a function on every worker; answers by address."""
         found: dict[str, Any] = self.client.run(what, *args)
@@ -74,8 +86,19 @@ class Cluster:
         addresses = [a for a in addresses if a not in self.machines]
         if not addresses:
             return
-        ask = by_value(checks.describe)
-        found = await self.client.run(ask, self.packages, workers=addresses)
+        mine, found = await self._differ(addresses)
+        self.environment |= checks.pinned(mine, found)
+        self.warnings += [w for w in checks.warnings(found) if w not in self.warnings]
+        await self._clocks(addresses)
+
+    async def _compare(self) -> None:
+        now = (await self.client.scheduler.identity(n_workers=-1))["workers"]
+        if known := [address for address in now if address in self.machines]:
+            await self._differ(known)
+
+    async def _differ(self, addresses: list[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """What the driver and what these workers say of themselves, once no version differs."""
+        found = await self.client.run(by_value(checks.describe), self.packages, workers=addresses)
         if self._mine is None:
             self._mine = checks.describe(self.packages)
         lines = checks.differences(self._mine, found)
@@ -85,9 +108,7 @@ class Cluster:
                 + "; ".join(lines)
                 + ". Install the same versions everywhere (or ship your own modules with --bundle), then run the same again."
             )
-        self.environment |= checks.pinned(self._mine, found)
-        self.warnings += [w for w in checks.warnings(found) if w not in self.warnings]
-        await self._clocks(addresses)
+        return self._mine, found
 
     async def _clocks(self, addresses: list[str]) -> None:
         """Offsets of other machines' clocks, of the quickest of a few pings: right to half its way."""
@@ -126,39 +147,21 @@ def connect(address: str, packages: Sequence[str] = ()) -> Cluster:
 
 
 def start(slots: int, scratch: Path | None = None, packages: Sequence[str] = ()) -> Cluster:
-    """A `LocalCluster` of our own: `slots` worker processes of one thread each, without Dask's memory limit (our guard
-    holds each task's private memory; Dask's counts mapped files, too), lost messages told at once.
+    """A cluster of our own: `slots` worker processes of one thread each, without Dask's memory limit (our guard holds each
+    task's private memory; Dask's counts mapped files, too), lost messages told at once. It works from scripts without a
+    main guard, from `python -c` and from notebooks.
 
-    Dask starts its workers by importing the main script anew: that needs `if __name__ == "__main__":`.
+    Raises `MissingExtra`, and `EngineLost` when the workers do not come.
     """
-    import multiprocessing
-
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise WrongQuestion(
-            "This script starts a Dask cluster while Dask imports it in a worker: put what runs under "
-            '`if __name__ == "__main__":`, or use engine="processes", which does not need that.'
-        )
     dask = _distributed()
-    import dask as settings
-
-    # Of the scheduler that is made here, and read at that moment.
-    with settings.config.set({"distributed.scheduler.allowed-failures": 0}):
-        try:
-            local = dask.LocalCluster(
-                n_workers=slots,
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=0,
-                dashboard_address=":0",
-                local_directory=None if scratch is None else str(scratch),
-                env=ENVIRONMENT,
-            )
-        except RuntimeError as e:
-            raise EngineLost(
-                f"Dask could not start its workers on this machine: {e}. In a script, what runs must stand under "
-                '`if __name__ == "__main__":`; the words of the workers are on stderr.'
-            ) from e
-    return _ready(Cluster(dask.Client(local, set_as_default=False, name="millrace"), local, packages))
+    local = LocalCluster(slots, scratch)
+    try:
+        address = local.address(WORKERS_S)
+        client = dask.Client(address, timeout=CONNECT_S, set_as_default=False, name="millrace")
+        return _ready(Cluster(client, local, packages))
+    except BaseException:
+        local.close()
+        raise
 
 
 def _ready(cluster: Cluster) -> Cluster:

@@ -50,8 +50,9 @@ class Courier:
         self._joining = asyncio.Lock()
 
     # -- from the driver ---------------------------------------------------------------------------------------
-    def send(self, number: int, frame: bytes, keys: tuple[str, ...], needs: tuple[Any, ...]) -> None:
-        self._soon(self._carry, number, frame, keys, needs)
+    def send(self, number: int, frame: bytes, keys: tuple[str, ...], needs: tuple[Any, ...], where: str = "") -> None:
+        """`where`: the worker that it goes to, as long as that is there; "": the scheduler says."""
+        self._soon(self._carry, number, frame, keys, needs, where)
 
     def drop(self, numbers: list[int], running: list[int]) -> None:
         self._soon(self._tell, host.drop, self.engine, numbers, running)
@@ -80,14 +81,15 @@ class Courier:
 
         self.client.loop.add_callback(start)
 
-    async def _carry(self, number: int, frame: Any, keys: tuple[str, ...], needs: tuple[Any, ...]) -> None:
+    async def _carry(self, number: int, frame: Any, keys: tuple[str, ...], needs: tuple[Any, ...], where: str) -> None:
+        place: dict[str, Any] = {"workers": [where], "allow_other_workers": True} if where else {}
         try:
             if len(frame) > SCATTER_BYTES:
                 frame = await self.client.scatter(frame, hash=False)
             for attempt in range(100):
                 name = f"millrace-{self.engine}-{number}-{attempt}"
                 future = self.client.submit(
-                    host.carry, self.engine, number, frame, keys, list(needs), key=name, pure=False
+                    host.carry, self.engine, number, frame, keys, list(needs), key=name, pure=False, **place
                 )
                 self._futures[number] = future
                 joined = await self._await(number, future)

@@ -2,17 +2,17 @@
 
 As the engine of worker processes, and made of the same parts (packing, the rules of the source, who is blamed), but that
 messages are Dask tasks: the scheduler says where each goes, next to the values that it needs. One thread: pull, pack,
-send; wait for replies and wakes; deliver. Dask's client has a loop of its own, which `courier` talks to.
+send; wait for replies and wakes; deliver. Dask's client has a loop of its own, which `courier` talks to; what comes back
+is read by `replies`.
 """
 
 from __future__ import annotations
 
 import os
 import queue
-from collections import deque
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -22,15 +22,16 @@ import cloudpickle
 from millrace.engines.attempt import failure_of
 from millrace.engines.dask.accounts import Accounts
 from millrace.engines.dask.courier import Courier, Event
-from millrace.engines.dask.flights import Flight, Seat, report_to, shifted, terms_for
-from millrace.engines.dask.host import machine
-from millrace.engines.dask.words import SCHEME, Death, Progress, Reply
-from millrace.engines.processes import losses, results
+from millrace.engines.dask.flights import Board, report_to, terms_for
+from millrace.engines.dask.replies import Replies
+from millrace.engines.dask.slots import Slots
+from millrace.engines.dask.words import SCHEME
 from millrace.engines.processes.client import module_path
 from millrace.engines.processes.flow import UNDELIVERED, Flow
-from millrace.engines.processes.packing import Entry, Message, Packer, Past
-from millrace.run.errors import EngineLost, MillraceError, SourceStalled, WrongQuestion
-from millrace.run.task import Failure, Measures, Outcome, Ref, Span
+from millrace.engines.processes.packing import Entry, Message, Packer
+from millrace.run.code import packages
+from millrace.run.errors import SourceStalled, WrongQuestion
+from millrace.run.task import Failure, Outcome, Ref, Span
 
 if TYPE_CHECKING:
     from millrace.engines.dask.arena import FutureArena
@@ -45,7 +46,7 @@ LOOK_S = 0.05
 
 
 class DaskEngine:
-    """Tasks on the workers of `cluster`; a slot for each of their threads.
+    """Tasks on the workers of `cluster`; a slot for each of their threads, at most `most`.
 
     `opener`: opens a store by its url, on the worker; it must be picklable. `arena`: the values that stay on the cluster.
     `preload`, `environment`, `target_s`, `window`, `max_tasks`: as in `ProcessEngine`. `modules`: a bundle, (name, tar
@@ -66,29 +67,32 @@ class DaskEngine:
         target_s: float = 0.1,
         window: int = 2,
         max_tasks: int = 1024,
+        most: int | None = None,
         owns: bool = False,
         report: Path | None = None,
     ) -> None:
         self.cluster, self.window, self._owns, self._arena = cluster, window, owns, arena
+        self.name = secrets.token_hex(6)
         self._opener = None if opener is None else cloudpickle.dumps(opener, 5)
         self._parts = preload, dict(environment or {}), modules, round(3e9 * target_s)
         self._packer = Packer(target_s, max_tasks)
         self._accounts = Accounts()
         self._flow: Flow | None = None
-        self._flights: dict[int, Flight] = {}
-        self._alone: Message | None = None
         self._drops: list[int] = []
         self._last_number = 0
         self._pid = os.getpid()
-        self._pids: dict[int, int] = {}
         self._closed = self._woken = False
         self._report, self._reporting = report, ExitStack()
-        self._slots: dict[tuple[str, int], int] = {}
-        self._owner: list[str] = []
-        self._courier = Courier(cluster.client, cluster.name, self._terms, cluster.check)
+        self._met: set[tuple[int, ...]] = set()
+        self._single: set[Entry] = set()
+        """Tasks of a message that could not be pickled: one of them is why, so that each is sent by itself."""
+        self._courier = Courier(cluster.client, self.name, self._terms, cluster.check)
+        self._slots = Slots(self._accounts, most)
+        self._board = Board(self._slots, window)
+        self._replies = Replies(self._board, cluster, self._courier, self._accounts, arena)
         try:
             for address, seats in self._courier.enlist():
-                self._seat(address, seats, set())
+                self._slots.seat(address, seats, set())
             self._start_report()
         except BaseException:
             self.close()
@@ -97,8 +101,8 @@ class DaskEngine:
     # -- the waist ---------------------------------------------------------------------------------------------
     @property
     def slots(self) -> int:
-        """Threads of the cluster's workers; more when workers have joined."""
-        return len(self._owner)
+        """Threads of the cluster's workers, more when workers have joined; or as many as were asked for."""
+        return len(self._slots)
 
     def stream(self, source: Source) -> Iterator[Outcome]:
         """Outcomes as they come. Closing the iterator cancels what is in flight."""
@@ -114,6 +118,8 @@ class DaskEngine:
                         self._stalled(flow)
                         continue
                     self._wait(flow)
+                    if self._slots.most is not None:  # a lane has one message only, and is not to wait for the consumer
+                        self._fill(flow)
                 looked_ns = monotonic_ns()
                 while flow.out:
                     yield flow.out.popleft()
@@ -134,7 +140,7 @@ class DaskEngine:
 
     def at_work(self) -> tuple[int, list[int]]:
         """Pids are of this machine only: what others hold is not of this budget."""
-        return min(len(self._flights), self.slots), list(self._pids.values())
+        return min(len(self._board.flights), self.slots), list(self._slots.pids.values())
 
     def close(self) -> None:
         """Workers leave their resources and let go of their pools; a cluster of our own ends. Idempotent."""
@@ -152,7 +158,7 @@ class DaskEngine:
     # -- a stream's two ends -----------------------------------------------------------------------------------
     def _terms(self) -> bytes:
         preload, environment, modules, hand_back_ns = self._parts
-        return terms_for(self.cluster, preload, environment, modules, hand_back_ns, self._opener)
+        return terms_for(self.name, self.cluster, preload, environment, modules, hand_back_ns, self._opener)
 
     def _start_report(self) -> None:
         """Dask's own report of all that happens until `close`, as one HTML file."""
@@ -188,12 +194,13 @@ class DaskEngine:
 
     def _end_stream(self) -> None:
         """Nothing stays in flight: short tasks may finish, long ones are killed, what Dask has not begun it forgets."""
-        self._flow, self._alone = None, None
-        flights, self._flights = self._flights, {}
+        self._flow = None
+        flights = self._board.clear()
         self._accounts.close(monotonic_ns(), len(flights))
         self._drops.clear()
+        self._single.clear()
         if flights and not self._closed:
-            self._courier.drop(list(flights), [-number for number in flights])
+            self._courier.drop(flights, [-number for number in flights])
             self._courier.forget(flights)
 
     # -- from the source to the workers ------------------------------------------------------------------------
@@ -202,16 +209,18 @@ class DaskEngine:
         woken, self._woken = self._woken, False
         if woken:
             flow.woke()
-        while len(flow.out) < UNDELIVERED and self._alone is None and len(self._flights) < self.window * self.slots:
+        while len(flow.out) < UNDELIVERED and self._board.has_room():
             entry = flow.next()
             if entry is None:
                 break
-            if entry.limits.alone and self._flights:
+            if entry.limits.alone and self._board.flights:
                 flow.ready.appendleft(entry)  # first let all others end
                 break
             most = self._packer.max_tasks
-            if flow.ready and (flow.exhausted or flow.waiting):
-                most = -(-(len(flow.ready) + 1) // max(1, self.slots - len(self._flights)))
+            if entry in self._single:
+                most = 1
+            elif flow.ready and (flow.exhausted or flow.waiting):
+                most = -(-(len(flow.ready) + 1) // max(1, self.slots - len(self._board.flights)))
             self._send(flow, *self._packer.batch(entry, flow.next, flow.ready.appendleft, most))
         flow.look_ahead(woken)
         if self._drops or flow.unwanted:
@@ -229,12 +238,19 @@ class DaskEngine:
             return
         for seq, entry in enumerate(batch, message.number):
             entry.seq, entry.home = seq, message
-        if batch[0].limits.alone:
-            self._alone = message
+        self._meet(batch)
         message.sent_ns = monotonic_ns()
-        self._flights[message.number] = Flight(message, message.sent_ns, tuple(needs))
+        where = self._board.add(message, tuple(needs))
         keys = tuple(e.task.key for e in batch if e.task.keep is not None and e.task.keep.url.startswith(SCHEME))
-        self._courier.send(message.number, frame, keys, tuple(needs.values()))
+        self._courier.send(message.number, frame, keys, tuple(needs.values()), where)
+
+    def _meet(self, batch: list[Entry]) -> None:
+        """Packages that a function reaches are compared before it runs anywhere. `WrongQuestion` lists what differs."""
+        for kind in {id(e.kind): e.kind for e in batch}.values():
+            known = kind.function, *kind.resource_numbers
+            if known not in self._met:
+                self.cluster.compare(packages((kind.fn, *kind.resources)))
+                self._met.add(known)
 
     def _needs(self, batch: list[Entry]) -> dict[str, Any]:
         """Futures of the values on the cluster that these tasks refer to."""
@@ -249,30 +265,23 @@ class DaskEngine:
             kind, said, trace = failure_of(error)
             flow.fail(batch[0], Failure(kind, f"It cannot be sent to a worker process: {said}", trace))
             return
-        for entry in batch:
-            self._send(flow, [entry], True)
-
-    def _is_idle(self) -> bool:
-        return len(self._flights) < self.slots
-
-    def _is_uneven(self) -> bool:
-        """Slots have nothing, and messages go on that may hold what these could do."""
-        return self._is_idle() and any(not f.asked for f in self._flights.values())
+        self._single.update(batch)
+        flow.put_back(batch)
 
     def _steal(self) -> None:
         """Ask messages that take long to hand back what they have not come to."""
         now_ns = monotonic_ns()
-        for number, flight in self._flights.items():
+        for number, flight in self._board.flights.items():
             if not flight.asked and now_ns - flight.sent_ns > LONG_NS:
                 flight.asked = True
                 self._courier.hand_back(number)
 
     # -- from the workers to outcomes --------------------------------------------------------------------------
     def _wait(self, flow: Flow) -> None:
-        idle = self._is_idle() and self._alone is None
+        idle = self._board.is_idle() and self._board.alone is None
         why = "engine" if not idle else "tail" if flow.exhausted else "starved"
         self._accounts.does(why, monotonic_ns())  # type: ignore[arg-type]
-        uneven = idle and self._is_uneven()
+        uneven = idle and self._board.is_uneven()
         if uneven:
             self._steal()
         self._happened(flow, LOOK_S if uneven else None)
@@ -285,151 +294,18 @@ class DaskEngine:
             event = None
         self._accounts.does("driver", monotonic_ns())
         while event is not None:
-            self._on(flow, event)
+            if event.kind == "woken":
+                self._woken = True
+            elif event.kind == "joined":
+                self._slots.seat(*event.said)
+            else:
+                self._replies.take(flow, event)
             try:
                 event = events.get_nowait()
             except queue.Empty:
                 break
         if self._woken:
             flow.woke()
-
-    def _on(self, flow: Flow, event: Event) -> None:
-        flight = self._flights.get(event.number)
-        if event.kind == "woken":
-            self._woken = True
-        elif event.kind == "joined":
-            self._seat(*event.said)
-        elif event.kind == "failed":
-            if flight is not None:
-                raise self._wrong(event.said)
-        elif flight is None:
-            return  # of a stream that has ended
-        elif event.kind == "progress":
-            self._progress(flow, flight, event.said)
-        elif event.kind == "lost":
-            self._lost(flow, flight, event.said)
-        else:
-            if event.kept and self._arena is not None:
-                self._arena.take(event.kept)
-            self._reply(flow, flight, event.said)
-
-    def _wrong(self, error: Exception) -> Exception:
-        if isinstance(error, MillraceError):
-            return error
-        return EngineLost(
-            f"The Dask cluster could not carry a message: {type(error).__name__}: {error}. Finished tasks are in the store: "
-            "run the same again to go on. The workers' logs tell more."
-        )
-
-    def _reply(self, flow: Flow, flight: Flight, reply: Reply) -> None:
-        del self._flights[flight.message.number]
-        message, slot = flight.message, self._slots.get((reply.address, reply.seat))
-        if slot is None:  # it ended before it began
-            self._over(flow, message)
-            return
-        if self.cluster.offsets_ns.get(reply.address) == 0 and self.cluster.machines.get(reply.address) == machine():
-            self._pids[slot] = reply.pid
-        offset_ns = self.cluster.offsets_ns.get(reply.address, 0)
-        sent_ns = message.sent_ns
-        if reply.ready_ns > reply.began_ns:  # its process was being made
-            self._accounts.was(slot, "start", reply.began_ns - offset_ns, reply.ready_ns - offset_ns, sent_ns)
-        self._frames(flow, flight, slot, reply.frames, offset_ns)
-        if reply.death is not None:
-            self._died(flow, message, slot, reply.death, offset_ns)
-        else:
-            self._over(flow, message)
-
-    def _over(self, flow: Flow, message: Message) -> None:
-        """A worker has let go of a message; what it did not come to goes first again."""
-        message.over = True
-        if message is self._alone:
-            self._alone = None
-        flow.put_back(message.left())
-
-    def _frames(self, flow: Flow, flight: Flight, slot: int, frames: tuple[bytes, ...], offset_ns: int) -> None:
-        for frame in frames[flight.taken :]:
-            seat: Any = Seat(slot, deque([flight.message]))
-            accounts: Any = self._accounts
-            results.take(shifted(frame, offset_ns), seat, flow, accounts)
-        flight.taken = max(flight.taken, len(frames))
-
-    def _died(self, flow: Flow, message: Message, slot: int, death: Death, offset_ns: int) -> None:
-        """As with worker processes of one host: the status page tells who is to blame."""
-        traces, at_ns = death.traces, death.at_ns - offset_ns
-        started_ns = traces.started_ns - offset_ns if traces.started_ns else 0
-        traces = replace(traces, started_ns=started_ns)
-        judged = losses.judge(traces, [message], slot, death.pid, death.status, at_ns, death.cpu_ns)
-        self._pids.pop(slot, None)
-        message.over = True
-        if message is self._alone:
-            self._alone = None
-        if judged.failure is not None and judged.measures is not None and judged.running is not None:
-            self._accounts.ran(slot, judged.measures.started_ns, at_ns, message.sent_ns)
-            flow.fail(judged.running, judged.failure, judged.measures)
-        elif started_ns:
-            key = judged.running.task.key if judged.running else ""
-            kind: Any = "stopped" if judged.unwanted else "lost"
-            self._accounts.was(slot, kind, started_ns, at_ns, message.sent_ns, key)
-        flow.put_back(judged.back)
-
-    def _progress(self, flow: Flow, flight: Flight, told: list[Progress]) -> None:
-        """What a message that goes on has done; the rest of it goes elsewhere. Tasks are pure: one may run twice when its
-        worker comes to it in this very moment, and is delivered once."""
-        message = flight.message
-        if not told:  # it waits behind another: Dask forgets it
-            del self._flights[message.number]
-            self._courier.forget([message.number])
-            self._over(flow, message)
-            return
-        progress = told[0]
-        slot = self._slots.get((progress.address, progress.seat))
-        if slot is None or not progress.running:  # its reply is on the way, or will be at once
-            return
-        self._frames(flow, flight, slot, progress.frames, self.cluster.offsets_ns.get(progress.address, 0))
-        waiting = [e for e in message.left() if e.seq != progress.running]
-        for entry in waiting:
-            entry.home = None
-        flow.put_back(waiting)
-
-    def _lost(self, flow: Flow, flight: Flight, why: Any) -> None:
-        """Its Dask worker is gone, or what it needs. Nobody can tell which task ran: each counts a loss from outside."""
-        message = flight.message
-        del self._flights[message.number]
-        if self.cluster.client.status != "running":
-            raise EngineLost(
-                f"The Dask scheduler at {self.cluster.client.scheduler.address} is gone. Finished tasks are in the store: run "
-                "the same again on another cluster to go on."
-            )
-        if flight.needs and self._arena is not None:
-            self._arena.mend(flight.needs)
-        message.over = True
-        if message is self._alone:
-            self._alone = None
-        back = message.left()
-        for entry in back:
-            past = entry.past = entry.past or Past()
-            past.others += 1
-            if past.others >= losses.OTHERS:
-                said = f"Its Dask worker was lost under it {past.others} times, last: {why}. It is not tried again."
-                measures = Measures(attempt=past.others, sent_ns=message.sent_ns)
-                flow.fail(entry, Failure("lost", said), measures)
-        flow.put_back(back)
-
-    # -- slots -------------------------------------------------------------------------------------------------
-    def _seat(self, address: str, seats: int, alive: set[str]) -> None:
-        """Slots of a worker: first those of workers that are gone."""
-        free = [slot for slot, owner in enumerate(self._owner) if alive and owner not in alive]
-        for seat in range(seats):
-            if free:
-                slot = free.pop(0)
-                self._owner[slot] = address
-                self._pids.pop(slot, None)
-                self._accounts.lost(slot)
-            else:
-                slot = len(self._owner)
-                self._owner.append(address)
-                self._accounts.grow(slot + 1)
-            self._slots[address, seat] = slot
 
     def _number(self, count: int = 1) -> int:
         """Numbers of tasks, messages and groups: one line of them, none twice in the life of an engine."""

@@ -20,6 +20,8 @@ from millrace.run.errors import MissingExtra
 
 if TYPE_CHECKING:
     from millrace.engines.dask.cluster import Cluster
+    from millrace.engines.dask.slots import Slots
+    from millrace.engines.processes.flow import Flow
 
 
 @dataclass(slots=True, eq=False)
@@ -32,16 +34,67 @@ class Seat:
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A message at Dask. `taken`: frames of it that came early; `asked`: it was told to hand back."""
+    """A message at Dask. `taken`: frames of it that came early; `asked`: it was told to hand back; `lane`: see `Slots`."""
 
     message: Message
     sent_ns: int
     needs: tuple[str, ...] = ()
+    lane: int = -1
     taken: int = 0
     asked: bool = False
 
 
+class Board:
+    """All messages at Dask, and the one among them that must be alone."""
+
+    def __init__(self, slots: Slots, window: int) -> None:
+        self.slots, self.flights = slots, {}  # type: Slots, dict[int, Flight]
+        self._window = window if slots.most is None else 1
+        self.alone: Message | None = None
+
+    def has_room(self) -> bool:
+        return self.alone is None and len(self.flights) < self._window * len(self.slots)
+
+    def is_idle(self) -> bool:
+        """Slots have nothing."""
+        return len(self.flights) < len(self.slots)
+
+    def is_uneven(self) -> bool:
+        """Slots have nothing, and messages go on that may hold what these could do."""
+        return self.is_idle() and any(not f.asked for f in self.flights.values())
+
+    def add(self, message: Message, needs: tuple[str, ...]) -> str:
+        """Where it is to go (see `Slots.wanted`)."""
+        if message.entries[0].limits.alone:
+            self.alone = message
+        lane = self.slots.take()
+        self.flights[message.number] = Flight(message, message.sent_ns, needs, lane)
+        return self.slots.wanted(lane)
+
+    def take_off(self, number: int) -> None:
+        """Its worker has let go of it, or Dask has."""
+        self.slots.give(self.flights.pop(number).lane)
+
+    def over(self, flow: Flow, message: Message) -> None:
+        """Nobody works at a message any more; what it did not come to goes first again."""
+        self.end(message)
+        flow.put_back(message.left())
+
+    def end(self, message: Message) -> None:
+        message.over = True
+        if message is self.alone:
+            self.alone = None
+
+    def clear(self) -> list[int]:
+        """Numbers of all that were there."""
+        self.alone, numbers = None, list(self.flights)
+        for number in numbers:
+            self.take_off(number)
+        return numbers
+
+
 def terms_for(
+    engine: str,
     cluster: Cluster,
     preload: tuple[str, ...],
     environment: Mapping[str, str],
@@ -51,7 +104,7 @@ def terms_for(
 ) -> bytes:
     """Pickled `Terms`: after the workers were compared, since what is pinned is among them."""
     terms = Terms(
-        engine=cluster.name,
+        engine=engine,
         preload=preload,
         environment=tuple({**environment, **cluster.environment}.items()),
         opener=opener,
