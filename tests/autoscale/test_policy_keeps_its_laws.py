@@ -23,7 +23,7 @@ def tiers(draw: st.DrawFn) -> Tier:
     most = draw(st.integers(low, low + 8))
     floors = tuple(Hours(replicas=n) for n in draw(st.lists(st.integers(0, 12), max_size=2)))
     return Tier(
-        name="t", cores=2, memory=1 << 30, queues=("q",), replicas=(low, most), jobs_at_once=draw(st.integers(1, 4)),
+        name="t", cores=2, memory=1 << 30, queues=("q",), least=low, most=most, at_once=draw(st.integers(1, 4)),
         count=draw(st.sampled_from(["jobs", "work"])), slo_s=draw(st.floats(1, 600)), schedule=floors,
         forecast=draw(st.booleans()), idle_s=draw(st.none() | st.floats(0, 300)),
     )  # fmt: skip
@@ -99,7 +99,7 @@ def test_a_running_job_counts(tier: Tier, signals: Signals) -> None:
     found, running = decide(tier, signals, NOW), signals.demand.running
     assert found.target is not None and running is not None
     if signals.room_hour == math.inf:
-        assert found.target >= min(tier.most, math.ceil(running / tier.jobs_at_once))
+        assert found.target >= min(tier.most, math.ceil(running / tier.at_once))
 
 
 def lacking(signals: Signals, name: str) -> Signals:
@@ -174,7 +174,7 @@ def test_a_floor_never_lowers(tier: Tier, signals: Signals) -> None:
 
 
 def plain(**more: object) -> Tier:
-    return Tier(name="heavy", cores=16, memory=1 << 35, queues=("q",), replicas=(0, 4), **more)  # type: ignore[arg-type]
+    return Tier(name="heavy", cores=16, memory=1 << 35, queues=("q",), most=4, **more)  # type: ignore[arg-type]
 
 
 def seen(queued: int = 0, running: int = 0, ready: int = 0, **more: object) -> Signals:

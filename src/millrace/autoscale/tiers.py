@@ -3,7 +3,7 @@
     [tiers.heavy]
     cores = 16
     memory = "32GiB"
-    replicas = [0, 4]
+    most = 4
     schedule = [{ days = "mon-fri", hours = [8, 18], replicas = 1 }]
 
     [prices]
@@ -80,11 +80,9 @@ class Tier(_Frozen):
     cores: int = Field(ge=1)
     memory: _Bytes
     queues: tuple[str, ...] = Field(min_length=1)
-    replicas: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
-    jobs_at_once: int = Field(default=1, ge=1)
-    soft_limit_s: float | None = Field(default=None, gt=0)
-    hard_limit_s: float | None = Field(default=None, gt=0)
-    recycle_after: int | None = Field(default=None, ge=1)
+    least: int = Field(default=0, ge=0, description="replicas that are always there")
+    most: int = Field(default=1, ge=0, description="replicas that there are never more of")
+    at_once: int = Field(default=1, ge=1, description="jobs at once in a replica: its slots")
     count: Literal["jobs", "work"] = Field(default="jobs", description="what queued jobs become slots by")
     slo_s: float = Field(default=600.0, gt=0, description="how long a job may wait")
     boot_s: float = Field(default=120.0, ge=0, description="how long a replica boots, until boots were seen")
@@ -100,22 +98,13 @@ class Tier(_Frozen):
 
     @model_validator(mode="after")
     def _whole(self) -> Tier:
-        low, high = self.replicas
-        if low > high:
-            raise ValueError(f"replicas {list(self.replicas)}: the smallest number is above the largest")
+        if self.least > self.most:
+            raise ValueError(f"least = {self.least} is more than most = {self.most}")
         try:
             zone_of(self.zone)
         except (KeyError, ValueError, OSError) as wrong:
             raise ValueError(f"zone {self.zone!r} is not a time zone of this machine") from wrong
         return self
-
-    @property
-    def least(self) -> int:
-        return self.replicas[0]
-
-    @property
-    def most(self) -> int:
-        return self.replicas[1]
 
     def price_hour(self, prices: Prices) -> float:
         """Money that one replica costs in an hour."""
@@ -159,18 +148,22 @@ class Tiers(_Frozen):
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "light": {
-        "cores": 2, "memory": "2GiB", "queues": ("default", "quick", "api"), "replicas": (2, 4), "jobs_at_once": 4,
-        "soft_limit_s": 300, "hard_limit_s": 330, "recycle_after": 100, "count": "work", "slo_s": 5,
+        "cores": 2, "memory": "2GiB", "queues": ("default", "quick", "api"), "least": 2, "most": 4, "at_once": 4,
+        "count": "work", "slo_s": 5,
     },
     "medium": {
-        "cores": 4, "memory": "8GiB", "queues": ("analytics", "reports", "aggregations"), "replicas": (1, 3),
-        "jobs_at_once": 2, "soft_limit_s": 6600, "hard_limit_s": 7200, "recycle_after": 50, "count": "work", "slo_s": 60,
+        "cores": 4, "memory": "8GiB", "queues": ("analytics", "reports", "aggregations"), "least": 1, "most": 3,
+        "at_once": 2, "count": "work", "slo_s": 60,
     },
     "heavy": {
         "cores": 16, "memory": "32GiB", "queues": ("shap", "causal", "ml", "twins", "calibration", "validation"),
-        "replicas": (0, 4), "jobs_at_once": 2, "soft_limit_s": 3300, "hard_limit_s": 3600, "recycle_after": 10,
+        "least": 0, "most": 4, "at_once": 2,
     },
 }  # fmt: skip
+
+OF_WORKERS = frozenset({"soft_s", "hard_s", "recycle_after", "warm", "nice", "scratch"})
+OF_JOBS = frozenset({"routes", "slice_s", "weight", "unknown_s", "lease_s", "grace_s", "results_days", "ledgers_days"})
+"""What the same file tells workers and the job table: read there, passed over here."""
 
 
 def default_tiers() -> Tiers:
@@ -179,27 +172,29 @@ def default_tiers() -> Tiers:
 
 
 def read_tiers(path: Path) -> Tiers:
-    """The tiers of a TOML file; raises `WrongQuestion` with the place of what is wrong."""
+    """The tiers of a TOML file over the defaults; raises `WrongQuestion` that says what is wrong."""
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as wrong:
         raise WrongQuestion(f"The tiers in {path} cannot be read: {wrong}.") from wrong
     except tomllib.TOMLDecodeError as wrong:
         raise WrongQuestion(f"{path} is not a TOML file: {wrong}.") from wrong
-    given = table.pop("tiers", {})
-    prices = table.pop("prices", {})
-    if table or not isinstance(given, dict) or not all(isinstance(one, dict) for one in given.values()):
-        raise WrongQuestion(
-            f"{path} may hold tables [tiers.NAME] and [prices]; it also holds {sorted(table) or given!r}."
-        )
+    own, prices = table.pop("tiers", {}), table.pop("prices", {})
+    strange = sorted(set(table) - OF_JOBS)
+    if strange or not isinstance(own, dict) or not all(isinstance(one, dict) for one in own.values()):
+        raise WrongQuestion(f"{path} holds tables [tiers.NAME] and [prices]; look at {', '.join(strange) or 'tiers'}.")
+    merged = {n: {**DEFAULTS.get(n, {}), **own.get(n, {}), "name": n} for n in [*DEFAULTS, *own]}
+    given = [{k: v for k, v in one.items() if k not in OF_WORKERS} for one in merged.values()]
     try:
-        tiers = [Tier(**{**DEFAULTS.get(name, {}), **one, "name": name}) for name, one in given.items()]
-        return Tiers(tiers=tuple(tiers) or default_tiers().tiers, prices=Prices.model_validate(prices))
+        return Tiers.model_validate({"tiers": given, "prices": prices})
     except ValidationError as wrong:
-        said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'tiers'}: {e['msg']}" for e in wrong.errors())
-        raise WrongQuestion(f"The tiers in {path} are not right: {said}.") from wrong
+        said = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'tiers'}: {e['msg'].removeprefix('Value error, ')}"
+            for e in wrong.errors()
+        )
+        raise WrongQuestion(f"The tiers in {path} cannot be: {said}.") from wrong
 
 
 def replicas_of(slots: float, tier: Tier) -> int:
     """Replicas that hold so many slots."""
-    return math.ceil(slots / tier.jobs_at_once)
+    return math.ceil(slots / tier.at_once)
