@@ -22,6 +22,9 @@ from millrace.run.order import SLICE_S, remaining_s, service_key, yields
 MONDAY = 4 * DAY_S
 """Unix time of a Monday at midnight: where traces start, so that schedules mean what they say."""
 
+SLACK_S = 21_600.0
+"""How long after the last arrival machines are still counted."""
+
 _READY, _ENDS, _BACK, _GRACE, _STRIKE = range(5)
 
 
@@ -110,11 +113,11 @@ class Replay:
 
     def __init__(
         self, tier: Tier, trace: Sequence[Arrival], rule: Rule, service: Service, faults: Faults, seed: int,
-        tick_s: float = 15.0, slack_s: float = 21_600.0, patience_s: float = 30 * DAY_S,
+        tick_s: float = 15.0, horizon_s: float | None = None, patience_s: float = 30 * DAY_S,
     ) -> None:  # fmt: skip
         self.tier, self.trace, self.rule, self.service, self.faults = tier, trace, rule, service, faults
         self.tick_s, self.slots = tick_s, tier.at_once
-        self.end_s = (trace[-1].at_s if trace else 0.0) + slack_s
+        self.end_s = (trace[-1].at_s if trace else 0.0) + SLACK_S if horizon_s is None else horizon_s
         self.give_up_s = self.end_s + patience_s
         streams = (random.Random(seed * 7919 + salt) for salt in (10_000, 20_000, 30_000))
         errors, self._fate, self._pick = streams
@@ -146,6 +149,8 @@ class Replay:
     def run(self) -> Replay:
         """Until every job has ended and the trace's time is over, or nobody is left who could end them."""
         trace, events, many = self.trace, self.events, len(self.trace)
+        for _ in range(self.tier.least):  # they were there before
+            self._add(0.0, boots=False)
         if self.faults.strikes_per_day:
             self._later(self._fate.expovariate(self.faults.strikes_per_day / DAY_S), _STRIKE, None)
         tick = 0.0
@@ -310,13 +315,13 @@ class Replay:
                 last.at = replica.at
             replica.at = -1
 
-    def _add(self, now: float) -> None:
-        replica = Replica(now, self._fate.random() < self.faults.failed_boots)
+    def _add(self, now: float, boots: bool = True) -> None:
+        replica = Replica(now, boots and self._fate.random() < self.faults.failed_boots)
         self.replicas.append(replica)
         self.books.boots += 1
         if not replica.failed:
             spread = math.exp(self.faults.boot_spread * self._fate.gauss(0, 1))
-            self._later(now + self.tier.boot_s * spread, _READY, replica)
+            self._later(now + self.tier.boot_s * spread * boots, _READY, replica)
 
     def _remove(self, replica: Replica) -> None:
         self._shut(replica)
