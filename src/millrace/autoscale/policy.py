@@ -30,7 +30,8 @@ class Decision:
     """What to do with a tier now. `target`: replicas it should have (None: hold, the count is not known or not judged).
 
     `start`, `drain`: how many to add, and how many that are idle to let go; `give_up`: boots that count as failed, to be
-    ended. `live`: those there are, booting and draining included, failed boots not. `alert`: somebody should look.
+    ended. `live`: those there are, booting and draining included, failed boots not; `serving`: without the draining.
+    `alert`: somebody should look.
     """
 
     tier: str
@@ -43,6 +44,12 @@ class Decision:
     alert: bool = False
     running: int | None = None
     queued: int | None = None
+    serving: int | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is to be done."""
+        return bool(self.start or self.drain or self.give_up)
 
     def line(self) -> str:
         """One line for people: `heavy: replicas=0 running=0 queued=0 -> 0 (idle)`."""
@@ -79,7 +86,7 @@ def decide(tier: Tier, signals: Signals, now: float) -> Decision:
     short = start < target - live
     said = f"{reason}; {failed} failed to boot" if failed else reason
     return Decision(
-        tier.name, target, start, drain, failed, live, said, failed > 0 or short, demand.running, demand.queued
+        tier.name, target, start, drain, failed, live, said, failed > 0 or short, demand.running, demand.queued, serving
     )
 
 
@@ -130,20 +137,20 @@ def _floor(tier: Tier, signals: Signals, now: float) -> tuple[int, str]:
 def _blind(tier: Tier, signals: Signals, now: float, missing: tuple[str, ...]) -> Decision:
     """Hold. After ten minutes, when work was queued: all that is allowed, provided that it is known what there is."""
     demand, supply = signals.demand, signals.supply
-    counts = (supply.ready, supply.booting_s, supply.draining)
-    live = None
+    live = serving = None
     if supply.ready is not None and supply.booting_s is not None and supply.draining is not None:
-        live = supply.ready + len(supply.booting_s) + supply.draining
+        serving = supply.ready + len(supply.booting_s)
+        live = serving + supply.draining
     since_s = 0.0 if signals.past.known_at is None else now - signals.past.known_at
     told = f"unknown for {since_s:.0f} s: {', '.join(missing)}"
     target, start, reason = None, 0, f"holds; {told}"
     bounds = supply.capacity is not None and signals.room_hour is not None
-    if live is not None and None not in counts and bounds and since_s >= BLIND_S and signals.past.queued > 0:
+    if live is not None and bounds and since_s >= BLIND_S and signals.past.queued > 0:
         assert supply.capacity is not None
         target = max(tier.least, min(tier.most, affordable(tier, signals)))
         start = max(0, min(target, supply.capacity) - live)
         reason = f"work was queued; {told}"
-    return Decision(tier.name, target, start, 0, 0, live, reason, True, demand.running, demand.queued)
+    return Decision(tier.name, target, start, 0, 0, live, reason, True, demand.running, demand.queued, serving)
 
 
 def _why(

@@ -81,7 +81,7 @@ def remember(past: Past, demand: Demand, known: bool, now: float) -> Past:
 
 
 class DemandPort(Protocol):
-    """Who knows the jobs: the job table. Raises nothing for "could not be read": unknown fields are None."""
+    """Who knows the jobs: the job table. What cannot be read is a `MillraceError`, or a field that is None; never a zero."""
 
     def demand(self, tier: str) -> Demand: ...
 
@@ -105,6 +105,6 @@ class Worker:
 
 
 class Roster(Protocol):
-    """Who knows the workers of a tier that were seen lately; raises when it cannot tell."""
+    """Who knows the workers of a tier that were seen lately: the job table. Raises a `MillraceError` when it cannot tell."""
 
     def roster(self, tier: str) -> Sequence[Worker]: ...
