@@ -86,7 +86,8 @@ def main() -> int:
     print(text)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "scaling.md").write_text(text + "\n", encoding="utf-8")
-    save_chart(waiting_and_machines(rows), RESULTS / "scaling-rules")
+    png, _ = save_chart(waiting_and_machines(rows), RESULTS / "scaling")
+    png.unlink()
     million(bench)
     bench.write()
     return 0

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millrace.autoscale import policy
-from millrace.autoscale.policy import BLIND_S, decide, forecast_slots, scheduled
+from millrace.autoscale.forecast import Busiest
+from millrace.autoscale.policy import BLIND_S, decide, scheduled
 from millrace.autoscale.signals import UNBOUNDED, Demand, Past, Signals, Supply, remember
 from millrace.autoscale.tiers import Hours, Tier
 
@@ -228,8 +229,17 @@ def test_a_schedule_holds_at_its_hours_on_its_days_where_it_is() -> None:
 
 
 def test_the_forecast_is_the_median_of_the_busiest_moments_of_earlier_days() -> None:
-    assert forecast_slots([]) == 0
-    assert forecast_slots([[0, 3, 1], [5], [], [1, 0]]) == 3
+    seen = Busiest()
+    assert seen.slots(NOW) == 0
+    for day, slots in ((1, (0, 3, 1)), (2, (5,)), (3, (1, 0))):
+        for one in slots:
+            seen.see(NOW - day * 86_400, one)
+            seen.see(NOW - day * 86_400 + 7200, 50)  # of another hour
+    seen.see(NOW, 9)  # today says nothing of today
+    assert seen.slots(NOW) == 3
+    for day in range(4, 60):
+        seen.see(NOW + day * 86_400, 1)
+    assert seen.slots(NOW + 60 * 86_400) == 1 and len(seen.hours) < 24 * 29
 
 
 def test_the_past_is_the_last_moment_at_which_all_was_known() -> None:

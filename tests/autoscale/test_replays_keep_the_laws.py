@@ -142,6 +142,14 @@ def test_a_schedule_keeps_its_floor_and_a_cost_ceiling_is_kept() -> None:
     assert figures(Replay(cheap, trace, shipped(cheap, PRICES), Service(), Faults(), 0).run(), PRICES).peak == 2
 
 
+def test_a_forecast_keeps_what_earlier_days_needed_at_this_hour() -> None:
+    trace = [Arrival(day * 86_400 + 36_000.0 + 60 * i, "causal", 200.0) for day in range(5) for i in range(3)]
+    own = tier(forecast=True)
+    replay = Replay(own, trace, shipped(own, PRICES), Service(), Faults(), 0).run()
+    waits = [first - job.at_s for first, job in zip(replay.first, trace, strict=True)]
+    assert min(waits[:3]) >= 60 and waits[-3:] == [0.0] * 3
+
+
 def test_when_signals_are_lost_the_policy_holds_and_after_ten_minutes_gives_queued_work_the_maximum() -> None:
     trace = [Arrival(0.0, "causal", 3000.0), *[Arrival(200.0, "causal", 100.0)] * 3]
     own = tier()

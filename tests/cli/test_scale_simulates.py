@@ -43,6 +43,19 @@ def test_json_is_the_same_figures_with_their_intervals(place: Path) -> None:
     assert heavy["figures"]["replica_hours"]["mean"] >= heavy["figures"]["bound_hours"]["mean"] > 0
 
 
+def test_a_search_proposes_the_cheapest_settings_that_hold_the_objective(place: Path) -> None:
+    asked = ("scale", "simulate", "--trace", "arrivals.csv", "--tiers", "tiers.toml", "--seeds", "1", "--search", "0.2")
+    rows = json.loads(millrace(*asked, "--json", at=place).out)
+    for tier in ("light", "heavy"):
+        own = [row for row in rows if row["tier"] == tier]
+        (proposed,) = [row for row in own if row["proposed"]]
+        assert proposed["cost_month"] == min(row["cost_month"] for row in own if row["missed"] <= 0.2)
+        for one in (row for row in own if row["good"]):
+            assert not any(o["cost_month"] <= one["cost_month"] and o["missed"] < one["missed"] for o in own)
+    said = millrace(*asked, at=place)
+    assert said.code == 0 and "proposed" in said.out and "settings tried" in said.out
+
+
 WRONG = {
     "a queue that nobody serves": (("--trace", "strange.csv"), ("'weird'", "queues")),
     "no such trace": (("--trace", "gone.csv"), ("gone.csv",)),
@@ -50,6 +63,7 @@ WRONG = {
     "no such rule": (("--rule", "magic"), ("magic", "millrace")),
     "tiers that cannot be": (("--tiers", "wrong.toml"), ("wrong.toml", "least = 9")),
     "no such tiers": (("--tiers", "gone.toml"), ("gone.toml",)),
+    "a search with a rule": (("--search", "0.1", "--rule", "KEDA"), ("--search", "--rule")),
     "no seed": (("--seeds", "0"), ("--seeds",)),
 }
 

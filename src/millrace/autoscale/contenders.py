@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from millrace.autoscale.forecast import Busiest
 from millrace.autoscale.policy import decide
 from millrace.autoscale.signals import UNBOUNDED, Demand, Past, Signals, Supply, remember
 from millrace.autoscale.simulate import MONDAY, Choice, Replay, Rule, Service
@@ -40,18 +41,16 @@ def shipped(tier: Tier, prices: Prices) -> Rule:
     """`policy.decide` itself, with what the loop remembers between its ticks."""
     past = Past()
     price, room = tier.price_hour(prices), tier.cost_ceiling
-    busiest: dict[int, int] = {}
+    busiest = Busiest()
 
     def rule(replay: Replay, now: float, known: bool) -> Choice:
         nonlocal past
-        hour = int(now // 3600)
         demand = Demand(forecast_slots=0)
         if known:
-            needed = len(replay.queue) + replay.running
-            busiest[hour] = max(busiest.get(hour, 0), needed)
+            busiest.see(now, len(replay.queue) + replay.running)
             demand = Demand(
                 len(replay.queue), replay.oldest_wait_s(now), replay.running, max(0.0, replay.work_s),
-                _forecast(busiest, hour) if tier.forecast else 0,
+                busiest.slots(now, tier.boot_s) if tier.forecast else 0,
             )  # fmt: skip
         past = remember(past, demand, known, MONDAY + now)
         signals = Signals(demand, _supply(replay, tier, now), past, math.inf if room is None else room, price)
@@ -74,12 +73,6 @@ def _supply(replay: Replay, tier: Tier, now: float) -> Supply:
         else:
             booting.append(now - replica.born)
     return Supply(ready, tuple(booting), leaving, tuple(idle), tier.boot_s, UNBOUNDED)
-
-
-def _forecast(busiest: dict[int, int], hour: int) -> int:
-    """The median of what earlier days were busiest with at this hour; an hour without a look was an idle one."""
-    days = sorted(busiest.get(earlier, 0) for earlier in range(hour % 24, hour, 24))
-    return days[(len(days) - 1) // 2] if days else 0
 
 
 def always(least: bool) -> Callable[[Tier, Prices], Rule]:

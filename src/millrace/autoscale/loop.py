@@ -10,9 +10,10 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
+from millrace.autoscale.forecast import Busiest
 from millrace.autoscale.policy import Decision, decide
 from millrace.autoscale.signals import Demand, DemandPort, Office, Past, Signals, Supply, remember, unknown
 from millrace.autoscale.tiers import Tier, Tiers
@@ -61,6 +62,7 @@ class Scaler:
     hear: Callable[[Event], None] | None = None
     clock: Callable[[], float] = time.time
     _past: dict[str, Past] = field(default_factory=dict)
+    _busiest: dict[str, Busiest] = field(default_factory=dict)
     _alerted: set[str] = field(default_factory=set)
     _waits: bool = False
 
@@ -103,6 +105,7 @@ class Scaler:
         now = self.clock()
         demand, trouble = self._read(lambda: self.demand.demand(tier.name), Demand(forecast_slots=None))
         supply, fault = self._read(lambda: self.driver.observe(tier), Supply(capacity=None))
+        demand = self._with_forecast(tier, demand, now)
         price = tier.price_hour(self.tiers.prices)
         room = math.inf if tier.cost_ceiling is None else tier.cost_ceiling
         signals = Signals(demand, supply, self._past.get(tier.name, Past()), room, price)
@@ -119,6 +122,13 @@ class Scaler:
                 self.say(f"{tier.name}: not done: {wrong}")
         self._tell(decision, now)
         return decision
+
+    def _with_forecast(self, tier: Tier, demand: Demand, now: float) -> Demand:
+        if not tier.forecast or demand.queued is None or demand.running is None or demand.forecast_slots is None:
+            return demand
+        seen = self._busiest.setdefault(tier.name, Busiest())
+        seen.see(now, demand.queued + demand.running)
+        return replace(demand, forecast_slots=max(demand.forecast_slots, seen.slots(now, tier.boot_s)))
 
     @staticmethod
     def _read(read: Callable[[], T], nothing: T) -> tuple[T, str]:

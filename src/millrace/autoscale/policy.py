@@ -118,15 +118,6 @@ def scheduled(tier: Tier, now: float) -> int:
     return max((h.replicas for h in fits), default=0)
 
 
-def forecast_slots(days: list[list[int]]) -> int:
-    """Slots to keep, from what earlier days needed at this hour: a day's busiest moment each, the median of them.
-
-    `days`: for each earlier day the slots needed, sampled within the hour; a day without samples is no evidence.
-    """
-    peaks = sorted(max(day) for day in days if day)
-    return peaks[(len(peaks) - 1) // 2] if peaks else 0
-
-
 def _floor(tier: Tier, signals: Signals, now: float) -> tuple[int, str]:
     by_hour = scheduled(tier, now)
     assert signals.demand.forecast_slots is not None

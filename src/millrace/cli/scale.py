@@ -17,6 +17,7 @@ from millrace.run.errors import WrongQuestion
 if TYPE_CHECKING:
     from millrace.autoscale.compare import Row
     from millrace.autoscale.contenders import Contender
+    from millrace.autoscale.simulate import Faults
     from millrace.autoscale.tiers import Tiers
     from millrace.autoscale.traces import Arrival
 
@@ -49,6 +50,8 @@ def simulate(name: str) -> click.Command:
         _asked("--outage", float, "S", "seconds that an outage lasts", click.FloatRange(0, min_open=True), 900.0),
         _asked("--failed-boots", float, "SHARE", "share of replicas that never come up", click.FloatRange(0, 0.95), 0.0),
         _asked("--strikes", float, "N", "replicas a day that die under their jobs", click.FloatRange(0), 0.0),
+        _asked("--search", float, "SHARE", "try other bounds and idle times of each tier, and propose the cheapest by which at "
+               "most SHARE of its jobs wait longer than its slo_s", click.FloatRange(0, 1)),
         Option(["--tick"], type=click.FloatRange(1), metavar="S", section=MACHINE, default=15.0, show_default=True,
                help="seconds between two looks of the scaler"),
         Option(["--chart"], type=click.Path(file_okay=False), metavar="DIR", section=SAID,
@@ -68,6 +71,8 @@ def told(**given: Any) -> int:
         error=given["error"], failed_boots=given["failed_boots"], outages_per_day=given["outages"],
         outage_s=given["outage"], strikes_per_day=given["strikes"],
     )  # fmt: skip
+    if given["search"] is not None:
+        return _search(given, tiers, faults)
     rules = _rules(given["rule"], given["tick"])
     rows = compare(tiers, _traces(given), range(given["seeds"]), rules, faults, _progress())
     if given["json"]:
@@ -76,6 +81,34 @@ def told(**given: Any) -> int:
         _say_tables(rows, tiers)
     if given["chart"]:
         _draw(rows, Path(given["chart"]), quiet=given["json"])
+    return 0
+
+
+def _search(given: dict[str, Any], tiers: Tiers, faults: Faults) -> int:
+    from millrace.autoscale.search import search, table
+
+    if given["rule"] or given["chart"]:
+        raise WrongQuestion("--search tries settings of the shipped rule alone: leave out --rule and --chart.")
+    traces, rules = _traces(given), _rules(["millrace"], given["tick"])
+    queues = dict.fromkeys(job.queue for job in traces(0))
+    told = []
+    for tier in dict.fromkeys(tiers.of_queue(queue).name for queue in queues):
+        own = frozenset(next(one.queues for one in tiers.tiers if one.name == tier))
+
+        def alone(seed: int, own: frozenset[str] = own) -> list[Arrival]:
+            return [job for job in traces(seed) if job.queue in own]
+
+        tried = search(tiers, tier, alone, range(given["seeds"]), rules[0], faults, given["search"], _progress())
+        told += [{"tier": tier, "settings": one.tier.model_dump(include={"least", "most", "idle_s"}), "cost_month": one.cost,
+                  "missed": one.missed, "good": one.good, "proposed": one.proposed} for one in tried]  # fmt: skip
+        if not given["json"]:
+            click.echo(f"{tier}: {len(tried)} settings tried; those that none beats in both cost and missed")
+            say(columns(table(tried, tiers.prices.currency), right=range(1, 8)))
+            if not any(one.proposed for one in tried):
+                click.echo(f"None of them keeps the share of jobs that wait too long at {given['search']:.2%} or less.")
+            click.echo()
+    if given["json"]:
+        say_json(told)
     return 0
 
 
