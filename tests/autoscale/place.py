@@ -78,7 +78,10 @@ class Place:
                 file.truncate(0)
 
     def _office(self, name: str) -> IO[str]:
-        file = (self.root / f"office-{name}").open("a+")
+        try:
+            file = (self.root / f"office-{name}").open("a+")
+        except FileNotFoundError as gone:
+            raise Away(f"The office cannot be reached: {gone}.") from gone
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         return file

@@ -130,6 +130,26 @@ def test_one_scaler_at_a_time(place: Place, opened: list[Processes]) -> None:
     assert one.tick() == []
 
 
+def test_an_office_that_cannot_be_reached_is_nobodys(place: Place, opened: list[Processes]) -> None:
+    one = scaler(place, opened, one_tier(least=1))
+    place.root.rename(place.root.with_name("elsewhere"))
+    assert one.tick() == []
+    assert "cannot be reached" in one.say.__self__[-1]  # type: ignore[attr-defined]
+    place.root.with_name("elsewhere").rename(place.root)
+    assert len(one.tick()) == 1
+
+
+def test_a_worker_that_lives_and_is_not_seen_is_taken_to_be_busy(place: Place, opened: list[Processes]) -> None:
+    one = scaler(place, opened, one_tier(least=1, most=2))
+    until(lambda: pids(place) and one.driver.observe(one.tiers.tiers[0]).ready, "one is up", step=one.tick)
+    (pid,) = pids(place)
+    told = (place.root / "roster" / str(pid)).rename(place.root / str(pid))
+    supply = one.driver.observe(one.tiers.tiers[0])
+    assert (supply.ready, supply.booting_s, supply.idle_s) == (1, (), ())
+    assert one.tick()[0].start == 0
+    told.rename(place.root / "roster" / str(pid))
+
+
 def test_a_dry_run_decides_and_touches_nothing(place: Place, opened: list[Processes]) -> None:
     heard: list[Event] = []
     dry = scaler(place, opened, one_tier(least=1), dry=True, hear=heard.append)
