@@ -5,7 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("startup", "store", "engine", "run", "explain", "explain_kernel", "refute", "scaling")
+ALL = (
+    "startup",
+    "store",
+    "engine",
+    "dask",
+    "run",
+    "sharing",
+    "explain",
+    "explain_kernel",
+    "refute",
+    "calibrate",
+    "scaling",
+)
 
 
 def main() -> int:

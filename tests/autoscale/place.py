@@ -1,4 +1,4 @@
-"""A place with jobs as files: its queue, its roster and its office are read from disk, as the job table's are."""
+"""A place with jobs as files: its queue, its crew and its office are read from disk, as the job table's are."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Place:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("roster", "queue", "running", "finish", "done"):
+        for name in ("crew", "queue", "running", "finish", "done"):
             (root / name).mkdir()
 
     def put(self, *names: str) -> None:
@@ -49,18 +49,18 @@ class Place:
         except FileNotFoundError as gone:
             raise Away(f"The queue cannot be read: {gone}.") from gone
 
-    def roster(self, tier: str) -> Sequence[Worker]:
+    def crew(self, tier: str) -> Sequence[Worker]:
         found = []
-        for name in self.names("roster") if (self.root / "roster").is_dir() else self._gone():
+        for name in self.names("crew") if (self.root / "crew").is_dir() else self._gone():
             try:
-                told = json.loads((self.root / "roster" / name).read_text())
+                told = json.loads((self.root / "crew" / name).read_text())
             except FileNotFoundError:
                 continue  # it has left just now
             found.append(Worker(told["pid"], socket.gethostname(), told["state"], told["since"]))
         return found
 
     def _gone(self) -> set[str]:
-        raise Away("The roster cannot be read.")
+        raise Away("The crew cannot be read.")
 
     def take_office(self, name: str, holder: str, lease_s: float) -> bool:
         with self._office(name) as file:

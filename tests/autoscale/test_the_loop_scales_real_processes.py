@@ -44,7 +44,7 @@ def scaler(place: Place, opened: list[Processes], tiers: Tiers, name: str = "a",
 
 
 def pids(place: Place) -> set[int]:
-    return {w.pid for w in place.roster("heavy")}
+    return {w.pid for w in place.crew("heavy")}
 
 
 def test_from_zero_up_to_the_maximum_and_down_to_zero_without_a_job_lost(place: Place, opened: list[Processes]) -> None:
@@ -88,7 +88,7 @@ def test_doing_a_decision_twice_is_as_doing_it_once(place: Place, opened: list[P
     assert one.driver.observe(tiers.tiers[0]).booting_s.__len__() + (one.driver.observe(tiers.tiers[0]).ready or 0) == 2
     until(lambda: len(place.names("running")) == 2, "both run", step=one.tick)
     place.finish("j1", "j2")
-    until(lambda: {w.state for w in place.roster("heavy")} == {"idle"}, "both are idle")
+    until(lambda: {w.state for w in place.crew("heavy")} == {"idle"}, "both are idle")
     place.put("j3", "j4")  # before anybody could leave, work is there again
     until(lambda: len(place.names("running")) == 2, "both run again", step=one.tick)
 
@@ -143,11 +143,11 @@ def test_a_worker_that_lives_and_is_not_seen_is_taken_to_be_busy(place: Place, o
     one = scaler(place, opened, one_tier(least=1, most=2))
     until(lambda: pids(place) and one.driver.observe(one.tiers.tiers[0]).ready, "one is up", step=one.tick)
     (pid,) = pids(place)
-    told = (place.root / "roster" / str(pid)).rename(place.root / str(pid))
+    told = (place.root / "crew" / str(pid)).rename(place.root / str(pid))
     supply = one.driver.observe(one.tiers.tiers[0])
     assert (supply.ready, supply.booting_s, supply.idle_s) == (1, (), ())
     assert one.tick()[0].start == 0
-    told.rename(place.root / "roster" / str(pid))
+    told.rename(place.root / "crew" / str(pid))
 
 
 def test_a_dry_run_decides_and_touches_nothing(place: Place, opened: list[Processes]) -> None:
@@ -169,10 +169,10 @@ def test_what_cannot_be_read_is_unknown_and_holds(place: Place, opened: list[Pro
     assert (found.start, found.drain, found.live, found.alert) == (0, 0, 1, True)
     assert "unknown" in found.reason and any("cannot be read" in line for line in one.say.__self__)  # type: ignore[attr-defined]
     (place.root / "elsewhere").rename(place.root / "queue")
-    (place.root / "roster").rename(place.root / "gone")
+    (place.root / "crew").rename(place.root / "gone")
     (found,) = one.tick()
     assert (found.start, found.live, found.alert) == (0, None, True)
-    (place.root / "gone").rename(place.root / "roster")
+    (place.root / "gone").rename(place.root / "crew")
     assert one.tick()[0].alert is False
 
 

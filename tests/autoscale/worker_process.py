@@ -1,6 +1,6 @@
 """A worker as the processes driver needs one: `python worker_process.py FOLDER TIER [never]`.
 
-It tells its state in FOLDER/roster/PID, takes one job file of FOLDER/queue at a time (by renaming it to FOLDER/running/),
+It tells its state in FOLDER/crew/PID, takes one job file of FOLDER/queue at a time (by renaming it to FOLDER/running/),
 works until FOLDER/finish/NAME is there, and leaves when it is asked by SIGUSR1 while idle. With `never` it never comes up.
 """
 
@@ -18,9 +18,9 @@ asked = False
 
 
 def tell(state: str) -> None:
-    draft = folder / "roster" / f".{os.getpid()}"
+    draft = folder / "crew" / f".{os.getpid()}"
     draft.write_text(json.dumps({"pid": os.getpid(), "tier": tier, "state": state, "since": time.time()}))
-    draft.rename(folder / "roster" / str(os.getpid()))
+    draft.rename(folder / "crew" / str(os.getpid()))
 
 
 def ask(_: int, __: object) -> None:
@@ -53,4 +53,4 @@ while not asked:
         tell("idle")
     busy = False
     time.sleep(0.02)
-(folder / "roster" / str(os.getpid())).unlink()
+(folder / "crew" / str(os.getpid())).unlink()

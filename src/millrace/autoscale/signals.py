@@ -104,7 +104,7 @@ class Worker:
     since: float
 
 
-class Roster(Protocol):
+class Crew(Protocol):
     """Who knows the workers of a tier that were seen lately: the job table. Raises a `MillraceError` when it cannot tell."""
 
-    def roster(self, tier: str) -> Sequence[Worker]: ...
+    def crew(self, tier: str) -> Sequence[Worker]: ...

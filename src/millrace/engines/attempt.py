@@ -6,6 +6,7 @@ exception becomes what a `Failure` is made of. Holds no ceilings and sends nothi
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -85,6 +86,24 @@ class Warm:
         self._exits.close()
 
 
+class Collector:
+    """How long Python's collector has been at work in this process, as its own callbacks tell."""
+
+    def __init__(self) -> None:
+        self.total_ns = self._since_ns = 0
+        gc.callbacks.append(self._told)
+
+    def _told(self, phase: str, about: dict[str, int]) -> None:
+        if phase == "start":
+            self._since_ns = monotonic_ns()
+        else:
+            self.total_ns += monotonic_ns() - self._since_ns
+
+    def close(self) -> None:
+        if self._told in gc.callbacks:
+            gc.callbacks.remove(self._told)
+
+
 class Extra(NamedTuple):
     """What is not plain about an attempt: what it raised (kind, message, traceback), parts of its time, its peak."""
 
@@ -94,6 +113,7 @@ class Extra(NamedTuple):
     read_ns: int = 0
     write_ns: int = 0
     peak_bytes: int = 0
+    gc_ns: int = 0
 
 
 def carry_out(

@@ -19,7 +19,7 @@ from millrace.host.cores import Cores, cores, slots
 from millrace.host.identity import describe
 from millrace.host.memory import Memory, budget_bytes, default_budget_bytes, memory, private_bytes
 from millrace.host.scratch import Filesystem, filesystem, scratch
-from millrace.host.strain import Pressure, Throttling, pressure, stolen_share, throttling
+from millrace.host.strain import Pressure, Throttling, pressure, stolen_share, throttling, waiting_since_now
 from millrace.host.threads import Blas, blas, one_thread, one_thread_environment
 
 __all__ = [
@@ -46,4 +46,5 @@ __all__ = [
     "slots",
     "stolen_share",
     "throttling",
+    "waiting_since_now",
 ]

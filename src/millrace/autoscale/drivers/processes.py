@@ -1,8 +1,8 @@
 """Replicas as processes of this host: started by a command, and asked to leave by SIGUSR1, which a busy worker ignores.
 
 A worker that is asked and idle stops claiming and exits 0; the worker decides, because only it knows at that moment. The
-roster (the job table) says what each worker does. Workers that this driver did not start, such as those of a scaler that
-was killed, count like its own. A worker enters the roster as idle only once it handles the signal. Does not restart what
+crew (the job table) says what each worker does. Workers that this driver did not start, such as those of a scaler that
+was killed, count like its own. A worker enters the crew as idle only once it handles the signal. Does not restart what
 dies: the next tick sees that it is not there.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from millrace.autoscale.policy import FAILED_BOOTS, Decision
-from millrace.autoscale.signals import UNBOUNDED, Roster, Supply, Worker
+from millrace.autoscale.signals import UNBOUNDED, Crew, Supply, Worker
 from millrace.autoscale.tiers import Tier
 from millrace.run.errors import MillraceError
 
@@ -69,15 +69,15 @@ class Processes:
     """Starts workers by `command(tier)`, with `environ` if given; `capacity` is how many of a tier this host can hold."""
 
     def __init__(
-        self, command: Callable[[Tier], Sequence[str]], roster: Roster, environ: Mapping[str, str] | None = None,
+        self, command: Callable[[Tier], Sequence[str]], crew: Crew, environ: Mapping[str, str] | None = None,
         capacity: Callable[[Tier], int] = lambda _: UNBOUNDED, host: str | None = None, least_boot_s: float = LEAST_BOOT_S,
     ) -> None:  # fmt: skip
-        self._command, self._roster, self._environ, self._capacity = command, roster, environ, capacity
+        self._command, self._crew, self._environ, self._capacity = command, crew, environ, capacity
         self._host, self._least_boot_s = host or socket.gethostname(), least_boot_s
         self._tiers: dict[str, _State] = {}
 
     def observe(self, tier: Tier) -> Supply:
-        """What there is now. Raises what the roster raises: a roster that cannot be read is not an empty one."""
+        """What there is now. Raises what the crew raises: a crew that cannot be read is not an empty one."""
         look, now = self._look(tier), time.time()
         idle = tuple(max(0.0, now - worker.since) for worker in look.idle)
         return Supply(look.ready, look.booting_s, look.leaving, idle, self._boot_s(tier), self._capacity(tier))
@@ -122,9 +122,9 @@ class Processes:
         return state
 
     def _seen(self, tier: Tier) -> list[Worker]:
-        """The roster without those of this host that are gone, whose lines it may still hold."""
+        """The crew without those of this host that are gone, whose lines it may still hold."""
         state, found = self._tiers[tier.name], []
-        for worker in self._roster.roster(tier.name):
+        for worker in self._crew.crew(tier.name):
             child = state.children.get(worker.pid) if worker.host == self._host else None
             if worker.host == self._host and child is None and not _lives(worker.pid):
                 continue
@@ -137,7 +137,7 @@ class Processes:
         return found
 
     def _look(self, tier: Tier) -> _Look:
-        """Everything that lives. A worker of ours that was up and is not in the roster now is taken to be busy."""
+        """Everything that lives. A worker of ours that was up and is not in the crew now is taken to be busy."""
         state, seen = self._state(tier), self._seen(tier)
         leaving, steady = self._leaving(state, seen, time.time()), time.monotonic()
         ready = [w for w in seen if w.state in ("idle", "busy") and w not in leaving]
