@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 from bench.harness import RESULTS, Bench
 from millrace.autoscale.compare import Row, compare, machines_table, waiting_table
+from millrace.autoscale.conditions import Faults, Service
 from millrace.autoscale.contenders import contenders, shipped
 from millrace.autoscale.pictures import waiting_and_machines
-from millrace.autoscale.simulate import Faults, Replay, Service
+from millrace.autoscale.simulate import Replay
 from millrace.autoscale.tiers import Prices, Tier, Tiers, default_tiers
 from millrace.autoscale.traces import shipped_trace, synthetic
 from millrace.diagnose.charts import save_chart

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from millrace.autoscale.conditions import Faults, Service
 from millrace.autoscale.contenders import PLAIN, always, contenders, keda, shipped
 from millrace.autoscale.figures import bound_hours, by_queue, figures, flips, student, together
-from millrace.autoscale.simulate import Choice, Faults, Replay, Service
+from millrace.autoscale.simulate import Choice, Replay
 from millrace.autoscale.tiers import Hours, Prices, Tier
 from millrace.autoscale.traces import Arrival, shipped_trace
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from millrace.autoscale.compare import Row, compare
+from millrace.autoscale.conditions import Faults
 from millrace.autoscale.contenders import contenders
-from millrace.autoscale.simulate import Faults
 from millrace.autoscale.tiers import Prices, Tier, Tiers
 from millrace.autoscale.traces import shipped_trace
 

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from millrace.autoscale.conditions import Faults
 from millrace.autoscale.contenders import DIES_AFTER, Contender
 from millrace.autoscale.figures import Estimate, Figures, by_queue, figures, student, together
-from millrace.autoscale.simulate import SLACK_S, Faults, Replay
+from millrace.autoscale.simulate import SLACK_S, Replay
 from millrace.autoscale.tiers import Prices, Tier, Tiers
 from millrace.autoscale.traces import Arrival
 

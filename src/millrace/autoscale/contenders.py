@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from millrace.autoscale.conditions import Service
 from millrace.autoscale.forecast import Busiest
 from millrace.autoscale.policy import decide
 from millrace.autoscale.signals import UNBOUNDED, Demand, Past, Signals, Supply, remember
-from millrace.autoscale.simulate import MONDAY, Choice, Replay, Rule, Service
+from millrace.autoscale.simulate import MONDAY, Choice, Replay, Rule
 from millrace.autoscale.tiers import Prices, Tier
 
 PLAIN = Service(ordered=False, kept_s=math.inf)

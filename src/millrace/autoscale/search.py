@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import product
 
 from millrace.autoscale.compare import Row, compare
+from millrace.autoscale.conditions import Faults
 from millrace.autoscale.contenders import Contender
-from millrace.autoscale.simulate import Faults
 from millrace.autoscale.tiers import Tier, Tiers
 from millrace.autoscale.traces import Arrival
 

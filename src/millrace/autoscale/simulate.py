@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
 
+from millrace.autoscale.conditions import Faults, Service
 from millrace.autoscale.tiers import Tier
 from millrace.autoscale.traces import DAY_S, Arrival
-from millrace.run.order import SLICE_S, remaining_s, service_key, yields
+from millrace.run.order import remaining_s, service_key, yields
 
 MONDAY = 4 * DAY_S
 """Unix time of a Monday at midnight: where traces start, so that schedules mean what they say."""
@@ -26,24 +27,6 @@ SLACK_S = 21_600.0
 """How long after the last arrival machines are still counted."""
 
 _READY, _ENDS, _BACK, _GRACE, _STRIKE = range(5)
-
-
-@dataclass(frozen=True, slots=True)
-class Faults:
-    """What goes wrong. `error`: sigma of the log of predicted over true seconds, `bias`: a factor on predictions;
-    `failed_boots`: share of replicas that never come up; outages of all signals of the job table, how often a day and how
-    long; `strikes_per_day`: a random replica dies under whatever it does; `lease_s`: until that is noticed; `dies_after`:
-    kills of one job after which it is given up."""
-
-    error: float = 0.0
-    bias: float = 1.0
-    failed_boots: float = 0.0
-    boot_spread: float = 0.0
-    outages_per_day: float = 0.0
-    outage_s: float = 900.0
-    strikes_per_day: float = 0.0
-    lease_s: float = 30.0
-    dies_after: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +39,6 @@ class Choice:
     give_up: int = 0
     take_away: int = 0
     alert: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """How workers serve. `ordered`: by key and in slices, else first come, first served to the end; `kept_s`: how much of
-    its work a job that is killed may lose (infinite: all of it); `one_job`: a replica leaves after a job; `grace_s`: from
-    being told to go to being killed."""
-
-    ordered: bool = True
-    kept_s: float = 10.0
-    one_job: bool = False
-    grace_s: float = 30.0
-    weight: float = 4.0
-    slice_s: float = SLICE_S
-    resume_s: float = 3.5
 
 
 class Replica:

@@ -16,8 +16,8 @@ from millrace.run.errors import WrongQuestion
 
 if TYPE_CHECKING:
     from millrace.autoscale.compare import Row
+    from millrace.autoscale.conditions import Faults
     from millrace.autoscale.contenders import Contender
-    from millrace.autoscale.simulate import Faults
     from millrace.autoscale.tiers import Tiers
     from millrace.autoscale.traces import Arrival
 
@@ -63,7 +63,7 @@ def simulate(name: str) -> click.Command:
 
 def told(**given: Any) -> int:
     from millrace.autoscale.compare import compare
-    from millrace.autoscale.simulate import Faults
+    from millrace.autoscale.conditions import Faults
     from millrace.autoscale.tiers import default_tiers, read_tiers
 
     tiers = read_tiers(Path(given["tiers"])) if given["tiers"] else default_tiers()
