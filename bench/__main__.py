@@ -6,18 +6,8 @@ import subprocess
 import sys
 
 ALL = (
-    "startup",
-    "store",
-    "engine",
-    "dask",
-    "run",
-    "sharing",
-    "explain",
-    "explain_kernel",
-    "refute",
-    "calibrate",
-    "scaling",
-)
+    "startup", "store", "engine", "dask", "run", "sharing", "explain", "explain_kernel", "refute", "calibrate", "validate",
+)  # fmt: skip
 
 
 def main() -> int:
