@@ -5,6 +5,7 @@
     mr.explainer(model).row(...)         the same for one row at a time, kept warm
     mr.refute(data, "drug", "visits")    try to break a causal estimate, a thousand times
     mr.calibrate(simulate, ...)          fit a stochastic simulator to data
+    mr.validate(candidates, cases)       run thousands of untrusted programs
     mr.plan.explain(model, X)            what it will take, without running it
     with mr.Run(cores=4) as run:         your own function, on every core
         for y in run.map(f, xs): ...
@@ -18,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__", "calibrate", "explain", "explainer", "plan", "refute", "rng"]
+__all__ = ["Run", "__version__", "calibrate", "explain", "explainer", "plan", "refute", "rng", "validate"]
 
 if TYPE_CHECKING:
     from millrace import planning as plan
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from millrace.face.explain import explain, explainer
     from millrace.face.refute import refute
     from millrace.face.run import Run
+    from millrace.face.validate import validate
     from millrace.run.streams import rng
 
 _WHERE = {
@@ -35,6 +37,7 @@ _WHERE = {
     "refute": "millrace.face.refute",
     "Run": "millrace.face.run",
     "rng": "millrace.run.streams",
+    "validate": "millrace.face.validate",
 }
 
 

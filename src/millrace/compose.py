@@ -123,7 +123,7 @@ def open_run(
     clusters.find_modules_in(machine.bundle)
     if settings.nice:  # workers inherit it
         os.nice(max(0, settings.nice - os.nice(0)))
-    run_id = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{analysis}-{secrets.token_hex(2)}"
+    run_id = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{analysis.replace(' ', '-')}-{secrets.token_hex(2)}"
     with contextlib.ExitStack() as owned:
         out = Path(machine.out) if machine.out is not None else None
         if out is None and machine.keep_out:

@@ -48,3 +48,11 @@ def calibrate(
     machine = compose.Machine(cores=cores, memory=memory)
     asked = {"simulate": simulate, "parameters": parameters, "targets": targets, **question}
     return forecast("calibrate", asked, machine).plan
+
+
+def validate(
+    candidates: Any, cases: Any, *, cores: int | None = None, memory: str | int | None = None, **question: Any
+) -> Plan:
+    """The plan of `mr.validate(candidates, cases, ...)`."""
+    machine = compose.Machine(cores=cores, memory=memory)
+    return forecast("validate", {"candidates": candidates, "cases": cases, **question}, machine).plan

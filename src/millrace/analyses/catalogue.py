@@ -61,6 +61,7 @@ def _verb(analysis: str, verb: str, about: str, **more: Any) -> Entry:
 
 CALIBRATE = "millrace.analyses.calibrate"
 SIMULATING, OF_RUN = (f"{CALIBRATE}.simulating",), "millrace.cli.calibrate:of_run"
+JUDGING = ("millrace.analyses.validate.kernels.judge",)
 ENTRIES = (
     _entry("explain", "SHAP values of a fitted model, exact where they can be", ("millrace.analyses.explain.blocks",)),
     _entry("refute", "tries to break a causal estimate, a thousand times", ("millrace.analyses.refute.batches",)),
@@ -89,8 +90,17 @@ ENTRIES = (
         in_file=True,
         preload=SIMULATING,
     ),
+    dataclasses.replace(
+        _entry("validate", "runs untrusted programs on cases", JUDGING),
+        verb="run",
+    ),
+    _verb("validate", "inline", "candidates in their canonical form", preload=JUDGING),
+    _verb("validate", "export", "the best programs of a run as files", command="millrace.cli.validate:export"),
 )
-ABOUT = {"calibrate": "fits a stochastic simulator to data: run, rescore, replay, probe"}
+ABOUT = {
+    "calibrate": "fits a stochastic simulator to data: run, rescore, replay, probe",
+    "validate": "runs thousands of untrusted candidate programs: run, inline, export",
+}
 """What stands beside the name of an analysis that has verbs."""
 
 

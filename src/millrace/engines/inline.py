@@ -125,7 +125,7 @@ class InlineEngine:
             sent_ns=started_ns,
             started_ns=started_ns,
             ended_ns=monotonic_ns(),
-            cpu_ns=process_time_ns() - cpu_ns,
+            cpu_ns=process_time_ns() - cpu_ns + extra.aside_ns,
             enter_ns=extra.enter_ns,
             read_ns=extra.read_ns,
             write_ns=extra.write_ns,

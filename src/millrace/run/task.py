@@ -104,8 +104,9 @@ class Measures:
     `sent_ns`: the driver wrote the message; `started_ns`..`ended_ns`: the attempt in the worker, whole. Inside
     of it: `unpack_ns` (its share of reading the message, functions and their imports included), `enter_ns`
     (making warm resources), `read_ns` (attaching `Ref`s), `write_ns` (keeping or packing the value). What is left
-    is the analysis itself. `cpu_ns`: processor time of the worker over the attempt. `peak_bytes`: the largest
-    private memory seen, 0 when nobody looked. `gc_ns`: what Python's collector took of the attempt.
+    is the analysis itself. `cpu_ns`: processor time of the worker over the attempt, and of the processes that its warm
+    resources keep (those that tell `spent_ns()`). `peak_bytes`: the largest private memory seen, 0 when nobody looked.
+    `gc_ns`: what Python's collector took of the attempt.
     """
 
     worker: int = -1

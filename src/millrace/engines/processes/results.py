@@ -80,7 +80,7 @@ def _deliver(
             _sent(measures, sent)
             _started(measures, start)
             _ended(measures, end)
-            _cpu(measures, cpu - cpu_before)
+            _cpu(measures, cpu - cpu_before + extra.aside_ns)
             _unpack(measures, extra.unpack_ns if i else extra.unpack_ns + results.unpack_ns)
             _enter(measures, extra.enter_ns)
             _read(measures, extra.read_ns)
