@@ -72,6 +72,8 @@ class Bench:
     name: str
     lines: list[Line] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
+    clock: Callable[[], float] = time.perf_counter
+    """What is compared: wall time, or `time.process_time` where both work in this process and the machine is shared."""
 
     def against(
         self,
@@ -89,9 +91,9 @@ class Bench:
         theirs: dict[str, list[float]] = {p: [] for p in peers}
         ours()  # compiled, warm
         for _ in range(turns):
-            mine.append(timed(ours))
+            mine.append(timed(ours, self.clock))
             for peer, (function, scale, _) in peers.items():
-                theirs[peer].append(timed(function) * scale)
+                theirs[peer].append(timed(function, self.clock) * scale)
         for peer, (_, scale, hold) in peers.items():
             ratios = sorted(t / m for t, m in zip(theirs[peer], mine, strict=True))
             said = how or (f"on 1/{scale:g} of the rows, scaled" if scale != 1 else "")
@@ -120,10 +122,10 @@ class Bench:
             draw(self.lines, RESULTS / f"{self.name}.svg")
 
 
-def timed(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def timed(function: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    start = clock()
     function()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def peak_bytes(work: Callable[[], object]) -> int:

@@ -2,6 +2,7 @@
 
     import millrace as mr
     mr.explain(model, X)                 SHAP values, exact where they can be
+    mr.explainer(model).row(...)         the same for one row at a time, kept warm
     mr.refute(data, "drug", "visits")    try to break a causal estimate, a thousand times
     mr.calibrate(simulate, ...)          fit a stochastic simulator to data
     mr.validate(candidates, cases)       run thousands of untrusted programs
@@ -18,12 +19,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__", "calibrate", "explain", "plan", "refute", "rng", "validate"]
+__all__ = ["Run", "__version__", "calibrate", "explain", "explainer", "plan", "refute", "rng", "validate"]
 
 if TYPE_CHECKING:
     from millrace import planning as plan
     from millrace.face.calibrate import calibrate
-    from millrace.face.explain import explain
+    from millrace.face.explain import explain, explainer
     from millrace.face.refute import refute
     from millrace.face.run import Run
     from millrace.face.validate import validate
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "calibrate": "millrace.face.calibrate",
     "explain": "millrace.face.explain",
+    "explainer": "millrace.face.explain",
     "refute": "millrace.face.refute",
     "Run": "millrace.face.run",
     "rng": "millrace.run.streams",

@@ -178,7 +178,7 @@ def test_the_plan_is_what_runs():
     [
         ({"method": "nonsense"}, ValueError, "nonsense"),
         ({"method": "gradient"}, NotSupported, "gradient"),
-        ({"output": "log_loss"}, NotSupported, "log_loss"),
+        ({"output": "log_loss"}, WrongQuestion, "log_loss"),
         ({"output": "maybe"}, WrongQuestion, "maybe"),
         ({"method": "interventional"}, WrongQuestion, "background"),
         ({"method": "tree_path_dependent", "background": X[:5]}, WrongQuestion, "no background"),

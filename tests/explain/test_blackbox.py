@@ -24,7 +24,7 @@ from sklearn.svm import SVC, LinearSVC
 
 from millrace.analyses.explain.kernels.blackbox import Function, as_function, check_rows
 from millrace.analyses.explain.kernels.coalitions import design, explain_rows
-from millrace.run.errors import ModelTrouble, NotSupported, WrongQuestion
+from millrace.run.errors import ModelTrouble, WrongQuestion
 
 ROWS = np.random.default_rng(0).normal(size=(60, 4))
 TARGET = ROWS[:, 0] * ROWS[:, 1] + ROWS[:, 2]
@@ -122,8 +122,9 @@ def test_raw_and_probability_are_never_mixed_up() -> None:
         as_function(_fit(_network()), "raw", None, ROWS)
     with pytest.raises(WrongQuestion, match="no predict_proba"):
         as_function(_fit(SVC()), "probability", None, ROWS)
-    with pytest.raises(NotSupported, match="log_loss"):
-        as_function(both, "log_loss", None, ROWS)
+    assert as_function(both, "log_loss", None, ROWS).method == "predict_proba"
+    with pytest.raises(WrongQuestion, match="no output 'log_loss'"):
+        as_function(_fit(SVC()), "log_loss", None, ROWS)
 
 
 def test_several_targets_keep_their_names() -> None:

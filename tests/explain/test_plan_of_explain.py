@@ -81,6 +81,6 @@ def test_a_grid_of_questions_on_two_processes(question: tuple[object, ...], tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize("question", FAMILIES[::3], ids=lambda q: " ".join(map(str, q)))
 def test_in_one_process_the_plan_is_a_bound(question: tuple[object, ...], tmp_path: Path) -> None:
-    """Loose by the worker that is not there: its kernels are the driver's own."""
+    """Nobody pays for a worker that is not there; the kernels are the driver's own."""
     found = measured(tmp_path, *question, "inline")
     assert found["peak_bytes"] <= found["predicted_bytes"]

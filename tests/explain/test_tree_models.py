@@ -92,7 +92,6 @@ def refused() -> dict[str, tuple[Callable[[], Any], str]]:
             lambda: xgboost.XGBRegressor(n_estimators=2, missing=0.0).fit(rows, Y), "takes 0.0 for a missing value",
         ),
         "adaboost": (lambda: forests.AdaBoostRegressor(**usual).fit(rows, Y), "AdaBoostRegressor predicts a weighted median"),
-        "isolation": (lambda: forests.IsolationForest(**usual).fit(rows), "IsolationForest's score is a power"),
         "targets of classes": (
             lambda: forests.RandomForestClassifier(**usual).fit(rows, two), "RandomForestClassifier with 2 targets",
         ),
@@ -151,7 +150,7 @@ def test_what_is_no_tree_model_is_none() -> None:
     leaf = trees.DecisionTreeRegressor(max_depth=2)
     for model in (
         LinearRegression().fit(rows, Y),
-        forests.VotingRegressor([("a", leaf), ("b", leaf)]).fit(rows, Y),
+        forests.VotingRegressor([("a", leaf), ("b", LinearRegression())]).fit(rows, Y),
         forests.StackingRegressor([("a", leaf)]).fit(rows, Y),
         forests.BaggingRegressor(LinearRegression(), n_estimators=2).fit(rows, Y),
         forests.RandomTreesEmbedding(n_estimators=2, n_jobs=1).fit(rows),

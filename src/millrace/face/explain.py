@@ -1,4 +1,4 @@
-"""`mr.explain`."""
+"""`mr.explain`, and `mr.explainer` for one row at a time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from millrace.run.run import Run as OpenRun
 
 if TYPE_CHECKING:
     from millrace.analyses.explain.answer import Explanation
+    from millrace.analyses.explain.warm import Explainer
 
 
 def explain(
@@ -22,7 +23,10 @@ def explain(
     background_weights: Any = None,
     method: str = "auto",
     output: str = "auto",
+    interactions: bool = False,
+    groups: Any = None,
     max_evaluations: int | None = None,
+    tolerance: float | None = None,
     precision: str = "float64",
     top: int = 12,
     limit: int | None = None,
@@ -42,8 +46,11 @@ def explain(
     unknown" (interventional values); without them tree models use the training weights in their own nodes
     (path-dependent values); "auto" takes `background_rows` rows of X that represent it, weighted by the rows near them.
     `background_weights`: how much each row of a background counts. `method`: auto, tree_path_dependent,
-    interventional, linear, kernel. `output`: auto, raw, probability or the name of a class. `max_evaluations`:
-    coalitions a row of the kernel method.
+    interventional, linear, kernel. `output`: auto, raw, probability, log_loss (of every class, were it the true one) or
+    the name of a class. `interactions`: exact pairwise values of tree models as well (`answer.interactions`). `groups`:
+    columns that are explained together, as one feature each: {"city": ["city_a", "city_b"]}. `max_evaluations`:
+    coalitions a row of the kernel method; with a `tolerance` they are spent in rounds, until a row's standard errors are
+    below it.
 
     The rest is about the machine and never changes the answer: `engine` auto | inline | processes | dask |
     dask=ADDRESS, `cores`, `memory` ("4GiB"), `store` (a folder where finished blocks are kept, so that an interrupted
@@ -56,7 +63,32 @@ def explain(
     question = {
         "model": model, "data": X, "background": background, "background_rows": background_rows,
         "background_weights": background_weights, "method": method, "output": output,
-        "max_evaluations": max_evaluations, "precision": precision, "top": top, "limit": limit,
+        "interactions": interactions, "groups": groups, "max_evaluations": max_evaluations, "tolerance": tolerance,
+        "precision": precision, "top": top, "limit": limit,
     }  # fmt: skip
     machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
     return ask("explain", question, machine, run)  # type: ignore[no-any-return]
+
+
+def explainer(
+    model: Any,
+    *,
+    background: Any = None,
+    output: str = "auto",
+    groups: Any = None,
+    max_evaluations: int | None = None,
+    digest: str = "",
+    seed: int = 0,
+) -> Explainer:
+    """A model read once, for one row at a time: `.row({"age": 41, ...})`, or the values in the model's order.
+
+    Tree models without a background give path-dependent values; all others need a background. `digest`: a word that
+    names this version of the model, for a model whose content cannot be told. See `millrace.analyses.explain.warm` for a
+    cache of explainers and `formats` for what to send.
+    """
+    from millrace.analyses.explain.warm import open_explainer
+
+    return open_explainer(
+        model, background=background, digest=digest, seed=seed, output=output, groups=groups,
+        max_evaluations=max_evaluations,
+    )  # fmt: skip

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from millrace.analyses.explain import question as questions
 from millrace.analyses.explain.answer import Explanation
-from millrace.analyses.explain.facts import kernel_facts, linear_facts, tree_facts
+from millrace.analyses.explain.facts import kernel_facts, linear_facts, rounds, tree_facts
 from millrace.analyses.explain.plan import Facts, block_rows, plan, tolerance
+from millrace.analyses.explain.players import shown_data
 from millrace.analyses.explain.spec import Spec
 from millrace.run.canonical import Unkeyable
-from millrace.run.errors import NotAdditive, Paused
+from millrace.run.errors import NotAdditive, NotSupported, Paused
 from millrace.run.keys import content_key
 
 if TYPE_CHECKING:
@@ -23,13 +25,25 @@ if TYPE_CHECKING:
 MAPPED_BYTES = 64 << 20
 """An answer larger than this is assembled in a memory-mapped file instead of in the driver's memory."""
 
+_UNFINISHED = (
+    "The deadline came after {at:,} of {rows:,} rows. An explanation of a part is not given in place of the "
+    "whole; finished blocks are kept where there is a store. Ask the same again to go on, or give more time."
+)
+
 
 def explain(spec: Spec, run: Run) -> Explanation:
     """SHAP values of `spec.model` on `spec.data`."""
     run.progress("reading")
     asked = questions.read(spec, run.note, run.rng)
+    if spec.interactions and asked.function is not None:
+        raise NotSupported(
+            "interactions are exact for tree and linear models alone, and this model and output are explained as a function: "
+            "leave interactions out, or explain a tree model's raw output."
+        )
     if asked.forest is not None:
         facts, blocks = _tree_blocks(spec, asked, run)
+        if spec.interactions:
+            return _with_interactions(spec, asked, facts, _gather(spec, asked, facts, blocks, run), run)
     elif asked.line is not None:
         facts, blocks = _linear_blocks(spec, asked, run)
     else:
@@ -47,7 +61,7 @@ def _tree_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
     from millrace.analyses.explain.kernels.structure import structure
 
     run.progress("laying out trees")
-    shape = structure(forest)
+    shape = structure(forest, asked.player_of, len(asked.players.names))
     known = 0 if asked.background is None else len(asked.background)
     cut = trees.layout(forest, shape, len(asked.rows.values), known, spec.precision)
     facts = tree_facts(spec, asked, shape, cut)
@@ -64,6 +78,32 @@ def _tree_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
     return facts, run.map(blocks.tree_rows, _cut(facts), shared=shared, name="explain rows")
 
 
+def _with_interactions(spec: Spec, asked: Question, facts: Facts, answer: Explanation, run: Run) -> Explanation:
+    """The answer with its interaction values: a second pass over the same blocks of rows."""
+    from millrace.analyses.explain import blocks
+    from millrace.analyses.explain.kernels import interactions, trees
+    from millrace.analyses.explain.kernels.structure import structure
+
+    forest = asked.forest
+    assert forest is not None
+    shape = structure(forest, asked.player_of, len(asked.players.names))
+    pairs = interactions.pairs_of(forest, shape)
+    values = _room((facts.rows, len(pairs), asked.outputs), spec.precision, run)
+    empty = trees.layout(forest, shape, facts.rows, 0, spec.precision)
+    laid = run.share(blocks.pack(forest, shape, empty, answer.base_values))
+    known = None if asked.background is None else _background(asked, run)
+    shared = (run.share(asked.rows.values), laid, known, asked.output, spec.precision)
+    run.progress("interactions", facts.blocks)
+    at = 0
+    for block in run.map(blocks.tree_interactions, _cut(facts), shared=shared, name="interactions"):
+        values[at : at + len(block["pairs"])] = block["pairs"]
+        at += len(block["pairs"])
+    if at < facts.rows:
+        raise Paused(_UNFINISHED.format(at=at, rows=facts.rows))
+    values.flags.writeable = False
+    return replace(answer, pairs=pairs, pair_values=values)
+
+
 def _linear_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
     from millrace.analyses.explain import blocks
 
@@ -73,7 +113,8 @@ def _linear_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
     facts = linear_facts(spec, asked)
     run.follow(plan(facts, run.budget))
     mean = asked.weights @ asked.background
-    model = {**line.arrays(), "mean": mean, "expected": line.raw(mean[None, :])[0]}
+    whose = {"player_of": asked.player_of, "players": len(asked.players.names)}
+    model = {**line.arrays(), **whose, "mean": mean, "expected": line.raw(mean[None, :])[0]}
     run.progress("explaining", facts.blocks)
     shared = (run.share(asked.rows.values), run.share(model), asked.output, spec.precision)
     return facts, run.map(blocks.linear_rows, _cut(facts), shared=shared, name="explain rows")
@@ -85,12 +126,19 @@ def _kernel_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
 
     assert asked.background is not None
     rows = asked.rows.values
-    whole = coalitions.design(rows.shape[1], spec.max_evaluations, run.rng(1))
-    design = coalitions.with_narrower(whole, rows, asked.background)
+    players = len(asked.players.names)
+    each, most = rounds(spec, players)
+    whole = coalitions.design(players, each, run.rng(1))
+    designs = [coalitions.with_narrower(whole, rows, asked.background, asked.player_of)]
     facts = kernel_facts(spec, asked, len(whole.masks), whole.exact)
     run.follow(plan(facts, run.budget))
+    for number in range(1, 1 if whole.exact else most):
+        more = coalitions.design(players, each, run.rng(1, number))
+        designs.append(coalitions.with_narrower(more, rows, asked.background, asked.player_of))
     run.progress("explaining", facts.blocks)
-    shared = (run.share(rows), _background(asked, run), run.share(design.arrays()), spec.precision)
+    laid = [run.share(design.arrays()) for design in designs]
+    behind = _background(asked, run)
+    shared = (run.share(rows), behind, asked.player_of, spec.precision, float(spec.tolerance or 0.0), *laid)
     # The model goes along once per worker, with the function; its identity is its content.
     task = partial(blocks.kernel_rows, function=asked.function)
     return facts, run.map(task, _cut(facts), shared=shared, name="explain rows")
@@ -129,36 +177,49 @@ def _gather(spec: Spec, asked: Question, facts: Facts, blocks: Any, run: Run) ->
             exact = exact and block["exact"]
         at = end
     if at < facts.rows:
-        raise Paused(
-            f"The deadline came after {at:,} of {facts.rows:,} rows. An explanation of a part is not given in place of the "
-            "whole; finished blocks are kept where there is a store. Ask the same again to go on, or give more time."
-        )
+        raise Paused(_UNFINISHED.format(at=at, rows=facts.rows))
     _check_additivity(spec, asked, facts, gaps, predictions)
     for array in (values, predictions, errors):
         if array is not None:
             array.flags.writeable = False
     one, shown = asked.outputs == 1, asked.shown or asked.rows
+    none = numpy.zeros((0, 2), numpy.int32) if spec.interactions else None
+    data, labels = shown_data(shown, asked.players)
     return Explanation(
         values=values[:, :, 0] if one else values,
         base_values=numpy.array(expected),
         predictions=predictions,
-        feature_names=asked.rows.names,
+        feature_names=asked.players.names,
         output_names=asked.output_names,
         unit=asked.unit,
         method=asked.method,
         exact=exact,
         additivity_error=float(gaps.max()),
         additivity_p99=float(numpy.quantile(gaps, 0.99)),
-        data=shown.values,
+        data=data,
         data_digest=content_key(shown.values),
         model_digest=_model_digest(asked, run),
-        categories=dict(asked.rows.categories),
+        categories=labels,
         standard_errors=None if errors is None else errors[:, :, 0] if one else errors,
         background_rows=0 if asked.background is None else len(asked.background),
+        pairs=none,
+        pair_values=None if none is None else numpy.zeros((facts.rows, 0, asked.outputs), spec.precision),
         top=spec.top,
         seed=run.seed,
-        notes=(*asked.why, *run.notes),
+        notes=(*asked.why, *_stopped(spec, errors), *run.notes),
     )
+
+
+def _stopped(spec: Spec, errors: Any) -> tuple[str, ...]:
+    """What became of the tolerance, in words."""
+    if spec.tolerance is None:
+        return ()
+    if errors is None:
+        return ("the tolerance was not needed: the values are exact",)
+    most = errors.max(axis=(1, 2)) if errors.size else errors
+    over = int((most > spec.tolerance).sum())
+    reached = f"tolerance {spec.tolerance:g}: {len(errors) - over:,} of {len(errors):,} rows have all standard errors below it"
+    return (reached + (f", the largest is {float(most.max()):.2g}: give more max_evaluations" if over else ""),)
 
 
 def _room(shape: tuple[int, ...], dtype: str, run: Run) -> numpy.ndarray[Any, Any]:

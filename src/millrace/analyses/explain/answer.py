@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from millrace.analyses.explain.interactions import Interactions
 from millrace.run.answer import Saved
 from millrace.run.errors import MissingExtra, WrongQuestion
 from millrace.run.keys import content_key
@@ -28,7 +29,8 @@ class Explanation(Saved):
     when large. base_values: (outputs,). standard_errors: as values, for estimates, else None. predictions: (rows,
     outputs), what base + values add up to. additivity_error, additivity_p99: largest and 99th percentile of
     abs(base + sum of values - model output) over rows and outputs, in the output's unit. unit: of values, in words.
-    data: (rows, features) as the model got them; `categories` labels of coded columns.
+    data: (rows, features) as the model got them; `categories` labels of coded columns. pairs: (pairs, 2) features that
+    interact, pair_values: (rows, pairs, outputs), when they were asked for: see `interactions`.
     """
 
     values: numpy.ndarray[Any, Any]
@@ -47,6 +49,8 @@ class Explanation(Saved):
     categories: dict[int, tuple[Any, ...]]
     standard_errors: numpy.ndarray[Any, Any] | None = None
     background_rows: int = 0
+    pairs: numpy.ndarray[Any, Any] | None = None
+    pair_values: numpy.ndarray[Any, Any] | None = None
     top: int = 12
     seed: int = 0
     notes: tuple[str, ...] = ()
@@ -62,7 +66,8 @@ class Explanation(Saved):
 
         said = (self.method, self.exact, self.output_names, self.feature_names, self.unit)
         errors = () if self.standard_errors is None else numpy.asarray(self.standard_errors)
-        return content_key((said, numpy.asarray(self.values), self.base_values, errors))
+        pairs = () if self.pair_values is None else (self.pairs, numpy.asarray(self.pair_values))
+        return content_key((said, numpy.asarray(self.values), self.base_values, errors, *pairs))
 
     def __len__(self) -> int:
         return len(self.values)
@@ -93,6 +98,14 @@ class Explanation(Saved):
             feature_names=list(self.feature_names),
             output_names=names,
         )
+
+    @cached_property
+    def interactions(self) -> Interactions | None:
+        """Pairwise interaction values, None when they were not asked for."""
+        if self.pairs is None or self.pair_values is None:
+            return None
+        own = self.values if self.values.ndim == 3 else self.values[:, :, None]
+        return Interactions(self.pairs, self.pair_values, own, self.feature_names, self.output_names)
 
     # -- tables ----------------------------------------------------------------------------------------------------
     @cached_property
@@ -136,7 +149,7 @@ class Explanation(Saved):
             yield pyarrow.RecordBatch.from_arrays([pyarrow.array(c) for c in columns], names=names + tails)
 
     def write_tables(self, folder: Path) -> list[Path]:
-        """values.parquet (wide, by blocks of rows) and importance.parquet."""
+        """values.parquet (wide, by blocks of rows), importance.parquet, and interactions.parquet where asked for."""
         from pyarrow import parquet
 
         batches = self._batches(BLOCK_ROWS)
@@ -146,7 +159,11 @@ class Explanation(Saved):
             for batch in batches:
                 writer.write_batch(batch)
         parquet.write_table(self.importance, folder / "importance.parquet")
-        return [folder / "values.parquet", folder / "importance.parquet"]
+        written = [folder / "values.parquet", folder / "importance.parquet"]
+        if self.interactions is not None:
+            parquet.write_table(self.interactions.table, folder / "interactions.parquet")
+            written.append(folder / "interactions.parquet")
+        return written
 
     # -- for people ------------------------------------------------------------------------------------------------
     def findings(self) -> list[str]:
@@ -184,6 +201,7 @@ class Explanation(Saved):
             "additivity_p99": self.additivity_p99,
             "data_digest": self.data_digest,
             "model_digest": self.model_digest,
+            "interactions": [] if self.interactions is None else self.interactions.table.slice(0, self.top).to_pylist(),
             "importance": [r for r in rows if rows.index(r) < self.top * len(self.output_names)],
         }
 
@@ -195,7 +213,8 @@ class Explanation(Saved):
         return views.all_charts(self)
 
     def plot(self, kind: str = "beeswarm", **options: Any) -> Any:
-        """A chart that notebooks show: beeswarm, bars, waterfall (row=0), dependence (feature=...)."""
+        """A chart that notebooks show: beeswarm, bars, waterfall and force (row=0), dependence (feature=...),
+        heatmap, decision."""
         from millrace.analyses.explain import views
 
         return views.plot(self, kind, **options)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 
-from millrace.analyses.explain.kernels import coalitions, ensemble, linear, structure, trees
+from millrace.analyses.explain.kernels import coalitions, ensemble, interactions, linear, structure, trees
 from millrace.analyses.explain.kernels.blackbox import Function
 
 Block = tuple[int, int]
@@ -52,11 +52,26 @@ def tree_rows(
     return _answer(values, raw, forest["expected"], output)
 
 
+def tree_interactions(
+    block: Block,
+    rows: numpy.ndarray[Any, Any],
+    forest: Arrays,
+    background: Arrays | None,
+    output: int,
+    precision: str,
+) -> Arrays:
+    """Interaction values of rows[block] by pair. background: None for path-dependent values."""
+    model, shape, _ = unpack(forest)
+    part = numpy.ascontiguousarray(rows[slice(*block)])
+    known, weights = (None, None) if background is None else (background["rows"], background["weights"])
+    return {"pairs": _pick(interactions.interaction_rows(model, shape, part, known, weights, precision), output)}
+
+
 def linear_rows(block: Block, rows: numpy.ndarray[Any, Any], model: Arrays, output: int, precision: str) -> Arrays:
     """Closed form: coefficient times distance from the background's mean."""
     part = numpy.ascontiguousarray(rows[slice(*block)], dtype=numpy.float64)
     function = linear.Linear.from_arrays(model)
-    values = linear.explain_linear(function, part, model["mean"])
+    values = linear.explain_linear(function, part, model["mean"], model["player_of"], int(model["players"]))
     return _answer(values.astype(precision, copy=False), function.raw(part), model["expected"], output)
 
 
@@ -64,17 +79,32 @@ def kernel_rows(
     block: Block,
     rows: numpy.ndarray[Any, Any],
     background: Arrays,
-    design: Arrays,
+    player_of: numpy.ndarray[Any, Any],
     precision: str,
+    tolerance: float,
+    *designs: Arrays,
     function: Function,
 ) -> Arrays:
-    """Estimates with standard errors (exact where the design holds every coalition)."""
+    """Estimates with standard errors (exact where the design holds every coalition).
+
+    Each design is a round of its own coalitions: rows whose standard errors are not all below `tolerance` go on to the
+    next, and their estimates are the mean of all rounds. 0: the first round alone.
+    """
     part = numpy.ascontiguousarray(rows[slice(*block)])
-    plan = coalitions.Design.from_arrays(design)
-    found = coalitions.explain_rows(function.call, part, background["rows"], background["weights"], plan)
-    answer = dict(_answer(found.values.astype(precision, copy=False), found.prediction, found.base, -1))
-    answer["errors"] = found.standard_errors.astype(precision, copy=False)
-    answer["exact"] = bool(found.exact.all())
+    known = (background["rows"], background["weights"])
+    first = coalitions.explain_rows(function.call, part, *known, coalitions.Design.from_arrays(designs[0]), player_of)
+    values, errors = first.values.copy(), first.standard_errors.copy()
+    for done, design in enumerate(designs[1:], 1):
+        left = numpy.flatnonzero(errors.max(axis=(1, 2)) > tolerance)
+        if not len(left):
+            break
+        plan = coalitions.Design.from_arrays(design)
+        more = coalitions.explain_rows(function.call, part[left], *known, plan, player_of)
+        values[left] += (more.values - values[left]) / (done + 1)
+        errors[left] = numpy.sqrt((errors[left] * done) ** 2 + more.standard_errors**2) / (done + 1)
+    answer = dict(_answer(values.astype(precision, copy=False), first.prediction, first.base, -1))
+    answer["errors"] = errors.astype(precision, copy=False)
+    answer["exact"] = bool(first.exact.all())
     return answer
 
 

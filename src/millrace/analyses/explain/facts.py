@@ -25,8 +25,11 @@ TABLE_S = 2e-9
 PAIR_S = 3e-9
 """A node on the path of a leaf that goes by pairs, for one row and 64 background rows."""
 VALUE_S = 1.5e-9
+PAIR_OF_LEAF_S = 2.5e-9
+"""A pair of players on the path of a leaf of one row: its number looked up and added."""
 BUILD_S, COUNT_S = 6e-9, 1e-9
 """A byte of table; a node of one background row."""
+ROUNDS, MOST_ROUNDS = 8, 64
 CALL_S = 2.5e-7
 """A row through an unknown model: what a small neural network takes; the true time is not known before."""
 
@@ -40,14 +43,28 @@ def asked_type(spec: Spec) -> Any:
 def _shape(spec: Spec, asked: Question) -> dict[str, Any]:
     rows = asked.rows.values
     return {
+        "driver_extra_bytes": 0 if asked.shown is None else asked.shown.values.nbytes,
         "method": asked.method,
         "rows": rows.shape[0],
-        "features": rows.shape[1],
+        "features": len(asked.players.names),
+        "columns": rows.shape[1],
         "kept": asked.outputs,
         "input_bytes": rows.dtype.itemsize,
         "value_bytes": asked_type(spec).itemsize,
         "background_rows": 0 if asked.background is None else len(asked.background),
     }
+
+
+def rounds(spec: Spec, features: int) -> tuple[int | None, int]:
+    """(evaluations of a round, most rounds) of the kernel method: one round unless a tolerance is to be met."""
+    from millrace.analyses.explain.kernels import coalitions
+
+    if spec.tolerance is None:
+        return spec.max_evaluations, 1
+    if spec.max_evaluations is None:
+        return None, ROUNDS
+    usual = coalitions.default_evaluations(features)
+    return min(usual, spec.max_evaluations), max(1, min(MOST_ROUNDS, spec.max_evaluations // max(1, usual)))
 
 
 def linear_facts(spec: Spec, asked: Question) -> Facts:
@@ -63,8 +80,10 @@ def kernel_facts(spec: Spec, asked: Question, evaluations: int, exact: bool) -> 
 
     shape = _shape(spec, asked)
     background, features = shape["background_rows"], shape["features"]
-    scratch = coalitions.scratch_bytes(features, background, asked.outputs, shape["input_bytes"], evaluations)
-    design, making = coalitions.design_bytes(features, spec.max_evaluations)
+    scratch = coalitions.scratch_bytes(
+        features, background, asked.outputs, shape["input_bytes"], evaluations, shape["columns"]
+    )
+    design, making = coalitions.design_bytes(features, rounds(spec, features)[0])
     return Facts(
         "kernel",
         outputs=asked.outputs,
@@ -74,8 +93,7 @@ def kernel_facts(spec: Spec, asked: Question, evaluations: int, exact: bool) -> 
         table_bytes=design,
         build_s=0.0,
         evaluations=evaluations,
-        driver_extra_bytes=making,
-        **shape,
+        **(shape | {"driver_extra_bytes": making + shape["driver_extra_bytes"]}),
     )
 
 
@@ -92,9 +110,19 @@ def tree_facts(spec: Spec, asked: Question, shape: Structure, cut: Layout) -> Fa
     row_s = WALK_S * forest.n_nodes * (points + WALK_EDGE) if not background else TABLE_S * forest.n_nodes
     row_s += PAIR_S * paired * (1 + background / 64) + VALUE_S * said["features"] * forest.n_outputs
     scratch = trees.scratch_bytes(len(shape.used), forest.n_outputs, shape.most_depth, shape.most_distinct, background)
+    pairs = 0
+    if spec.interactions:
+        from millrace.analyses.explain.kernels import interactions
+
+        pairs = len(interactions.pairs_of(forest, shape))
+        each = leaves.astype("float64")
+        row_s += PAIR_OF_LEAF_S * float((each * (each - 1) / 2).sum()) * forest.width
+        largest = int((forest.tree_start[1:] - forest.tree_start[:-1]).max(initial=0))
+        scratch += interactions.scratch_bytes(shape, pairs, forest.n_outputs, largest, background)
     return Facts(
         "trees",
         outputs=forest.n_outputs,
+        pairs=pairs,
         row_s=row_s,
         trees=forest.n_trees,
         nodes=forest.n_nodes,
@@ -118,11 +146,11 @@ def facts(spec: Spec) -> Facts:
     if asked.forest is None:
         from millrace.analyses.explain.kernels import coalitions
 
-        design = coalitions.design(len(asked.rows.names), spec.max_evaluations, rng(0, 1))
+        design = coalitions.design(len(asked.players.names), rounds(spec, len(asked.players.names))[0], rng(0, 1))
         return kernel_facts(spec, asked, len(design.masks), design.exact)
     from millrace.analyses.explain.kernels import structure, trees
 
-    shape = structure.structure(asked.forest)
+    shape = structure.structure(asked.forest, asked.player_of, len(asked.players.names))
     known = 0 if asked.background is None else len(asked.background)
     cut = trees.layout(asked.forest, shape, len(asked.rows.values), known, spec.precision)
     return tree_facts(spec, asked, shape, cut)

@@ -17,6 +17,8 @@ MOST_ROWS = 2048
 
 WORKER_BYTES = 128 << 20
 """Private bytes of a worker with the kernels loaded, before its first block, and room for what their compiler maps."""
+KERNEL_BYTES = 24 << 20
+"""That part of them which kernels take while they are loaded and work: where tasks run in the driver, it pays for it."""
 DRIVER_BYTES = 48 << 20
 """What the driver grows by besides the data: the model read, kernels loaded, the ledger's buffers."""
 MAPPED_BYTES = 64 << 20
@@ -37,6 +39,8 @@ class Facts:
     input_bytes: int
     value_bytes: int
     row_s: float
+    columns: int = 0
+    pairs: int = 0
     exact: bool = True
     trees: int = 0
     nodes: int = 0
@@ -56,7 +60,7 @@ class Facts:
 
 def block_rows(facts: Facts) -> int:
     """Rows of a block: a power of two from 1 to 2,048."""
-    by_bytes = BLOCK_VALUE_BYTES / (facts.features * facts.outputs * 8)
+    by_bytes = BLOCK_VALUE_BYTES / ((facts.features + facts.pairs) * facts.outputs * 8)
     by_work = BLOCK_S / facts.row_s
     return 1 << max(0, min(int(min(by_bytes, by_work, MOST_ROWS)).bit_length() - 1, 11))
 
@@ -64,10 +68,12 @@ def block_rows(facts: Facts) -> int:
 def plan(facts: Facts, budget: Budget) -> Plan:
     """Blocks, slots, bytes and core-seconds of explain under a budget; `DoesNotFit` with what would do."""
     size = min(block_rows(facts), facts.rows)
-    inside = size * facts.features * (facts.input_bytes + 2 * facts.outputs * 8)
+    columns = facts.columns or facts.features
+    inside = size * (columns * facts.input_bytes + (facts.features + facts.pairs) * 2 * facts.outputs * 8)
     worker = WORKER_BYTES + max(inside + facts.scratch_bytes, 2 * facts.table_bytes + facts.scratch_bytes)
-    answer = facts.rows * facts.features * facts.kept * facts.value_bytes * (1 if facts.exact else 2)
-    data = facts.rows * facts.features * facts.input_bytes
+    kept = facts.features * (1 if facts.exact else 2) + facts.pairs
+    answer = facts.rows * kept * facts.kept * facts.value_bytes
+    data = facts.rows * columns * facts.input_bytes
     driver = (
         DRIVER_BYTES
         + facts.driver_extra_bytes
@@ -91,6 +97,7 @@ def plan(facts: Facts, budget: Budget) -> Plan:
         answer_bytes=answer,
         core_s=facts.rows * facts.row_s + facts.build_s,
         why=why,
+        base_bytes=WORKER_BYTES - KERNEL_BYTES,
     )
     return fit(needed, budget)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from millrace.analyses.explain.models import open_model
+from millrace.analyses.explain.players import Players, players
 from millrace.analyses.explain.spec import Spec
 from millrace.run.errors import NotSupported, WrongQuestion
 from millrace.run.tables import Rows, align, read_rows
@@ -30,7 +31,8 @@ TREE_METHODS = ("tree_path_dependent", "interventional")
 class Question:
     """One of `forest`, `line` and `function` is set. `background`: (rows, features), `weights` sum to 1; None for
     path-dependent values. `output`: number of the chosen output, -1 for all of them. `why`: the decisions, in words.
-    `shown`: the data as the user gave it, where `rows` is what came out of a pipeline's first steps.
+    `players`: whose values are asked for; `player_of`: the player of each of the rows' columns. `shown`: the data as the
+    user gave it, where `rows` is what came out of a pipeline's first steps.
     """
 
     method: str
@@ -42,6 +44,8 @@ class Question:
     unit: str
     why: tuple[str, ...]
     model: Any
+    players: Players
+    player_of: numpy.ndarray[Any, Any]
     forest: Ensemble | None = None
     line: Linear | None = None
     function: Function | None = None
@@ -62,30 +66,33 @@ def read(spec: Spec, note: Callable[[str], None], rng: Callable[..., numpy.rando
     elif spec.background is not None:
         background = _in_model_columns(model, read_rows(spec.background, "background"), "background", note)
         if background.names != rows.names or background.categories != rows.categories:
-            background = _like(background, rows)
+            rows, background = _like(rows, background)
         weights = _weights(spec, len(background.values))
     if spec.background_weights is not None and (background is None or how):
         raise WrongQuestion("background_weights are of the rows of a background: give the background's rows as well.")
-    question = _chosen(spec, model, rows, background, weights, note, rng)
+    played = players(spec.groups, rows.names)
+    question = _chosen(spec, model, rows, background, weights, played, note, rng)
+    if played.grouped:
+        how = (*how, f"groups: {len(rows.names):,} columns play as {len(played.names):,} features")
     return replace(question, why=(*question.why, *how))
 
 
 def _chosen(
-    spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any, note: Callable[[str], None],
-    rng: Callable[..., numpy.random.Generator],
+    spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any, played: Players,
+    note: Callable[[str], None], rng: Callable[..., numpy.random.Generator],
 ) -> Question:  # fmt: skip
     """By the first method that the model and the output allow."""
     asked = spec.method
-    if asked != "kernel" and not rows.categories:
-        question = _pipeline(spec, model, rows, background, weights, note)
+    if asked != "kernel":
+        question = _pipeline(spec, model, rows, background, weights, played, note)
         if question is not None:
             return question
     if asked in ("auto", *TREE_METHODS):
-        question = _trees(spec, model, rows, background, weights, note)
+        question = _trees(spec, model, rows, background, weights, played, note)
         if question is not None:
             return question
     if asked in ("auto", "linear"):
-        question = _linear(spec, model, rows, background, weights)
+        question = _linear(spec, model, rows, background, weights, played)
         if question is not None:
             return question
     if asked in TREE_METHODS or asked == "linear":
@@ -94,7 +101,7 @@ def _chosen(
             f"The method {asked!r} does not fit this model and output: {type(model).__qualname__} is not {kind} there. "
             "Leave method='auto', or use 'kernel'."
         )
-    return _kernel(spec, model, rows, background, weights, rng)
+    return _kernel(spec, model, rows, background, weights, played, rng)
 
 
 def _represented(
@@ -171,32 +178,32 @@ def _recode(model: Any, rows: Rows, what: str) -> Rows:
     return replace(rows, values=values, categories={j: labels[j] for j in rows.categories})
 
 
-def _like(background: Rows, rows: Rows) -> Rows:
-    """The background in the data's columns and codes, so that a code means one label in both."""
+def _like(rows: Rows, background: Rows) -> tuple[Rows, Rows]:
+    """Both in the data's columns and codes, so that a code means one label in both; labels of the background alone
+    come after the data's own."""
     import numpy
 
     background, _ = align(background, rows.names, "background")
-    values = background.values
+    values, known = background.values.copy(), dict(rows.categories)
+    if set(known) != set(background.categories):
+        j = min(set(known) ^ set(background.categories))
+        raise WrongQuestion(
+            f"The column {rows.names[j]!r} holds labels in one of data and background, and numbers in the other: give both alike."
+        )
     for j, own in background.categories.items():
-        labels = rows.categories.get(j, ())
-        values = values.copy()
-        code_of = {label: code for code, label in enumerate(labels)}
-        unknown = [label for label in own if label not in code_of]
-        if unknown:
-            raise WrongQuestion(
-                f"The background has {unknown[0]!r} in column {rows.names[j]!r}, which the data does not have: give data and "
-                "background as tables with the same categories."
-            )
+        known[j] = (*known[j], *(label for label in own if label not in known[j]))
+        code_of = {label: code for code, label in enumerate(known[j])}
         codes = values[:, j]
         table = numpy.array([code_of[label] for label in own] + [numpy.nan])
         values[:, j] = table[numpy.where(numpy.isnan(codes), len(own), codes).astype(numpy.int64)]
-    return replace(background, values=values, categories=rows.categories)
+    return replace(rows, categories=known), replace(background, values=values, categories=known)
 
 
 # -- methods -----------------------------------------------------------------------------------------------------
 def _trees(
-    spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any, note: Callable[[str], None]
-) -> Question | None:
+    spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any, played: Players,
+    note: Callable[[str], None],
+) -> Question | None:  # fmt: skip
     from millrace.analyses.explain.kernels.ensemble import check_rows
     from millrace.analyses.explain.kernels.libraries import check_own_output
     from millrace.analyses.explain.kernels.tree_models import read_trees
@@ -210,7 +217,7 @@ def _trees(
         return None
     if forest is None:
         return None
-    if spec.output == "probability" and forest.link != "probability":
+    if spec.output == "log_loss" or (spec.output == "probability" and forest.link != "probability"):
         return None  # not additive in tree leaves; the kernel method answers it
     method = spec.method
     if method == "auto":
@@ -234,16 +241,16 @@ def _trees(
     why = f"{method}: the model is {len(forest.tree_output):,} trees, whose values are exact"
     return Question(
         method, rows, None if background is None else background.values, weights, output, names,
-        _unit(forest.link, names), (why,), model, forest=forest,
+        _unit(forest.link, names), (why,), model, played, played.of, forest=forest,
     )  # fmt: skip
 
 
-def _linear(spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any) -> Question | None:
-    from millrace.analyses.explain.kernels.linear import read_linear
-
-    if spec.output == "probability":
+def _linear(
+    spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any, played: Players
+) -> Question | None:
+    if spec.output in ("probability", "log_loss"):
         return None
-    line = read_linear(model)
+    line = _line(model)
     if line is None:
         return None
     if line.coefficients.shape[1] != len(rows.names):
@@ -258,11 +265,38 @@ def _linear(spec: Spec, model: Any, rows: Rows, background: Rows | None, weights
     else:
         _finite(background, "background")
     output, names = _output(spec.output, line.output_names)
-    return Question("linear", rows, background.values, weights, output, names, line.unit, tuple(why), model, line=line)
+    return Question(
+        "linear", rows, background.values, weights, output, names, line.unit, tuple(why), model, played, played.of,
+        line=line,
+    )  # fmt: skip
+
+
+def _line(model: Any) -> Linear | None:
+    """The linear function that the model is, or the mean of its members' when all are linear."""
+    from millrace.analyses.explain.kernels import voting
+    from millrace.analyses.explain.kernels.linear import read_linear
+
+    voted = voting.members(model)
+    if voted is None or hasattr(model, "predict_proba"):
+        return read_linear(model)
+    parts = [read_linear(member) for member in voted[0]]
+    known = [part for part in parts if part is not None]
+    return voting.mean_of_lines(known, voted[1]) if len(known) == len(parts) else None
+
+
+def _answering(spec: Spec, model: Any, rows: Rows) -> Any:
+    """The model, or its trees as a function where it was asked for probabilities and has none by itself."""
+    from millrace.analyses.explain.kernels.tree_models import read_trees
+    from millrace.analyses.explain.kernels.tree_probability import tree_probability
+
+    if spec.output not in ("probability", "log_loss") or hasattr(model, "predict_proba") or rows.categories:
+        return model
+    forest = read_trees(model)
+    return (None if forest is None else tree_probability(forest)) or model
 
 
 def _kernel(
-    spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any,
+    spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any, played: Players,
     rng: Callable[..., numpy.random.Generator],
 ) -> Question:  # fmt: skip
     from millrace.analyses.explain.kernels.blackbox import as_function, check_rows
@@ -276,51 +310,56 @@ def _kernel(
         weights = _equal(background)
         why.append(f"no background was given: {count} rows of the data, drawn by the seed, stand for 'feature unknown'")
     names = rows.names if rows.named else None
-    function = as_function(model, spec.output, names, rows.values[:64], rows.categories or None)
+    function = as_function(_answering(spec, model, rows), spec.output, names, rows.values[:64], rows.categories or None)
     check_rows(function, rows.values)
     check_rows(function, background.values, "background")
     why.insert(0, f"kernel: {function.why}")
     return Question(
         "kernel", rows, background.values, weights, -1, function.output_names, function.unit, tuple(why), model,
-        function=function,
+        played, played.of, function=function,
     )  # fmt: skip
 
 
 def _pipeline(
-    spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any, note: Callable[[str], None]
-) -> Question | None:
-    """A pipeline's last step in the input's columns, where the steps before it map columns one to one."""
-    from millrace.analyses.explain.kernels.pipelines import in_inputs, open_pipeline
+    spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any, played: Players,
+    note: Callable[[str], None],
+) -> Question | None:  # fmt: skip
+    """A pipeline's last step in the input's columns, where the steps before it map each column to columns of its own."""
+    import numpy
 
-    opened = open_pipeline(model, rows.names, rows.values, None if background is None else background.values)
+    from millrace.analyses.explain.kernels.pipelines import open_pipeline
+
+    given = None if background is None else background.values
+    opened = open_pipeline(model, rows.names, rows.values, given, played.of, rows.categories)
     if opened is None:
         return None
-    names = tuple(rows.names[j] for j in opened.source)
-    inner = replace(rows, values=opened.rows, names=names)
-    behind = None if opened.background is None else replace(rows, values=opened.background, names=names)
+    names = tuple(f"{played.names[j]}" for j in numpy.maximum(opened.player_of, 0))
+    inner = replace(rows, values=opened.rows, names=names, categories={}, named=False)
+    behind = None if opened.background is None else replace(inner, values=opened.background)
     question = None
     if spec.method in ("auto", *TREE_METHODS):
-        question = _trees(spec, opened.last, inner, behind, weights, note)
+        question = _trees(spec, opened.last, inner, behind, weights, played, note)
+        if question is not None and question.background is None and (opened.player_of < 0).any():
+            note(
+                "Columns come out of the pipeline's first steps that nothing changes: give a background for exact values."
+            )
+            return None
     if question is None and spec.method in ("auto", "linear"):
-        question = _linear(spec, opened.last, inner, behind, weights)
+        question = _linear(spec, opened.last, inner, behind, weights, played)
     if question is None:
         return None
-    part = question.forest or question.line
-    assert part is not None
-    moved, values, known = in_inputs(opened, part, len(rows.names))
-    if known is None and question.background is not None:
-        known = values  # the mean of the data itself
-    kept: dict[str, Any] = {"forest": moved} if question.forest else {"line": moved}
-    why = "the steps before the pipeline's last map columns one to one: values are of the input's columns"
-    return replace(
-        question, rows=replace(rows, values=values), background=known, why=(*question.why, why), model=model, shown=rows,
-        **kept,
-    )  # fmt: skip
+    why = (
+        "the steps before the pipeline's last map each column to columns of its own: values are of the input's columns, each "
+        "with all that comes out of it"
+    )
+    # Columns that never change move nothing, whoever they are counted to.
+    owner = numpy.maximum(opened.player_of, 0)
+    return replace(question, player_of=owner, why=(*question.why, why), model=model, shown=rows)
 
 
 def _output(asked: str, names: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
     """Number of the chosen output (-1: all) and the names of what is left."""
-    if asked in ("auto", "raw", "probability"):
+    if asked in ("auto", "raw", "probability", "log_loss"):
         return -1, names
     if asked not in names:
         raise WrongQuestion(f"The model has no output {asked!r}. Its outputs are {', '.join(map(repr, names))}.")
@@ -338,6 +377,7 @@ def _unit(link: str, names: tuple[str, ...]) -> str:
         "one_vs_all": "log-odds (one against all)",
         "log": "log of the expected value",
         "probability": f"probability{of}",
+        "isolation": "mean path length (short is unusual)",
     }
     return words.get(kind, "the model's raw output")
 

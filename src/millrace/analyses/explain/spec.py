@@ -31,9 +31,26 @@ class Spec(BaseModel):
     background_rows: int = Field(100, ge=1, le=100_000, description="how many rows background=auto takes")
     background_weights: Any = Field(None, description="a weight for each background row: numbers, or a file")
     method: str = Field("auto", description=f"how: {', '.join(METHODS)}")
-    output: str = Field("auto", description="what of the model: auto, raw, probability, or the name of a class")
+    output: str = Field(
+        "auto",
+        description="what of the model: auto, raw, probability, log_loss (of every class, were it the true one), or the "
+        "name of a class",
+    )
+    interactions: bool = Field(False, description="also exact pairwise interaction values (tree and linear models)")
+    groups: Any = Field(
+        None,
+        description="columns explained together, each group as one feature: a mapping of names to columns, or "
+        "'name=column,column; other=column,column'",
+        json_schema_extra={"metavar": "NAME=COLUMN,..."},
+    )
     max_evaluations: int | None = Field(
         None, ge=4, description="coalitions per row of the kernel method (2 x features + 2048 when not given)"
+    )
+    tolerance: float | None = Field(
+        None,
+        gt=0,
+        description="kernel method: rounds of coalitions until every standard error of a row is below this, or "
+        "max_evaluations are spent (8 rounds when not given)",
     )
     precision: Literal["float64", "float32"] = Field("float64", description="of the values: float64 or float32")
     top: int = Field(12, ge=1, le=100, description="features that tables and pictures show")
@@ -50,10 +67,3 @@ class Spec(BaseModel):
         if method not in METHODS:
             raise ValueError(f"there is no method {method!r}; there are {', '.join(METHODS)}")
         return method
-
-    @field_validator("output")
-    @classmethod
-    def _known_output(cls, output: str) -> str:
-        if output == "log_loss":
-            raise NotSupported("The output 'log_loss' is not in this release. Use 'raw' or 'probability'.")
-        return output

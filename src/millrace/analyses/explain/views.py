@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from millrace.analyses.explain import pictures
+from millrace.analyses.explain import panels, pictures
 from millrace.analyses.explain.dependence import dependence
 from millrace.analyses.explain.importance import directions, figure, importance, of_unit, sample, sentences
 from millrace.analyses.explain.pictures import GREY, LIGHT_BLUE, RED, Categories, Spec
@@ -30,6 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 SWARM_MARKS = 4_000
+KINDS = ("beeswarm", "bars", "waterfall", "force", "dependence", "heatmap", "decision")
 
 
 # -- all rows ------------------------------------------------------------------------------------------------------
@@ -264,7 +265,8 @@ def all_charts(answer: Any) -> dict[str, Spec]:
 
 
 def plot(answer: Any, kind: str = "beeswarm", **options: Any) -> Any:
-    """An Altair chart of an `Explanation`: beeswarm, bars, waterfall(row=0), dependence(feature=...); `output=`, `top=`."""
+    """An Altair chart of an `Explanation`: beeswarm, bars, waterfall(row=0), force(row=0),
+    dependence(feature=...), heatmap, decision; `output=`, `top=`."""
     try:
         import altair
     except ImportError as e:
@@ -299,7 +301,21 @@ def _draw(answer: Any, kind: str, output: str | int = 0, top: int | None = None,
         return waterfall(
             float(answer.base_values[k]), values[row], answer.data[row], names, prediction, unit, top, **named
         )
+    if kind == "force":
+        row = int(shared.pop("row", 0))
+        if not -len(answer) <= row < len(answer):
+            raise WrongQuestion(f"There is no row {row}: the explanation has rows 0 to {len(answer) - 1}.")
+        named = {"row_name": f"Row {row % len(answer)}", **shared}
+        return panels.force(
+            float(answer.base_values[k]), values[row], answer.data[row], names, float(answer.predictions[row, k]), unit, top,
+            **named,
+        )  # fmt: skip
+    if kind == "heatmap":
+        return panels.heatmap(values, names, answer.predictions[:, k], unit, top, **{"seed": answer.seed, **options})
+    if kind == "decision":
+        given = (float(answer.base_values[k]), values, names, answer.predictions[:, k])
+        return panels.decision(*given, unit, top, **{"seed": answer.seed, **options})
     if kind == "dependence":
         feature = shared.pop("feature", max(table, key=lambda name: table[name]["mean_abs"]))
         return dependence(feature, values, answer.data, names, unit, **{"seed": answer.seed, **shared})
-    raise WrongQuestion(f"There is no picture {kind!r}; there are beeswarm, bars, waterfall and dependence.")
+    raise WrongQuestion(f"There is no picture {kind!r}; there are {', '.join(KINDS)}.")

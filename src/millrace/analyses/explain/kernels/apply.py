@@ -33,9 +33,9 @@ _MATRIX = read_only(types.float64, 2)
 )
 def apply_items(  # type: ignore[no-untyped-def]
     item_node, item_kind, item_output, literal_start, column_start, table_start, literal_bit, literal_node,
-    literal_row, literal_right, literal_answer, column_slot, table, answers, weights, gain, loss, bit_rows,
+    literal_row, literal_right, literal_answer, column_player, table, answers, weights, gain, loss, bit_rows,
     value, slot, threshold, mode, category_start, category_count, category_member,
-    columns, stride, rows, n_used, sums,
+    columns, stride, rows, n_played, sums,
 ):  # fmt: skip
     """Add the values of a batch's items to sums; columns and sums as in `quadrature.walk_passes`, but stride is at
     least the rows rounded up to a multiple of 64."""
@@ -72,10 +72,10 @@ def apply_items(  # type: ignore[no-untyped-def]
         kind, at = item_kind[item], np.uint64(table_start[item])
         if kind != GROUP and kind != SINGLE:
             pair_values(
-                first, last, literal_bit, literal_row, literal_right, literal_answer, column_slot,
+                first, last, literal_bit, literal_row, literal_right, literal_answer, column_player,
                 column_start[item], kind == MERGED_PAIRS, value, item_node[item], output, answers, weights, gain,
                 loss,
-                bits, words, stride, rows, n_used, sums, room, counts, numbers,
+                bits, words, stride, rows, n_played, sums, room, counts, numbers,
             )  # fmt: skip
             continue
         codes[:] = 0
@@ -97,7 +97,7 @@ def apply_items(  # type: ignore[no-untyped-def]
         if kind == GROUP:
             for k in range(width):
                 for j in range(first_column, last_column):
-                    place = np.uint64(((output + k) * n_used + column_slot[j]) * stride)
+                    place = np.uint64(((output + k) * n_played + column_player[j]) * stride)
                     for row in range(n):
                         sums[place + row] += np.float64(table[at + codes[row]])
                     at += here
@@ -112,7 +112,7 @@ def apply_items(  # type: ignore[no-untyped-def]
                 kept = gains[row] - np.float64(table[at + (codes[row] & ~bit)])
                 each[row] = kept if codes[row] & bit else -losses[row]
             for k in range(width):
-                place = np.uint64(((output + k) * n_used + column_slot[first_column + j]) * stride)
+                place = np.uint64(((output + k) * n_played + column_player[first_column + j]) * stride)
                 v = value[item_node[item], k]
                 for row in range(n):
                     sums[place + row] += v * each[row]

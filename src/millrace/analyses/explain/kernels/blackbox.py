@@ -14,6 +14,7 @@ What `output` means:
 |  | else predict or a call | what it returns |
 | raw | decision_function, else predict or a call of what is no classifier | its scores; what it returns |
 | probability | predict_proba | the probability of every class |
+| log_loss | predict_proba | -log of the probability of every class: the loss, were it the true one |
 | the name of a class | predict_proba, else decision_function | that class alone |
 | the name of an output | any | that output alone |
 
@@ -32,7 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from millrace.run.errors import MillraceError, MissingExtra, ModelTrouble, NotSupported, WrongQuestion
+from millrace.run.errors import MillraceError, MissingExtra, ModelTrouble, WrongQuestion
 
 AGREE = 1e-5
 """Two calls may differ by this share of the largest output: threads sum in any order, and models compute in float32."""
@@ -93,7 +94,7 @@ class Function:
 
     def _raw(self, rows: NDArray[Any]) -> Any:
         ask = getattr(self.model, self.method) if self.method else self.model
-        return ask(_table(rows, self.frame, self.names, self.categories) if self.frame else rows)
+        return ask(table_of(rows, self.frame, self.names, self.categories) if self.frame else rows)
 
     def _shaped(self, out: Any, count: int) -> NDArray[np.float64]:
         parts = [np.asarray(part) for part in out] if isinstance(out, list | tuple) else []
@@ -112,6 +113,8 @@ class Function:
                 f"({count}, outputs) is needed: one prediction for each row."
             )
         out = out.reshape(count, -1).astype(np.float64, copy=False)
+        if self.output == "log_loss":  # never infinite: scikit-learn's own bound
+            out = -np.log(np.clip(out, np.finfo(np.float64).eps, 1.0))
         if self.column >= 0:
             out = self.sign * out[:, self.column : self.column + 1]
         return out
@@ -131,10 +134,8 @@ def as_function(
 
     feature_names: the columns' own names, None when they have none. categories: labels by column number for columns
     that hold codes; the model then gets the labels, in a table. Raises `WrongQuestion` (columns, output),
-    `NotSupported`, `ModelTrouble` (the model is not the function that an explanation needs).
+    `ModelTrouble` (the model is not the function that an explanation needs).
     """
-    if output == "log_loss":
-        raise NotSupported("The output 'log_loss' is not in this release. Use 'raw' or 'probability'.")
     sample = np.asarray(sample)
     if sample.ndim != 2 or not sample.size:
         raise WrongQuestion(
@@ -180,9 +181,9 @@ def _method(model: Any, output: str) -> str:
             f"A {type(model).__qualname__} is no model: it has no predict_proba, decision_function or "
             "predict, and it cannot be called. Give a fitted model, or a function of rows."
         )
-    if output == "probability" and not probability:
+    if output in ("probability", "log_loss") and not probability:
         raise WrongQuestion(
-            "The model has no predict_proba, so there is no output 'probability'. Use output='raw', or fit "
+            f"The model has no predict_proba, so there is no output {output!r}. Use output='raw', or fit "
             "the model so that it gives probabilities."
         )
     if output == "raw" and probability and not score:
@@ -223,10 +224,14 @@ def _named(function: Function, count: int) -> Function:
     method = function.method or getattr(function.model, "__name__", "")
     names = _output_names(getattr(_owner(function), "classes_", None), method, count)
     column, sign = -1, 1.0
-    if function.output not in ("auto", "raw", "probability"):
+    if function.output not in ("auto", "raw", "probability", "log_loss"):
         column, sign = _column(function, names, method)
         names = (function.output,)
     unit = "the unit of the model's output"
+    if function.output == "log_loss":
+        names = tuple(f"loss if {name}" for name in names)
+        return replace(function, output_names=names, unit="log loss", why="the logarithm of the model's predict_proba is "
+                       "taken, through its answers")  # fmt: skip
     if method == "predict_proba":
         unit = f"probability of {names[0]}" if len(names) == 1 else "probability"
     elif method == "decision_function":
@@ -294,7 +299,7 @@ def _given_its_form(function: Function, sample: NDArray[Any]) -> tuple[Function,
     return function, _first_answer(function, sample)
 
 
-def _table(
+def table_of(
     rows: NDArray[Any], frame: str, names: tuple[str, ...], categories: Mapping[int, tuple[Any, ...]] | None
 ) -> Any:
     """A pandas or polars table of the rows; codes become labels, NaN a missing label."""

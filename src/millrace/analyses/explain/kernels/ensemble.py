@@ -42,6 +42,7 @@ ZERO = float(np.float32(1e-35))
 
 LINKS = (
     "identity", "logit", "softmax", "log", "log1p_exp", "probability", "one_vs_all", "signed_square", "step",
+    "isolation",
 )  # fmt: skip
 """How raw output becomes a prediction (see `apply_link`); "logit", "softmax" and "one_vs_all" may carry a scale: "logit:2.0"."""
 
@@ -303,7 +304,7 @@ def apply_link(ensemble: Ensemble, raw: NDArray[np.float64]) -> NDArray[np.float
 
     "logit:s" and, for each output by itself, "one_vs_all:s" are 1 / (1 + exp(-s raw)), s being 1 when not given;
     "log" is exp(raw); "log1p_exp" is log(1 + exp(raw)); "signed_square" is raw abs(raw); "step" is 1 where
-    raw > 0. "probability" and "identity" change nothing.
+    raw > 0; "isolation:s" is -2^(-raw / s). "probability" and "identity" change nothing.
     """
     name, _, scale = ensemble.link.partition(":")
     with np.errstate(over="ignore"):  # exp of a large raw output is inf, as in the libraries
@@ -316,6 +317,8 @@ def apply_link(ensemble: Ensemble, raw: NDArray[np.float64]) -> NDArray[np.float
             return np.exp(raw)
         if name == "log1p_exp":
             return np.logaddexp(0.0, raw)
+    if name == "isolation":
+        return -np.exp2(-raw / float(scale))
     if name == "signed_square":
         return raw * np.abs(raw)
     if name == "step":

@@ -97,6 +97,8 @@ def _own_and_mine(model: Any, forest: Ensemble, sample: NDArray[Any], raw: NDArr
     mine = apply_link(forest, raw)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
+        if forest.link.startswith("isolation"):
+            return _columns(model.score_samples(sample)), mine
         if hasattr(model, "decision_function"):
             return _columns(model.decision_function(sample)).astype(np.float64), raw
         own = _columns(model.predict_proba(sample) if hasattr(model, "predict_proba") else model.predict(sample))

@@ -85,13 +85,26 @@ def read_linear(model: Any) -> Linear | None:
     return linear if link == "identity" else Linear(linear.coefficients, intercepts, names, f"log of {unit}")
 
 
-def explain_linear(linear: Linear, rows: NDArray[Any], background_mean: NDArray[Any]) -> NDArray[np.float64]:
-    """Shapley values (n, columns, outputs) of rows[n, columns] against a background of this (weighted) mean[columns].
+def explain_linear(
+    linear: Linear,
+    rows: NDArray[Any],
+    background_mean: NDArray[Any],
+    player_of: NDArray[np.int64] | None = None,
+    players: int = 0,
+) -> NDArray[np.float64]:
+    """Shapley values (n, players, outputs) of rows[n, columns] against a background of this (weighted) mean[columns].
 
-    The base value is `linear.raw(mean)`; base and values add up to `linear.raw(rows)`.
+    player_of: each column's player, None: itself; the value of several columns together is the sum of theirs. The base
+    value is `linear.raw(mean)`; base and values add up to `linear.raw(rows)`.
     """
     away = np.asarray(rows, dtype=np.float64) - background_mean
-    return away[:, :, None] * np.ascontiguousarray(linear.coefficients.T)
+    each = away[:, :, None] * np.ascontiguousarray(linear.coefficients.T)
+    if player_of is None or np.array_equal(player_of, np.arange(players)):
+        return each
+    values = np.zeros((len(rows), players, len(linear.intercepts)))
+    for column, player in enumerate(player_of.tolist()):
+        values[:, player] += each[:, column]
+    return values
 
 
 def _outputs(model: Any, count: int) -> tuple[tuple[str, ...], str]:

@@ -136,9 +136,9 @@ _INTS, _FLOATS, _TABLE = read_only(types.int32), read_only(types.float64), read_
     cache=True,
 )
 def pair_values(  # type: ignore[no-untyped-def]
-    first, last, literal_bit, literal_row, literal_right, literal_answer, column_slot, first_column, merge,
+    first, last, literal_bit, literal_row, literal_right, literal_answer, column_player, first_column, merge,
     value, leaf, output, answers, weights, gain, loss,
-    bits, words, stride, rows, n_used, sums, room, counts, numbers,
+    bits, words, stride, rows, n_played, sums, room, counts, numbers,
 ):  # fmt: skip
     """Add the values of one leaf for a block of rows to sums (as in `quadrature.walk_passes`).
 
@@ -253,7 +253,7 @@ def pair_values(  # type: ignore[no-untyped-def]
                 store(numbers, j, fma(-lost, misses, total))
             row = w * WORD + k
             for c in range(value.shape[1]):
-                v, target = value[leaf, c], (output + c) * n_used
+                v, target = value[leaf, c], (output + c) * n_played
                 for j in range(d):
-                    place = np.uint64((target + column_slot[first_column + j]) * stride + row)
+                    place = np.uint64((target + column_player[first_column + j]) * stride + row)
                     sums[place] += v * numbers[np.uint64(j)]

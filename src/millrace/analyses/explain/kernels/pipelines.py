@@ -1,65 +1,71 @@
-"""A pipeline whose steps map columns one to one: the last step, explained in the input's columns.
+"""A pipeline whose steps map each column to columns of its own: the last step, explained in the input's columns.
 
-Scalers, imputers, encoders and column transformers change columns one by one, and then a value of the last step's
-column is the value of the input's. What counts is what the steps do: each column of the input is changed on some rows
-of the data, and which columns come out changed is looked at; then mixtures of the data's rows (and the background's)
-must come out as mixtures, which is all that values ask. Where a step mixes columns (a principal component, a
-row's norm, a nearest-neighbour imputer), makes several out of one, or cannot be asked, the answer is None, and the
-whole pipeline is explained as a function of its columns.
+Scalers, imputers, encoders (one-hot too) and column transformers change columns one by one. The columns that come out
+of one column of the input are then one player of the last step: known or unknown together. What counts is what the
+steps do: each player's columns are changed on some rows of the data, and which columns come out changed is looked at;
+then mixtures of the data's rows (and the background's) must come out as mixtures, which is all that values ask. Where a
+step mixes players (a principal component, a row's norm, a nearest-neighbour imputer), or cannot be asked, the answer is
+None, and the whole pipeline is explained as a function of its columns.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from millrace.analyses.explain.kernels.ensemble import Ensemble
+from millrace.analyses.explain.kernels.blackbox import table_of
 from millrace.analyses.explain.kernels.libraries import column_names
-from millrace.analyses.explain.kernels.linear import Linear
 
 _BASE_ROWS = 8
+_MOST_VALUES = 256
 _CALL_BYTES = 16 << 20
 _MIXTURES, _SEED = 512, 20_240_301
+
+Labels = Mapping[int, tuple[Any, ...]]
+Through = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """last: the last step. source: int64, the input's column of each column that the last step gets. rows,
-    background: what it gets."""
+    """last: the last step. player_of: int64, the player of each column that the last step gets; -1 where nothing that was
+    tried changes the column, and it is the same in all rows. rows, background: what the last step gets."""
 
     last: Any
-    source: NDArray[np.int64]
+    player_of: NDArray[np.int64]
     rows: NDArray[Any]
     background: NDArray[Any] | None
 
 
 def open_pipeline(
-    model: Any, names: tuple[str, ...], rows: NDArray[Any], background: NDArray[Any] | None
+    model: Any,
+    names: tuple[str, ...],
+    rows: NDArray[Any],
+    background: NDArray[Any] | None,
+    player_of: NDArray[np.int64] | None = None,
+    categories: Labels | None = None,
 ) -> Opened | None:
-    """The pipeline's last step and what comes to it, None when the model is no pipeline or mixes columns."""
+    """The pipeline's last step and what comes to it, None when the model is no pipeline or mixes players.
+
+    player_of: each input column's player (None: itself). categories: labels of columns that hold codes.
+    """
     steps = getattr(model, "steps", None)
     if not isinstance(steps, list) or len(steps) < 2 or not all(isinstance(s, tuple) and len(s) == 2 for s in steps):
         return None
     head = [step for _, step in steps[:-1] if step is not None and not isinstance(step, str)]
     if not all(callable(getattr(step, "transform", None)) for step in head):
         return None
-
-    frame_names = names if column_names(model) is not None else None
-
-    def given(block: NDArray[Any]) -> Any:
-        if frame_names is None:
-            return block
-        import pandas
-
-        return pandas.DataFrame(block, columns=list(frame_names))
+    owner = np.arange(rows.shape[1]) if player_of is None else player_of
+    known, values = _known_values(head, names, rows if background is None else np.concatenate([rows, background]),
+                                  categories or {})  # fmt: skip
+    as_table = bool(known) or column_names(model) is not None
 
     def through(block: NDArray[Any]) -> NDArray[Any]:
-        table = given(block)
+        table = table_of(block, "pandas", names, known) if as_table else block
         for step in head:
             table = step.transform(table)
         table = table.toarray() if hasattr(table, "toarray") else table
@@ -67,42 +73,60 @@ def open_pipeline(
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*feature names.*")
+        warnings.filterwarnings("ignore", message=".*unknown categories.*")
         try:
-            source = _source(through, rows if background is None else np.concatenate([rows, background]))
+            whole = rows if background is None else np.concatenate([rows, background])
+            source = _source(through, whole, values, owner)
             if source is None:
                 return None
             found = Opened(steps[-1][1], source, through(rows), None if background is None else through(background))
-            return found if _holds(through, found, rows, background) else None
+            return found if _holds(through, found, rows, background, owner) else None
         except (TypeError, ValueError, AttributeError, KeyError):  # a step that does not take these rows by itself
             return None
 
 
-def _source(through: Callable[[NDArray[Any]], NDArray[Any]], rows: NDArray[Any]) -> NDArray[np.int64] | None:
-    """The input's column of every column that comes out; None when it is not one each, or cannot be told."""
+def _source(
+    through: Through, rows: NDArray[Any], values: list[NDArray[Any]], owner: NDArray[np.int64]
+) -> NDArray[np.int64] | None:
+    """The player of every column that comes out; None when it is not one each, or cannot be told."""
     missing = np.flatnonzero(np.isnan(rows).any(axis=1))[: _BASE_ROWS // 2]
     spread = np.linspace(0, len(rows) - 1, _BASE_ROWS).astype(np.int64)
     base = rows[np.concatenate([missing, spread])[:_BASE_ROWS]]
     plain = through(base)
     if plain.ndim != 2 or plain.dtype.kind not in "fiub" or len(plain) != len(base):
         return None
-    columns, count = rows.shape[1], len(base)
-    moved = np.zeros((columns, plain.shape[1]), bool)
-    at_once = max(1, _CALL_BYTES // (base.nbytes or 1))
-    for first in range(0, columns, at_once):
-        some = range(first, min(columns, first + at_once))
-        changed = np.tile(base, (len(some), 1))
-        for k, j in enumerate(some):
-            changed[k * count : (k + 1) * count, j] = np.resize(_values(rows[:, j]), count)
-        out = through(changed).reshape(len(some), count, -1)
+    players = int(owner.max()) + 1
+    moved = np.zeros((players, plain.shape[1]), bool)
+    for j, tried in enumerate(values):
+        count = len(tried) * len(base)
+        changed = np.tile(base, (len(tried), 1))
+        changed[:, j] = np.repeat(tried, len(base))
+        try:
+            out = through(changed).reshape(len(tried), len(base), -1)
+        except ValueError:  # a missing value, or one that was never seen, where the step takes none
+            changed = changed[: count - len(base)]
+            out = through(changed).reshape(len(tried) - 1, len(base), -1)
         same = (out == plain) | ((out != out) & (plain != plain))
-        moved[first : first + len(some)] = ~same.all(axis=1)
-    if (moved.sum(axis=0) != 1).any() or (moved.sum(axis=1) > 1).any():
+        moved[owner[j]] |= ~same.all(axis=(0, 1))
+    if (moved.sum(axis=0) > 1).any():
         return None
-    return np.asarray(moved.argmax(axis=0), np.int64)
+    still = ~moved.any(axis=0)
+    if still.any() and not _is_constant(through, rows, still):
+        return None
+    return np.where(still, -1, moved.argmax(axis=0)).astype(np.int64)
+
+
+def _is_constant(through: Through, rows: NDArray[Any], columns: NDArray[np.bool_]) -> bool:
+    first = through(rows[:1])[0, columns]
+    size = max(1, _CALL_BYTES // (8 * rows.shape[1]))
+    return all(
+        bool(np.array_equal(out, np.broadcast_to(first, out.shape), equal_nan=True))
+        for out in (through(rows[a : a + size])[:, columns] for a in range(0, len(rows), size))
+    )
 
 
 def _holds(
-    through: Callable[[NDArray[Any]], NDArray[Any]], opened: Opened, rows: NDArray[Any], background: NDArray[Any] | None
+    through: Through, opened: Opened, rows: NDArray[Any], background: NDArray[Any] | None, owner: NDArray[np.int64]
 ) -> bool:
     """Whether mixtures of rows come out as mixtures of what their rows come out as: all that values ask of the steps."""
     others, behind = (rows, opened.rows) if background is None else (background, opened.background)
@@ -112,32 +136,63 @@ def _holds(
     gaps = np.flatnonzero(np.isnan(rows).any(axis=1))
     one = np.concatenate([rng.choice(gaps, count // 2) if len(gaps) else gaps, rng.integers(len(rows), size=count)])
     one, other = one[:count], rng.integers(len(others), size=count)
-    known = rng.random((count, rows.shape[1])) < rng.random((count, 1))
-    mixed = through(np.where(known, rows[one], others[other]))
-    wanted = np.where(known[:, opened.source], opened.rows[one], behind[other])
+    known = rng.random((count, int(owner.max()) + 1)) < rng.random((count, 1))
+    mixed = through(np.where(known[:, owner], rows[one], others[other]))
+    wanted = np.where(known[:, np.maximum(opened.player_of, 0)], opened.rows[one], behind[other])
     return bool(np.allclose(mixed, wanted, rtol=1e-9, atol=1e-12, equal_nan=True))
 
 
-def _values(column: NDArray[Any]) -> NDArray[Any]:
-    """Values of a column that differ as much as the data allow: the ends, the middle, a missing one."""
-    known = np.unique(column[~np.isnan(column)])
-    ends = known[[0, -1, len(known) // 2]] if len(known) else known
-    return np.concatenate([ends, column[np.isnan(column)][:1]])
+# -- what to try -----------------------------------------------------------------------------------------------------
+def _known_values(
+    head: list[Any], names: tuple[str, ...], rows: NDArray[Any], categories: Labels
+) -> tuple[dict[int, tuple[Any, ...]], list[NDArray[Any]]]:
+    """(labels of coded columns, those that an encoder knows beyond the data's included; values to try, by column).
+
+    Values that differ as much as possible: those of the data (all of them where they are few), what an encoder was
+    fitted on, and steps away from the middle, so that a single row is enough to ask. A missing one comes last.
+    """
+    fitted: dict[int, Any] = {}
+    for step in head:
+        _categories(step, list(range(len(names))), names, fitted)
+    labels, values = {}, []
+    for j in range(rows.shape[1]):
+        column = rows[:, j]
+        found = np.unique(column[~np.isnan(column)])
+        if j in categories:
+            more = [label for label in fitted.get(j, ()) if isinstance(label, str) and label not in categories[j]]
+            labels[j] = (*categories[j], *more)
+            found = np.arange(len(labels[j]), dtype=np.float64)
+        else:
+            known = np.asarray(fitted.get(j, ()))
+            known = known.astype(np.float64) if known.dtype.kind in "iufb" else np.zeros(0)
+            middle = found[len(found) // 2] if len(found) else 0.0
+            away = [middle + 1.0, middle - 1.0, 2.0 * middle] if not len(known) else []
+            found = np.unique(np.concatenate([_spread(found), known[~np.isnan(known)], away]))
+        missing = column[np.isnan(column)][:1]
+        values.append(np.concatenate([found[:_MOST_VALUES], missing]))
+    return labels, values
 
 
-def in_inputs(opened: Opened, part: Ensemble | Linear, columns: int) -> tuple[Any, NDArray[Any], NDArray[Any] | None]:
-    """(the last step's trees or line over the input's columns, its rows and background laid out in these)."""
-    if isinstance(part, Ensemble):
-        feature = np.where(part.feature >= 0, opened.source[np.maximum(part.feature, 0)], -1)
-        moved: Any = replace(part, feature=feature, n_features=columns)
-    else:
-        coefficients = np.zeros((len(part.coefficients), columns))
-        coefficients[:, opened.source] = part.coefficients
-        moved = replace(part, coefficients=coefficients)
+def _spread(found: NDArray[Any]) -> NDArray[Any]:
+    """All of few values; of many, the ends and the middle."""
+    return found if len(found) <= 16 else found[[0, len(found) // 2, -1]]
 
-    def spread(block: NDArray[Any]) -> NDArray[Any]:
-        out = np.zeros((len(block), columns), np.float32 if block.dtype == np.float32 else np.float64)
-        out[:, opened.source] = block
-        return out
 
-    return moved, spread(opened.rows), None if opened.background is None else spread(opened.background)
+def _categories(step: Any, columns: list[int], names: tuple[str, ...], found: dict[int, Any]) -> None:
+    """The categories that encoders among the steps were fitted on, by the input's column."""
+    if isinstance(getattr(step, "transformers_", None), list):
+        for _, inner, chosen in step.transformers_:
+            at = [_number(c, names) for c in chosen] if isinstance(chosen, list | tuple | np.ndarray) else []
+            if not isinstance(inner, str) and all(j is not None and j < len(columns) for j in at):
+                _categories(inner, [columns[j] for j in at if j is not None], names, found)
+        return
+    for inner in [one for _, one in getattr(step, "steps", [])] or [step]:
+        known = getattr(inner, "categories_", None)
+        if isinstance(known, list) and len(known) == len(columns):
+            found.update({j: own for j, own in zip(columns, known, strict=True) if j not in found})
+
+
+def _number(column: Any, names: tuple[str, ...]) -> int | None:
+    if isinstance(column, str):
+        return names.index(column) if column in names else None
+    return int(column) if isinstance(column, int | np.integer) and not isinstance(column, bool | np.bool_) else None

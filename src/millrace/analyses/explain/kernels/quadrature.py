@@ -84,7 +84,7 @@ def _coefficients(a, b, r, rule, points, at, rest, weight, coefficient, first, p
 @njit(
     types.void(
         *(_INTS, _INTS, _VALUES, _FLOATS, _BYTES, _LONGS, _LONGS, _BYTES, _LONGS, _INTS),
-        *(_INTS, _BYTES, _INTS, _INTS, _INTS, _FLOATS, _FLOATS, _MASKS, _LONGS, _MASKS, _INTS),
+        *(_INTS, _BYTES, _INTS, _INTS, _INTS, _INTS, _FLOATS, _FLOATS, _MASKS, _LONGS, _MASKS, _INTS),
         *(_LONGS, _FLOATS, _FLOATS, _FLOATS, types.int64),
         *(_FLOATS, types.int64, types.int64, types.int64, writable(types.float64)),
     ),
@@ -93,15 +93,15 @@ def _coefficients(a, b, r, rule, points, at, rest, weight, coefficient, first, p
 )
 def walk_passes(  # type: ignore[no-untyped-def]
     left, right, value, threshold, mode, category_start, category_count, category_member, tree_start, tree_output,
-    parent, side, depth, slot, previous, fraction, before, needs, pass_start, pass_mask, pass_points,
+    parent, side, depth, slot, player, previous, fraction, before, needs, pass_start, pass_mask, pass_points,
     rule_start, rule_at, rule_rest, rule_weight, most_depth,
-    columns, stride, rows, n_used, sums,
+    columns, stride, rows, n_played, sums,
 ):  # fmt: skip
     """Add the values of all trees, in model order, to sums.
 
-    columns: float64[n_used * stride], value of used feature j in row k at j * stride + k; sums: float64[n_outputs *
-    n_used * stride] in the same order. stride is a multiple of 16 and at least `rows`; what is beyond `rows` is read
-    and added to, and means nothing.
+    columns: float64[used features * stride], value of used feature j in row k at j * stride + k; sums:
+    float64[n_outputs * n_played * stride], of players in the same order. stride is a multiple of 16 and at least `rows`; what
+    is beyond `rows` is read and added to, and means nothing.
     """
     most_points = len(rule_start) - 2
     padded = -(-most_points // LANES) * LANES
@@ -115,7 +115,7 @@ def walk_passes(  # type: ignore[no-untyped-def]
     for tree in range(len(tree_output)):
         root = tree_start[tree]
         for k in range(value.shape[1]):
-            output = (tree_output[tree] + k) * n_used
+            output = (tree_output[tree] + k) * n_played
             for cut in range(pass_start[tree], pass_start[tree + 1]):
                 taken, points = pass_mask[cut], np.int64(pass_points[cut])
                 rule, width = rule_start[points], points * LANES
@@ -188,7 +188,7 @@ def walk_passes(  # type: ignore[no-untyped-def]
                         z = 2 * here + side[node] * width
                         jump = v_lo - v_hi
                         total = full(0.0)
-                        place = (output + slot[node]) * stride + row
+                        place = (output + player[node]) * stride + row
                         if plain:
                             for q in range(points):
                                 total = fma(ws[q], load(product, here + q * LANES), total)
@@ -234,7 +234,7 @@ def walk_passes(  # type: ignore[no-untyped-def]
                                 break
                             z = 2 * here + side[node] * width
                             total = full(0.0)
-                            place = (output + slot[node]) * stride + row
+                            place = (output + player[node]) * stride + row
                             if plain:
                                 for q in range(points):
                                     r = load(below, zr + q * LANES)

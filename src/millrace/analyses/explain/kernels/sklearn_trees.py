@@ -10,7 +10,8 @@ float64 thresholds; HistGradientBoosting compares in float64, sends missing valu
 treats categories that it never saw, and negative ones, as missing. Covers are `weighted_n_node_samples`, and in
 HistGradientBoosting, which keeps no weights, the count of rows.
 
-Refused by name: AdaBoost's regressor (a median) and IsolationForest (a power), classifiers of several targets,
+IsolationForest's raw output is its mean path length, whose power is the score. Refused by name: AdaBoost's regressor (a
+median), classifiers of several targets,
 GradientBoosting upon an `init` that is not constant, HistGradientBoosting over categories that are not codes. Voting and stacking
 are no tree models here: they are explained as what they combine, or as functions.
 """
@@ -41,10 +42,7 @@ def read_sklearn(model: Any) -> Ensemble | None:
     if hasattr(model, "estimator_weights_"):
         return _read_weighted_votes(model)
     if hasattr(model, "offset_") and hasattr(model, "score_samples"):
-        raise NotSupported(
-            f"{type(model).__name__}'s score is a power of its mean path length, which is not a sum over leaves. Explain it "
-            "with method='kernel'."
-        )
+        return _read_isolation(model)
     if hasattr(model, "estimators_features_"):
         return _read_average(model, list(parts), [np.asarray(columns) for columns in model.estimators_features_])
     # `decision_path` over all trees is what forests can do and voting, stacking and their like cannot.
@@ -96,6 +94,31 @@ def _spread(tree: Any, classes: Any) -> NDArray[np.float64]:
     wide = np.zeros((len(value), 1, len(classes)))
     wide[:, :, np.asarray(tree.classes_, np.int64)] = value  # bagging gives its trees the numbers of the classes
     return wide
+
+
+def _read_isolation(model: Any) -> Ensemble:
+    """IsolationForest: the mean length of a row's paths, with the expected rest of it below a leaf of several rows."""
+    trees, values = list(model.estimators_), []
+    for tree in trees:
+        left, right = tree.tree_.children_left, tree.tree_.children_right
+        depth = np.zeros(tree.tree_.node_count)
+        for node in range(len(depth)):  # parents come before their children
+            if left[node] >= 0:
+                depth[left[node]] = depth[right[node]] = depth[node] + 1
+        values.append(((depth + _expected_path(tree.tree_.n_node_samples)) / len(trees))[:, None])
+    nodes, root = _nodes(trees, values, [np.asarray(columns) for columns in model.estimators_features_])
+    scale = float(_expected_path(np.array([model.max_samples_]))[0])
+    return assemble(
+        nodes, root, np.zeros(len(trees)), np.zeros(1), n_features=int(model.n_features_in_), float32_inputs=True,
+        link=f"isolation:{scale!r}", output_names=("output",),
+    )  # fmt: skip
+
+
+def _expected_path(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean path length of an unsuccessful search among so many rows (Liu, Ting and Zhou 2008, equation 1)."""
+    n = np.asarray(rows, np.float64)
+    many = 2.0 * (np.log(np.maximum(n, 2.0) - 1.0) + np.euler_gamma) - 2.0 * (n - 1.0) / np.maximum(n, 1.0)
+    return np.where(n > 2, many, np.where(n == 2, 1.0, 0.0))
 
 
 def _read_weighted_votes(model: Any) -> Ensemble:

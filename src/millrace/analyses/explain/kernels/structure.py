@@ -37,14 +37,17 @@ _VISIT_COST = 3
 class Structure:
     """parent: int32, -1 in a root. side: uint8, 1 for a right child. depth: int32, edges from the root.
     size: int32, nodes of the subtree. inner: int32, inner nodes of the subtree.
-    distinct: int32, distinct features on the path from the root to the node.
+    distinct: int32, distinct players on the path from the root to the node.
     slot: int32, place of the node's feature in `used`; -1 in a leaf.
+    player: int32, place of its player in `played`; -1 in a leaf. A player is a feature, or several that are
+        explained together: what is said of conditions below holds for conjunctions of the conditions on all of them.
     previous: int32, the last node on the path down to here (this one included) whose parent splits on the same
-        feature as this node; -1 when the path does not meet the feature above, and in leaves.
+        player as this node; -1 when the path does not meet the player above, and in leaves.
     fraction: float64, `branch_fractions`. before: float64, product of the fractions over the path's edges that
-        split on this node's feature; 1 when there is none, and in leaves.
+        split on this node's player; 1 when there is none, and in leaves.
     needs: uint64, bit q - 1 is set when some leaf of the subtree needs q points.
-    used: int32[used features], sorted columns that the trees split on.
+    used: int32[used features], sorted columns that the trees split on. played: int32, the sorted numbers of their
+        players. players: how many there are in all, played or not.
     pass_start: int64[n_trees + 1]; pass_mask: uint64 and pass_points: int32 per pass: the leaves that it takes (by
         `needs`) and its number of points, at least one each.
     rule_start: int64[most points + 2]; rule_at, rule_rest, rule_weight: float64, the rule of q points (t, 1 - t and
@@ -59,11 +62,13 @@ class Structure:
     inner: NDArray[np.int32]
     distinct: NDArray[np.int32]
     slot: NDArray[np.int32]
+    player: NDArray[np.int32]
     previous: NDArray[np.int32]
     fraction: NDArray[np.float64]
     before: NDArray[np.float64]
     needs: NDArray[np.uint64]
     used: NDArray[np.int32]
+    played: NDArray[np.int32]
     pass_start: NDArray[np.int64]
     pass_mask: NDArray[np.uint64]
     pass_points: NDArray[np.int32]
@@ -71,11 +76,12 @@ class Structure:
     rule_at: NDArray[np.float64]
     rule_rest: NDArray[np.float64]
     rule_weight: NDArray[np.float64]
+    players: int
     most_depth: int
     most_distinct: int
 
     def __post_init__(self) -> None:
-        for field in fields(self)[:-2]:
+        for field in fields(self)[:-3]:
             object.__setattr__(self, field.name, frozen(getattr(self, field.name)))
 
     def __repr__(self) -> str:
@@ -97,21 +103,28 @@ class Structure:
     def from_arrays(cls, mapping: Mapping[str, Any]) -> Structure:
         """The inverse of `arrays`; arrays may be memory maps and are then not read here."""
         names = [field.name for field in fields(cls)]
-        whole = {name: int(mapping[name]) for name in names[-2:]}
-        return cls(**{name: mapping[name] for name in names[:-2]}, **whole)
+        whole = {name: int(mapping[name]) for name in names[-3:]}
+        return cls(**{name: mapping[name] for name in names[:-3]}, **whole)
 
 
-def structure(ensemble: Ensemble) -> Structure:
-    """Derive everything; time and memory grow with the number of nodes."""
+def structure(ensemble: Ensemble, player_of: NDArray[np.int64] | None = None, players: int = 0) -> Structure:
+    """Derive everything; time and memory grow with the number of nodes.
+
+    player_of: int64[n_features], the number of each column's player, from 0 on; None: each column is its own. players: how many
+    there are, when not all of them have columns.
+    """
     n, n_trees = ensemble.n_nodes, ensemble.n_trees
     used = np.unique(ensemble.feature[ensemble.feature >= 0]).astype(np.int32)
     slot = np.where(ensemble.feature >= 0, np.searchsorted(used, ensemble.feature), -1).astype(np.int32)
+    owner = np.arange(ensemble.n_features) if player_of is None else np.asarray(player_of, np.int64)
+    played = np.unique(owner[used]).astype(np.int32)
+    player = np.where(slot >= 0, np.searchsorted(played, owner[np.maximum(ensemble.feature, 0)]), -1).astype(np.int32)
     fraction = branch_fractions(ensemble)
     ints = {name: np.zeros(n, np.int32) for name in ("depth", "size", "inner", "distinct")}
     nearest = {name: np.full(n, -1, np.int32) for name in ("parent", "previous")}
     side, before, needs = np.zeros(n, np.uint8), np.ones(n), np.zeros(n, np.uint64)
     _derive(
-        ensemble.left, ensemble.right, ensemble.tree_start, frozen(slot), len(used), frozen(fraction),
+        ensemble.left, ensemble.right, ensemble.tree_start, frozen(player), len(played), frozen(fraction),
         nearest["parent"], side, ints["depth"], ints["size"], ints["inner"], ints["distinct"], nearest["previous"],
         before, needs,
     )  # fmt: skip
@@ -123,7 +136,8 @@ def structure(ensemble: Ensemble) -> Structure:
     most_distinct = int(distinct.max(initial=0))
     return Structure(
         **_rules(set(pass_points[:n_passes].tolist()) | set(range(1, _table_points(most_distinct) + 1))),
-        **ints, **nearest, side=side, slot=slot, fraction=fraction, before=before, needs=needs, used=used,
+        **ints, **nearest, side=side, slot=slot, player=player, fraction=fraction, before=before, needs=needs, used=used,
+        played=played, players=max(players, int(owner.max(initial=-1)) + 1),
         pass_start=pass_start, pass_mask=pass_mask[:n_passes].copy(), pass_points=pass_points[:n_passes].copy(),
         most_depth=int(ints["depth"].max(initial=0)), most_distinct=most_distinct,
     )  # fmt: skip
@@ -162,7 +176,7 @@ _NEW_INTS, _NEW_LONGS, _NEW_BYTES, _NEW_FLOATS, _NEW_MASKS = (
     cache=True,
 )
 def _derive(  # type: ignore[no-untyped-def]
-    left, right, tree_start, slot, n_used, fraction,
+    left, right, tree_start, player, n_played, fraction,
     parent, side, depth, size, inner, distinct, previous, before, needs,
 ):  # fmt: skip
     n = len(left)
@@ -172,9 +186,9 @@ def _derive(  # type: ignore[no-untyped-def]
                 parent[child] = node
                 depth[child] = depth[node] + 1
             side[right[node]] = 1
-    # The last edge of each feature on the way down to the current node, with what each edge replaced, so that
+    # The last edge of each player on the way down to the current node, with what each edge replaced, so that
     # leaving a subtree undoes its edges: linear in the nodes however long the paths.
-    latest = np.full(n_used, -1, np.int32)
+    latest = np.full(n_played, -1, np.int32)
     replaced = np.empty(depth.max() + 1 if n else 1, np.int32)
     edges = np.empty(len(replaced), np.int32)
     share = np.ones(n)  # product of the fractions of the feature split above a node, that node's edge included
@@ -182,22 +196,22 @@ def _derive(  # type: ignore[no-untyped-def]
         deep = 0
         for node in range(tree_start[tree], tree_start[tree + 1]):
             while deep > 0 and deep >= depth[node]:
-                latest[slot[parent[edges[deep]]]] = replaced[deep]
+                latest[player[parent[edges[deep]]]] = replaced[deep]
                 deep -= 1
             above = parent[node]
             if above >= 0:
                 deep += 1
                 edges[deep] = node
-                replaced[deep] = latest[slot[above]]
-                latest[slot[above]] = node
+                replaced[deep] = latest[player[above]]
+                latest[player[above]] = node
                 distinct[node] = distinct[above] + (replaced[deep] < 0)
                 share[node] = before[above] * fraction[node]
             if left[node] >= 0:
-                previous[node] = latest[slot[node]]
+                previous[node] = latest[player[node]]
                 if previous[node] >= 0:
                     before[node] = share[previous[node]]
         while deep > 0:
-            latest[slot[parent[edges[deep]]]] = replaced[deep]
+            latest[player[parent[edges[deep]]]] = replaced[deep]
             deep -= 1
     for node in range(n - 1, -1, -1):
         size[node] += 1

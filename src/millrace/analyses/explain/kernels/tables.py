@@ -48,19 +48,19 @@ _INTS, _LONGS, _FLOATS, _BYTES = (read_only(dtype) for dtype in (types.int32, ty
 
 
 @njit(cache=True)
-def _columns(node, left, parent, size, slot, stamp):  # type: ignore[no-untyped-def]
-    """(features that the path to the node or its subtree splits on, leaves of the subtree)."""
+def _columns(node, left, parent, size, player, stamp):  # type: ignore[no-untyped-def]
+    """(players that the path to the node or its subtree splits on, leaves of the subtree)."""
     columns, leaves, step = 0, 0, node
     while parent[step] >= 0:
         step = parent[step]
-        if stamp[slot[step]] != node:
-            stamp[slot[step]] = node
+        if stamp[player[step]] != node:
+            stamp[player[step]] = node
             columns += 1
     for step in range(node, node + size[node]):
         if left[step] < 0:
             leaves += 1
-        elif stamp[slot[step]] != node:
-            stamp[slot[step]] = node
+        elif stamp[player[step]] != node:
+            stamp[player[step]] = node
             columns += 1
     return columns, leaves
 
@@ -74,8 +74,8 @@ def _columns(node, left, parent, size, slot, stamp):  # type: ignore[no-untyped-
     cache=True,
 )
 def choose_items(  # type: ignore[no-untyped-def]
-    left, right, value, parent, size, inner, distinct, slot, fraction,
-    n_used, rows, background, itemsize, byte_price, item_node, item_kind, item_bytes,
+    left, right, value, parent, size, inner, distinct, player, fraction,
+    n_played, rows, background, itemsize, byte_price, item_node, item_kind, item_bytes,
 ):  # fmt: skip
     """Cover every leaf that matters by one item; returns how many. Items come in preorder.
 
@@ -85,8 +85,8 @@ def choose_items(  # type: ignore[no-untyped-def]
     n, width = len(left), value.shape[1]
     cost, kind = np.zeros(n), np.full(n, 255, np.uint8)
     bytes_of = np.zeros(n, np.int64)
-    stamp = np.full(n_used, -1, np.int64)
-    share = np.ones(n_used)  # of the features on a path, the product of their fractions
+    stamp = np.full(n_played, -1, np.int64)
+    share = np.ones(n_played)  # of the features on a path, the product of their fractions
     for node in range(n - 1, -1, -1):
         best = np.inf
         if left[node] >= 0:
@@ -95,7 +95,7 @@ def choose_items(  # type: ignore[no-untyped-def]
             if bits > GROUP_BITS or best == 0.0:
                 cost[node] = best
                 continue
-            columns, leaves = _columns(node, left, parent, size, slot, stamp)
+            columns, leaves = _columns(node, left, parent, size, player, stamp)
             numbers = np.float64(columns * width << bits)
             size_bytes = np.int64(numbers) * itemsize
             price = rows * (_ITEM + bits * _BIT + columns * width * _LOOK_UP) + byte_price * size_bytes
@@ -113,15 +113,15 @@ def choose_items(  # type: ignore[no-untyped-def]
             # of them meets each feature's conditions; distinct background patterns are some 2^entropy.
             chance, entropy, step = 1.0, 2.0, node
             while parent[step] >= 0:
-                share[slot[parent[step]]] = 1.0
+                share[player[parent[step]]] = 1.0
                 step = parent[step]
             step = node
             while parent[step] >= 0:
-                share[slot[parent[step]]] *= fraction[step]
+                share[player[parent[step]]] *= fraction[step]
                 step = parent[step]
             step = node
             while parent[step] >= 0:
-                feature = slot[parent[step]]
+                feature = player[parent[step]]
                 chance *= 1.0 - (1.0 - share[feature]) ** 2
                 spread = 4.0 * share[feature] * (1.0 - share[feature])
                 entropy += np.sqrt(spread * np.sqrt(spread))  # near the entropy in bits, with no logarithm's last bit
@@ -166,8 +166,8 @@ def choose_items(  # type: ignore[no-untyped-def]
     cache=True,
 )
 def list_literals(  # type: ignore[no-untyped-def]
-    item_node, item_kind, left, side, parent, size, depth, slot, n_used, most_depth,
-    literal_start, column_start, item_bits, literal_bit, literal_node, literal_row, literal_right, column_slot,
+    item_node, item_kind, left, side, parent, size, depth, player, n_played, most_depth,
+    literal_start, column_start, item_bits, literal_bit, literal_node, literal_row, literal_right, column_player,
 ):  # fmt: skip
     """For each item its bits, as conjunctions of literals, and its columns; returns how many literals and columns.
 
@@ -176,18 +176,18 @@ def list_literals(  # type: ignore[no-untyped-def]
     split (set: left) in preorder, and a column for each feature that the path does not have. `literal_row` is where
     the node's condition bits lie while the item is worked on: its depth, or after all depths for a group's splits.
     """
-    stamp, bit_of = np.full(n_used, -1, np.int64), np.zeros(n_used, np.int32)
+    stamp, bit_of = np.full(n_played, -1, np.int64), np.zeros(n_played, np.int32)
     literals, columns = 0, 0
     for item in range(len(item_node)):
         node = item_node[item]
         bits, step = 0, node
         while parent[step] >= 0:
             above = parent[step]
-            feature = slot[above]
+            feature = player[above]
             if stamp[feature] != item:
                 stamp[feature] = item
                 bit_of[feature] = bits
-                column_slot[columns] = feature
+                column_player[columns] = feature
                 bits += 1
                 columns += 1
             literal_bit[literals], literal_node[literals] = bit_of[feature], above
@@ -199,9 +199,9 @@ def list_literals(  # type: ignore[no-untyped-def]
             for step in range(node, node + size[node]):
                 if left[step] < 0:
                     continue
-                if stamp[slot[step]] != item:
-                    stamp[slot[step]] = item
-                    column_slot[columns] = slot[step]
+                if stamp[player[step]] != item:
+                    stamp[player[step]] = item
+                    column_player[columns] = player[step]
                     columns += 1
                 literal_bit[literals], literal_node[literals] = bits, step
                 literal_row[literals], literal_right[literals] = row, 0
@@ -274,7 +274,7 @@ def _leaf_table(d, weight, powers, rule, at, rest, rule_weight, sums, gain, keep
 @njit(cache=True)
 def _group_table(  # type: ignore[no-untyped-def]
     node, bits, columns, first_literal, last_literal, first_column, literal_bit, literal_node, literal_right,
-    column_slot, left, right, value, parent, side, size, slot, histogram, powers, rule_start, at, rest, rule_weight,
+    column_player, left, right, value, parent, side, size, player, histogram, powers, rule_start, at, rest, rule_weight,
     must, must_not, code, weight, sums, gain, keep, loss, total,
 ):  # fmt: skip
     """total[width * columns, 2^bits] of a group: its leaves' tables, spread over the group's patterns."""
@@ -297,7 +297,7 @@ def _group_table(  # type: ignore[no-untyped-def]
         while step != node:
             above = parent[step]
             column = 0
-            while column_slot[first_column + column] != slot[above]:
+            while column_player[first_column + column] != player[above]:
                 column += 1
             place = first_literal
             while literal_node[place] != above:
@@ -344,7 +344,7 @@ def _group_table(  # type: ignore[no-untyped-def]
 )
 def fill_tables(  # type: ignore[no-untyped-def]
     item_node, item_kind, item_bits, literal_start, column_start, literal_bit, literal_node, literal_right,
-    column_slot, histogram_start, table_start, left, right, value, parent, side, size, slot,
+    column_player, histogram_start, table_start, left, right, value, parent, side, size, player,
     histogram, rule_start, at, rest, rule_weight, table,
 ):  # fmt: skip
     """All tables of a batch, from the histograms (by pattern of met bits) of its items."""
@@ -367,7 +367,7 @@ def fill_tables(  # type: ignore[no-untyped-def]
             columns = column_start[item + 1] - column_start[item]
             _group_table(
                 item_node[item], bits, columns, literal_start[item], literal_start[item + 1], column_start[item],
-                literal_bit, literal_node, literal_right, column_slot, left, right, value, parent, side, size, slot,
+                literal_bit, literal_node, literal_right, column_player, left, right, value, parent, side, size, player,
                 own, powers, rule_start, at, rest, rule_weight, must, must_not, code, weight, sums, gain, keep, loss,
                 table[first : table_start[item + 1]],
             )  # fmt: skip

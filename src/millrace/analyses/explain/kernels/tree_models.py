@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from millrace.analyses.explain.kernels import voting
 from millrace.analyses.explain.kernels.catboost import read_catboost
 from millrace.analyses.explain.kernels.ensemble import Ensemble
 from millrace.analyses.explain.kernels.lightgbm import read_lightgbm
@@ -24,7 +25,8 @@ from millrace.run.errors import ModelTrouble, NotSupported
 def read_trees(model: Any) -> Ensemble | None:
     """The trees of a fitted model, exactly those that its own `predict` uses; None when it is no tree model.
 
-    LightGBM and XGBoost Boosters and their scikit-learn classes, CatBoost, scikit-learn's trees, forests and boosting. Raises
+    LightGBM and XGBoost Boosters and their scikit-learn classes, CatBoost, scikit-learn's trees, forests and boosting, and voting
+    over these where it averages their outputs. Raises
     `NotSupported` for tree models that cannot be read (said by name), `ModelTrouble` for one that is not fitted or
     is damaged.
     """
@@ -39,7 +41,20 @@ def read_trees(model: Any) -> Ensemble | None:
         return _named(read_lightgbm(_fitted(model, lambda: model.booster_)), model)
     if hasattr(model, "get_booster") and hasattr(model, "get_xgb_params"):
         return _named(_read_xgboost_estimator(model), model)
-    return read_sklearn(model)
+    voted = voting.members(model)
+    return read_sklearn(model) if voted is None else _read_mean(model, *voted)
+
+
+def _read_mean(model: Any, fitted: list[Any], shares: Any) -> Ensemble | None:
+    """A voting ensemble whose members are all trees with the output that is averaged; None when some are not."""
+    try:
+        parts = [read_trees(member) for member in fitted]
+    except NotSupported:
+        return None
+    known = [part for part in parts if part is not None]
+    classes = getattr(model, "classes_", None)
+    names = None if classes is None else tuple(str(name) for name in classes)
+    return voting.mean_of_trees(known, shares, names) if len(known) == len(parts) else None
 
 
 def _read_xgboost_estimator(model: Any) -> Ensemble:

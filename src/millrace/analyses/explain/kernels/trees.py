@@ -129,7 +129,7 @@ def _items(
     while n:
         made = tables.choose_items(
             ensemble.left, ensemble.right, ensemble.value, structure.parent, structure.size, structure.inner,
-            structure.distinct, structure.slot, structure.fraction, len(structure.used),
+            structure.distinct, structure.player, structure.fraction, len(structure.played),
             float(max(rows, 1)), float(background_rows), itemsize, price, node, kind, size,
         )  # fmt: skip
         if size[:made].sum() <= TABLE_BYTES:
@@ -185,10 +185,10 @@ def build(
     tables.fill_tables(
         *(frozen(held[name]) for name in (
             "item_node", "item_kind", "item_bits", "literal_start", "column_start", "literal_bit", "literal_node",
-            "literal_right", "column_slot", "histogram_start", "table_start",
+            "literal_right", "column_player", "histogram_start", "table_start",
         )),
         ensemble.left, ensemble.right, ensemble.value, structure.parent, structure.side, structure.size,
-        structure.slot, frozen(histogram), structure.rule_start, structure.rule_at, structure.rule_rest,
+        structure.player, frozen(histogram), structure.rule_start, structure.rule_at, structure.rule_rest,
         structure.rule_weight, table,
     )  # fmt: skip
     held["table"] = table.astype(layout.table_dtype, copy=False)
@@ -209,18 +209,18 @@ def _literals(
         "item_bits": np.zeros(len(node), np.int32),
         "literal_bit": np.empty(room, np.int32), "literal_node": np.empty(room, np.int32),
         "literal_row": np.empty(room, np.int32), "literal_right": np.empty(room, np.uint8),
-        "column_slot": np.empty(room, np.int32),
+        "column_player": np.empty(room, np.int32),
     }  # fmt: skip
     literals, columns = tables.list_literals(
         held["item_node"], held["item_kind"], ensemble.left, structure.side, structure.parent, structure.size,
-        structure.depth, structure.slot, len(structure.used), structure.most_depth,
+        structure.depth, structure.player, len(structure.played), structure.most_depth,
         *(held[name] for name in (
             "literal_start", "column_start", "item_bits", "literal_bit", "literal_node", "literal_row",
-            "literal_right", "column_slot",
+            "literal_right", "column_player",
         )),
     )  # fmt: skip
     assert literals == room
-    held["column_slot"] = held["column_slot"][:columns].copy()
+    held["column_player"] = held["column_player"][:columns].copy()
     tree = np.searchsorted(ensemble.tree_start, node, side="right") - 1
     held["item_output"] = ensemble.tree_output[tree]
     patterns_of = np.where(kind >= tables.PAIRS, 0, np.left_shift(1, held["item_bits"].astype(np.int64) % 32))
@@ -283,7 +283,7 @@ def explain_rows(
     rows: NDArray[Any],
     out_dtype: DTypeLike,
 ) -> NDArray[Any]:
-    """SHAP values [n, n_features, n_outputs] of rows[n, n_features] (float32 or float64, C order; may be mapped).
+    """SHAP values [n, players, n_outputs] of rows[n, n_features] (float32 or float64, C order; may be mapped).
 
     batches: what `build` made for every batch, in order; none for quadrature. out_dtype: float32 or float64; sums are
     float64 until the end. Scratch: `scratch_bytes`. Raises `WrongQuestion` for rows that the trees cannot read.
@@ -291,8 +291,8 @@ def explain_rows(
     check_rows(ensemble, rows)
     if len(batches) != layout.batches:
         raise ValueError(f"the layout has {layout.batches} batches, but the tables of {len(batches)} were given")
-    out = np.zeros((len(rows), ensemble.n_features, ensemble.n_outputs), out_dtype)
-    walked, used = layout.method == "quadrature", len(structure.used)
+    out = np.zeros((len(rows), structure.players, ensemble.n_outputs), out_dtype)
+    walked, used, played = layout.method == "quadrature", len(structure.used), len(structure.played)
     size = _block(used, ensemble.n_outputs, walked)
     works = (
         [_walk_arguments(ensemble, structure)]
@@ -303,10 +303,10 @@ def explain_rows(
     for first in range(0, len(rows) if used else 0, size):
         block = rows[first : first + size]
         columns = columns_of(block, structure.used, ensemble.float32_inputs, LANES if walked else patterns.WORD)
-        sums = aligned(ensemble.n_outputs * used, columns.shape[1])
+        sums = aligned(ensemble.n_outputs * played, columns.shape[1])
         for arguments in works:
-            kernel(*arguments, frozen(columns.reshape(-1)), columns.shape[1], len(block), used, sums.reshape(-1))
-        values_out(sums, structure.used, first, len(block), out)
+            kernel(*arguments, frozen(columns.reshape(-1)), columns.shape[1], len(block), played, sums.reshape(-1))
+        values_out(sums, structure.played, first, len(block), out)
         del columns, sums  # before the next block's are made
     return out
 
@@ -337,8 +337,8 @@ def _walk_arguments(ensemble: Ensemble, structure: Structure) -> tuple[Any, ...]
     return (
         ensemble.left, ensemble.right, ensemble.value, ensemble.threshold, ensemble.mode, ensemble.category_start,
         ensemble.category_count, ensemble.category_member, ensemble.tree_start, ensemble.tree_output,
-        structure.parent, structure.side, structure.depth, structure.slot, structure.previous, structure.fraction,
-        structure.before, structure.needs, structure.pass_start, structure.pass_mask, structure.pass_points,
+        structure.parent, structure.side, structure.depth, structure.slot, structure.player, structure.previous,
+        structure.fraction, structure.before, structure.needs, structure.pass_start, structure.pass_mask, structure.pass_points,
         structure.rule_start, structure.rule_at, structure.rule_rest, structure.rule_weight, structure.most_depth,
     )  # fmt: skip
 
@@ -348,7 +348,7 @@ def _apply_arguments(ensemble: Ensemble, structure: Structure, held: Mapping[str
     return (
         *(frozen(held[name]) for name in (
             "item_node", "item_kind", "item_output", "literal_start", "column_start", "table_start", "literal_bit",
-            "literal_node", "literal_row", "literal_right", "literal_answer", "column_slot", "table",
+            "literal_node", "literal_row", "literal_right", "literal_answer", "column_player", "table",
         )),
         frozen(held["answers"]).reshape(-1), frozen(held["weights"]), frozen(held["pair_gain"]),
         frozen(held["pair_loss"]), _bit_rows(structure), ensemble.value, structure.slot, ensemble.threshold,

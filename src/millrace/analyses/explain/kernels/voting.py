@@ -1,0 +1,102 @@
+"""Ensembles of models by linearity: the weighted mean of members whose outputs are sums is a sum again.
+
+Voting regressors, and voting classifiers that average probabilities, whose members are all trees with that output, or
+all linear. Mixed members, votes of labels and stacking are no sums here (None), and are explained as functions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millrace.analyses.explain.kernels.ensemble import Ensemble
+from millrace.analyses.explain.kernels.linear import Linear
+
+
+def members(model: Any) -> tuple[list[Any], NDArray[np.float64]] | None:
+    """(fitted members, their shares, which add up to 1) of what predicts their weighted mean; None for all else.
+
+    Known by what it has: named members that were fitted, weights, and no model that learns from theirs.
+    """
+    fitted, named = getattr(model, "estimators_", None), getattr(model, "named_estimators_", None)
+    if not isinstance(fitted, list) or named is None or not hasattr(model, "weights"):
+        return None
+    if hasattr(model, "final_estimator_") or getattr(model, "voting", "soft") != "soft":
+        return None
+    if model.weights is None:
+        return fitted, np.full(len(fitted), 1.0 / len(fitted))
+    kept = [w for (_, one), w in zip(model.estimators, model.weights, strict=True) if not _is_dropped(one)]
+    return fitted, np.asarray(kept, np.float64) / np.sum(kept)
+
+
+def _is_dropped(estimator: Any) -> bool:
+    return isinstance(estimator, str)
+
+
+def mean_of_trees(
+    parts: Sequence[Ensemble], shares: NDArray[np.float64], names: tuple[str, ...] | None
+) -> Ensemble | None:
+    """The members' trees as one ensemble; None when their raw outputs are not what is averaged."""
+    links = {part.link for part in parts}
+    if len({(part.width, part.n_outputs, part.n_features) for part in parts}) != 1 or len(links) != 1:
+        return None
+    if links - {"identity", "probability"}:
+        return None
+    mixed = len({part.float32_inputs for part in parts}) > 1
+    parts = [comparing_in_float64(part) if mixed and part.float32_inputs else part for part in parts]
+    nodes = np.cumsum([0, *(part.n_nodes for part in parts)])
+    sets = np.cumsum([0, *(len(part.category_member) for part in parts)])
+
+    def joined(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    def moved(name: str, by: NDArray[np.int64]) -> NDArray[Any]:
+        own = [np.where(getattr(p, name) >= 0, getattr(p, name) + k, -1) for p, k in zip(parts, by, strict=False)]
+        return np.concatenate(own)
+
+    return dataclasses.replace(
+        parts[0],
+        **{name: joined(name) for name in (
+            "feature", "threshold", "cover", "mode", "category_count", "category_member", "tree_output",
+        )},
+        left=moved("left", nodes), right=moved("right", nodes), category_start=moved("category_start", sets),
+        value=np.concatenate([share * part.value for part, share in zip(parts, shares, strict=True)]),
+        tree_start=np.concatenate([*(p.tree_start[:-1] + k for p, k in zip(parts, nodes, strict=False)), nodes[-1:]]),
+        base=sum(share * part.base for part, share in zip(parts, shares, strict=True)),
+        output_names=names or parts[0].output_names,
+    )  # fmt: skip
+
+
+def mean_of_lines(parts: Sequence[Linear], shares: NDArray[np.float64]) -> Linear | None:
+    """The members' linear functions as one; None when they are not of one shape, or some are logarithms."""
+    if len({part.coefficients.shape for part in parts}) != 1 or any(p.unit != parts[0].unit for p in parts):
+        return None
+    if parts[0].unit.startswith("log of"):
+        return None
+    return dataclasses.replace(
+        parts[0],
+        coefficients=sum(share * part.coefficients for part, share in zip(parts, shares, strict=True)),
+        intercepts=sum(share * part.intercepts for part, share in zip(parts, shares, strict=True)),
+    )
+
+
+def comparing_in_float64(ensemble: Ensemble) -> Ensemble:
+    """The same decisions without rounding inputs: z rounds to a float32 that is not above the threshold exactly when z is
+    not above the middle between the largest such float32 and the next (the tie goes to the even one of the two)."""
+    with np.errstate(over="ignore"):
+        largest = ensemble.threshold.astype(np.float32)
+    largest = np.where(largest > ensemble.threshold, np.nextafter(largest, np.float32(-np.inf)), largest)
+    wide = largest.astype(np.float64)
+    above = np.nextafter(largest, np.float32(np.inf)).astype(np.float64)
+    # Beyond the last float32 the next would be 2^128, which rounding treats as if it were there.
+    above = np.where(np.isinf(above), np.copysign(2.0**128, above), above)
+    below_all = largest == -np.inf
+    middle = np.where(np.isfinite(wide), wide / 2 + above / 2, np.where(below_all, -(2.0**128 - 2.0**103), wide))
+    even = largest.astype(np.float32).view(np.uint32) % 2 == 0
+    bound = np.where(even | ~np.isfinite(wide), middle, np.nextafter(middle, -np.inf))
+    numbers = (ensemble.feature >= 0) & (ensemble.mode < 4)
+    return dataclasses.replace(ensemble, threshold=np.where(numbers, bound, ensemble.threshold), float32_inputs=False)

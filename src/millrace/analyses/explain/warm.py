@@ -1,0 +1,333 @@
+"""One row at a time: an explainer that is read once and kept, and a bounded cache of them by model digest.
+
+    explainer = open_explainer(model)                     read, laid out, tables built
+    answer = explainer.row({"age": 41, "income": 2.5})    exact for trees and linear models
+    held = Explainers(256 << 20);  held.get(model)        one load for any number of concurrent first calls
+
+The values are those of `explain`, bit for bit where the method is the same. Threads may share both. Does not open
+pipelines (they are explained as functions of their input, and need a background), and serves nothing: see `formats` for
+what an answer looks like outside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from millrace.analyses.explain import question as questions
+from millrace.analyses.explain.players import shown_data
+from millrace.analyses.explain.spec import Spec
+from millrace.run.canonical import Unkeyable
+from millrace.run.errors import ModelTrouble, NotAdditive, WrongQuestion
+from millrace.run.keys import Keys, content_key
+from millrace.run.streams import rng
+
+if TYPE_CHECKING:
+    import numpy
+
+    from millrace.analyses.explain.question import Question
+
+ROUNDING = 1e-9
+"""base + values may differ from the output by this share of the largest of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowAnswer:
+    """One row explained. values: (features, outputs); base_values, predictions: (outputs,); data: (features,);
+    standard_errors as values, for estimates. additivity_error: largest abs(base + sum - prediction)."""
+
+    values: numpy.ndarray[Any, Any]
+    base_values: numpy.ndarray[Any, Any]
+    predictions: numpy.ndarray[Any, Any]
+    data: numpy.ndarray[Any, Any]
+    feature_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    categories: Mapping[int, tuple[Any, ...]]
+    unit: str
+    method: str
+    exact: bool
+    additivity_error: float
+    model_digest: str
+    standard_errors: numpy.ndarray[Any, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explainer:
+    """A model that was read once. `of_row`: rows[1, columns] -> (values, predictions, base, errors or None) of all
+    outputs. size_bytes: what it keeps in memory, beside the model object itself."""
+
+    asked: Question
+    digest: str
+    size_bytes: int
+    of_row: Callable[[Any], tuple[Any, Any, Any, Any]]
+
+    def row(self, row: Mapping[str, Any] | Sequence[Any]) -> RowAnswer:
+        """Explain one row: values by column name, or all of them in the model's order. Raises `WrongQuestion`."""
+        import numpy
+
+        asked = self.asked
+        given = self._numbers(row)
+        values, predictions, base, errors = self.of_row(given)
+        if asked.output >= 0 and values.shape[-1] > 1:
+            one = slice(asked.output, asked.output + 1)
+            values, predictions, base = values[:, one], predictions[one], base[one]
+        gap = float(numpy.abs(base + values.sum(axis=0) - predictions).max())
+        if not gap <= ROUNDING * max(1.0, float(numpy.abs(predictions).max())):
+            raise NotAdditive(
+                f"Values of this row do not add up: base + values differ from the model's output by {gap:.3g}. Nothing is "
+                "returned, because the values may be wrong. Please report it with the model."
+            )
+        from dataclasses import replace
+
+        data, labels = shown_data(replace(asked.shown or asked.rows, values=given), asked.players)
+        return RowAnswer(
+            values, base, predictions, data[0], asked.players.names, asked.output_names, labels, asked.unit,
+            asked.method, errors is None, gap, self.digest, errors,
+        )  # fmt: skip
+
+    def _numbers(self, row: Mapping[str, Any] | Sequence[Any]) -> Any:
+        import numpy
+
+        names = self.asked.rows.names
+        if isinstance(row, Mapping):
+            missing, extra = [n for n in names if n not in row], [n for n in row if n not in names]
+            if missing or extra:
+                said = [f"lacks {missing[:8]}"] * bool(missing) + [
+                    f"has {extra[:8]}, which the model does not take"
+                ] * bool(extra)
+                raise WrongQuestion(
+                    f"The row {' and '.join(said)}. Give every column of the model, None where a value is missing."
+                )
+            row = [row[name] for name in names]
+        if len(row) != len(names):
+            raise WrongQuestion(
+                f"The row has {len(row)} values and the model takes {len(names)}: give one for each column."
+            )
+        plain = numpy.asarray(row)
+        if plain.dtype.kind in "fiub":
+            return plain.astype(numpy.float64)[None, :]
+        out = numpy.empty((1, len(names)))
+        for j, value in enumerate(row):
+            out[0, j] = self._number(j, value)
+        return out
+
+    def _number(self, j: int, value: Any) -> float:
+        if value is None:
+            return float("nan")
+        if isinstance(value, str):
+            labels = self.asked.rows.categories.get(j)
+            if labels is None or value not in labels:
+                name = self.asked.rows.names[j]
+                known = "takes numbers" if labels is None else f"knows {', '.join(map(repr, labels[:8]))}"
+                raise WrongQuestion(f"The row has {value!r} in column {name!r}, which {known}.")
+            return float(labels.index(value))
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise WrongQuestion(
+                f"The row has a {type(value).__name__} in column {self.asked.rows.names[j]!r}: give a number, a label, or None."
+            ) from None
+
+
+def open_explainer(model: Any, *, background: Any = None, digest: str = "", seed: int = 0, **options: Any) -> Explainer:
+    """Read a model (an object or file) for single rows. `options`: fields of explain's `Spec`, but for data.
+
+    Tree models need no background (path-dependent values) or take one; all others need one: rows that stand for
+    "feature unknown". Raises what `explain` raises.
+    """
+    notes: list[str] = []
+
+    def draws(*index: int) -> Any:
+        return rng(seed, *index)
+
+    from millrace.analyses.explain.models import open_model
+
+    opened = open_model(model, notes.append)
+    data = background if background is not None else _blank(opened)
+    spec = Spec(model=opened, data=data, background=background, **_method(opened, options))
+    asked = questions.read(spec, notes.append, draws)
+    digest = digest or digest_of(model)
+    if asked.forest is not None:
+        return _of_trees(asked, digest)
+    if background is None:
+        raise WrongQuestion(
+            f"One row of a {type(opened).__name__} cannot be explained without a background: give rows that stand for 'feature "
+            "unknown'."
+        )
+    if asked.line is not None:
+        return _of_line(asked, digest)
+    return _of_function(asked, spec, digest, draws)
+
+
+def _blank(model: Any) -> Any:
+    """One row of zeros in the model's columns: enough to read trees by."""
+    import numpy
+    import pyarrow
+
+    from millrace.analyses.explain.kernels.libraries import column_names, n_columns
+
+    names, count = column_names(model), n_columns(model)
+    if names is not None:
+        return pyarrow.table({name: [0.0] for name in names})
+    if count is None:
+        raise WrongQuestion("The model does not say how many columns it takes: give a background.")
+    return numpy.zeros((1, count))
+
+
+def _method(model: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(getattr(model, "steps", None), list):
+        return {**options, "method": "kernel"}
+    return dict(options)
+
+
+def _of_trees(asked: Question, digest: str) -> Explainer:
+    import numpy
+
+    from millrace.analyses.explain.kernels import trees
+    from millrace.analyses.explain.kernels.ensemble import predict
+    from millrace.analyses.explain.kernels.structure import structure
+
+    forest = asked.forest
+    assert forest is not None
+    shape = structure(forest, asked.player_of, len(asked.players.names))
+    known = 0 if asked.background is None else len(asked.background)
+    cut = trees.layout(forest, shape, 1000, known, numpy.float64)
+    assert cut.batches == 0 or asked.background is not None
+    tables = [trees.build(forest, shape, cut, b, asked.background, asked.weights) for b in range(cut.batches)]  # type: ignore[arg-type]
+    base = trees.base_values(forest, shape, asked.background, asked.weights)
+
+    def of_row(row: Any) -> tuple[Any, Any, Any, None]:
+        return (
+            trees.explain_rows(forest, shape, cut, tables, row, numpy.float64)[0],
+            predict(forest, row)[0],
+            base,
+            None,
+        )
+
+    parts = [*forest.arrays().values(), *shape.arrays().values(), *(a for t in tables for a in t.values())]
+    return Explainer(asked, digest, sum(a.nbytes for a in parts if isinstance(a, numpy.ndarray)), of_row)
+
+
+def _of_line(asked: Question, digest: str) -> Explainer:
+    from millrace.analyses.explain.kernels.linear import explain_linear
+
+    line = asked.line
+    assert line is not None
+    assert asked.background is not None
+    mean = asked.weights @ asked.background
+    base = line.raw(mean[None, :])[0]
+
+    def of_row(row: Any) -> tuple[Any, Any, Any, None]:
+        values = explain_linear(line, row, mean, asked.player_of, len(asked.players.names))
+        return values[0], line.raw(row)[0], base, None
+
+    return Explainer(asked, digest, line.coefficients.nbytes + mean.nbytes, of_row)
+
+
+def _of_function(asked: Question, spec: Spec, digest: str, draws: Callable[..., Any]) -> Explainer:
+    from millrace.analyses.explain.kernels import coalitions
+
+    function = asked.function
+    assert function is not None
+    assert asked.background is not None
+    design = coalitions.design(len(asked.players.names), spec.max_evaluations, draws(1))
+
+    def of_row(row: Any) -> tuple[Any, Any, Any, Any]:
+        found = coalitions.explain_rows(function.call, row, asked.background, asked.weights, design, asked.player_of)  # type: ignore[arg-type]
+        return found.values[0], found.prediction[0], found.base, None if found.exact[0] else found.standard_errors[0]
+
+    size = asked.background.nbytes + design.masks.nbytes + design.solver.nbytes + design.left_out.nbytes
+    return Explainer(asked, digest, size, of_row)
+
+
+# -- the cache -------------------------------------------------------------------------------------------------------
+def digest_of(model: Any) -> str:
+    """By content: the bytes of a model file, or the object's own. Raises `ModelTrouble` for what has no content."""
+    if isinstance(model, str | os.PathLike):
+        path = Path(model)
+        if not path.exists():
+            raise WrongQuestion(f"There is no model file {path}. Look for a typing error, or give a full path.")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
+    try:
+        return Keys(0).of(type(model), (model,))
+    except Unkeyable as e:
+        raise ModelTrouble(
+            f"A {type(model).__name__} cannot be told from another by its content ({e}): give digest=, a word that names this "
+            "version of the model, or a model file."
+        ) from e
+
+
+class Explainers:
+    """Explainers by what they explain, the last used last; beyond `limit_bytes` the longest unused go.
+
+    Locked: any number of threads may ask. While an explainer is being loaded, others that ask for it wait for that load,
+    and nobody else waits. A load that fails is forgotten, and its error goes to all who waited.
+    """
+
+    def __init__(self, limit_bytes: int, load: Callable[..., Explainer] = open_explainer) -> None:
+        self.limit_bytes, self._load = limit_bytes, load
+        self._lock = threading.Lock()
+        self._held: OrderedDict[str, Explainer] = OrderedDict()
+        self._loading: dict[str, Future[Explainer]] = {}
+        self.hits = self.loads = self.evicted = 0
+
+    @property
+    def size_bytes(self) -> int:
+        with self._lock:
+            return sum(e.size_bytes for e in self._held.values())
+
+    def get(self, model: Any, *, background: Any = None, digest: str = "", **options: Any) -> Explainer:
+        """The explainer of a model with this background and options; `digest` names the model where that is known."""
+        digest = digest or digest_of(model)
+        key = content_key((digest, _identity(background), sorted((n, repr(v)) for n, v in options.items())))
+        with self._lock:
+            found = self._held.get(key)
+            if found is not None:
+                self._held.move_to_end(key)
+                self.hits += 1
+                return found
+            waiting = self._loading.get(key)
+            mine = waiting is None
+            if waiting is None:
+                waiting = self._loading[key] = Future()
+        if mine:
+            self._fill(key, waiting, lambda: self._load(model, background=background, digest=digest, **options))
+        return waiting.result()
+
+    def _fill(self, key: str, waiting: Future[Explainer], load: Callable[[], Explainer]) -> None:
+        try:
+            found = load()
+        except BaseException as e:
+            with self._lock:
+                del self._loading[key]
+            waiting.set_exception(e)
+            raise
+        with self._lock:
+            self.loads += 1
+            del self._loading[key]
+            self._held[key] = found
+            size = sum(e.size_bytes for e in self._held.values())
+            while size > self.limit_bytes and self._held:  # one that is too large by itself is used, and not kept
+                size -= self._held.popitem(last=False)[1].size_bytes
+                self.evicted += 1
+        waiting.set_result(found)
+
+
+def _identity(background: Any) -> str:
+    if background is None or isinstance(background, str):
+        return str(background)
+    if isinstance(background, os.PathLike):
+        stat = os.stat(background)
+        return f"{background}:{stat.st_size}:{stat.st_mtime_ns}"
+    from millrace.run.tables import read_rows
+
+    rows = read_rows(background, "background")
+    return content_key((rows.values, rows.names, sorted(rows.categories.items())))
