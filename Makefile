@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 # uv resolves and fetches in parallel: seconds where pip takes minutes.
 INSTALL := $(BIN)/uv pip install --quiet --only-binary :all:
 
-.PHONY: demo test test-slow check bench docs setup browser constraints clean
+.PHONY: demo test test-slow check bench docs setup browser postgres constraints clean
 .DEFAULT_GOAL := help
 
 help:
@@ -54,12 +54,16 @@ browser:
 demo: $(VENV)/all.stamp
 	$(BIN)/millrace demo
 
+# Jobs are tested on a real PostgreSQL.
+postgres:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql >/dev/null; }
+
 # One BLAS thread, as in workers: more are slower on small problems, and change the last bits.
 test test-slow: export OPENBLAS_NUM_THREADS = 1
 test test-slow: export OMP_NUM_THREADS = 1
 
 # A process a folder: what one folder's libraries leave running (threads, open files) is not the next one's business.
-test: $(VENV)/test.stamp browser
+test: $(VENV)/test.stamp browser postgres
 	@set -e; for part in tests/[a-z]*/ tests/test_settings.py; do \
 		echo "== $$part"; timeout 1200 $(BIN)/pytest -q -m "not slow" $$part; done
 
