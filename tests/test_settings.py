@@ -211,6 +211,7 @@ def test_every_setting_can_come_from_its_variable(tmp_path: Path) -> None:
     values = {
         "store": "/s", "store_limit": "1GiB", "scratch": "/x", "runs": "/r", "engine": "inline", "cores": "3",
         "memory": "2GiB", "nice": "4", "progress": "on", "cache": "/c",
+        "jobs": "/j", "database": "postgresql://h/d", "broker": "redis://h", "tiers": "/t",
     }  # fmt: skip
     assert set(values) == set(Settings.model_fields)
     environ = {f"MILLRACE_{name.upper()}": value for name, value in values.items()}

@@ -4,6 +4,7 @@
     mr.explain(model, X)                 SHAP values, exact where they can be
     mr.refute(data, "drug", "visits")    try to break a causal estimate, a thousand times
     mr.plan.explain(model, X)            what it will take, without running it
+    mr.submit.explain(model, X)          as a durable job that workers carry out
     with mr.Run(cores=4) as run:         your own function, on every core
         for y in run.map(f, xs): ...
 
@@ -16,10 +17,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__", "explain", "plan", "refute", "rng"]
+__all__ = ["Run", "__version__", "explain", "plan", "refute", "rng", "submit"]
 
 if TYPE_CHECKING:
     from millrace import planning as plan
+    from millrace import submitting as submit
     from millrace.face.explain import explain
     from millrace.face.refute import refute
     from millrace.face.run import Run
@@ -36,8 +38,8 @@ _WHERE = {
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name == "plan":
-        return import_module("millrace.planning")
+    if name in ("plan", "submit"):
+        return import_module({"plan": "millrace.planning", "submit": "millrace.submitting"}[name])
     if name in _WHERE:
         return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module 'millrace' has no attribute {name!r}")

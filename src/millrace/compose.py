@@ -29,6 +29,7 @@ from millrace.run.run import Progress, Run
 from millrace.run.units import parse_duration
 
 if TYPE_CHECKING:
+    from millrace.jobs.desk import Desk
     from millrace.run.ports import Engine, Store
     from millrace.settings import Settings
 
@@ -209,6 +210,21 @@ def _engine(kind: str, slots: int, preload: tuple[str, ...]) -> Engine:
     from millrace.engines.auto import AutoEngine
 
     return AutoEngine(pool, threshold_s=2 * POOL_START_S, slots=slots, opener=open_store)
+
+
+def open_jobs(settings: Settings) -> Desk:
+    """The job table, inputs and tiers of these settings; close its table."""
+    from millrace import host
+    from millrace.jobs.database import open_database
+    from millrace.jobs.desk import Desk
+    from millrace.jobs.table import JobTable, Service
+    from millrace.jobs.tiers import load_tiers
+
+    tiers = load_tiers(settings.tiers, host.gpus())
+    settings.jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine = open_database(settings.database or settings.jobs / "jobs.sqlite")
+    table = JobTable(engine, lease_s=tiers.lease_s, service=Service(tiers.weight, tiers.unknown_s))
+    return Desk(settings.jobs, table, tiers)
 
 
 def versions() -> dict[str, str]:
