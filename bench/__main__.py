@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("startup", "store", "engine", "run", "explain", "explain_kernel", "refute")
+ALL = ("startup", "store", "engine", "run", "explain", "explain_kernel", "refute", "jobs")
 
 
 def main() -> int:

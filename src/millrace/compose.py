@@ -42,7 +42,8 @@ POOL_START_S = 0.35
 class Machine:
     """Where and within what to run; None is "as the settings say". `out`: the folder for the answer.
 
-    `keep_out`: make a folder under the settings' `runs` when `out` is not given. `opened` is told the Run at once.
+    `keep_out`: make a folder under the settings' `runs` when `out` is not given. `opened` is told the Run at once;
+    `closed` when it has ended, before the answer is written.
     """
 
     engine: str | None = None
@@ -56,6 +57,7 @@ class Machine:
     deadline: str | float | None = None
     show: Callable[[Progress], None] | None = None
     opened: Callable[[Run], None] | None = None
+    closed: Callable[[], None] | None = None
 
 
 # -- from settings to parts --------------------------------------------------------------------------------------
@@ -268,6 +270,8 @@ def finish(run: Run, work: Callable[[], Any], machine: Machine) -> Any:
         answer = work()
         if hasattr(answer, "digest"):
             run.ledger.write("answer", digest=answer.digest)
+    if machine.closed is not None:
+        machine.closed()
     report = report_of(run.ledger.path.parent, run.ledger.home)
     answer = dataclasses.replace(answer, report=report, out=report.folder if wants_out else None, saver=save)
     if wants_out:

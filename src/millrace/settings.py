@@ -110,11 +110,6 @@ class Settings(BaseModel):
         min_length=1,
         description="where the job table is, postgresql://HOST/NAME; by default SQLite in the directory of jobs",
     )
-    broker: str | None = Field(
-        default=None,
-        min_length=1,
-        description="redis://HOST or amqp://HOST, by which Celery wakes workers; by default they watch the job table",
-    )
     tiers: _Path | None = Field(
         default=None,
         description="TOML file of the tiers, queues and routes of jobs; by default those of millrace",
@@ -324,6 +319,6 @@ def _text(name: str, value: Any) -> str:
         format_bytes(value)
         if name in {"memory", "store_limit"}
         else spoken(str(value))
-        if name in {"store", "database", "broker"}
+        if name in {"store", "database"}
         else str(value)
     )

@@ -43,6 +43,11 @@ def slow(item):
     return item + 1
 
 
+def nap(item):
+    time.sleep(0.3)
+    return item + 1
+
+
 def stuck(item):
     told(item)
     time.sleep(600)
@@ -82,7 +87,7 @@ def maps(item):
 def bad(item):
     raise ValueError("there is no such thing")
 '''
-GIVE_UP_S = 120.0
+GIVE_UP_S = 300.0
 
 
 class Office:

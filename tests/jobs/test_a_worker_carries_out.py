@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
 from deskwork import Office, alive, serve_until_ended, until
+
 from millrace.jobs.states import Told
 from millrace.jobs.worker import process
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy
 import pyarrow
 import pytest
+from deskwork import WORK, alive, until
 from pyarrow import parquet
 
 import millrace as mr
-from deskwork import WORK, alive, until
 from millrace.analyses import catalogue
 from millrace.compose import Machine, load_settings, map_function, open_jobs
 from millrace.jobs.table import JobTable
@@ -98,7 +98,9 @@ def write_inputs(folder: Path) -> None:
     parquet.write_table(pyarrow.table(columns), folder / "people.parquet")
 
 
-def test_every_analysis_is_a_job_with_the_answer_of_the_other_faces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_analysis_is_a_job_with_the_answer_of_the_other_faces(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_inputs(folder)
     assert millrace(folder, "register", "model", "churn", "model.txt").returncode == 0
     with up(folder):
@@ -106,9 +108,13 @@ def test_every_analysis_is_a_job_with_the_answer_of_the_other_faces(folder: Path
         again = said(folder, "submit", "explain", "--model", "churn", "--data", "rows.parquet", "--key", "k")
         assert again["id"] == explained["id"] and explained["tier"] == "light"
         causes = ("--treatment", "drug", "--outcome", "visits", "--common-causes", "age")
-        refuted = said(folder, "submit", "refute", "--data", "people.parquet", *causes, "--simulations", "50", "--seed", "3")
+        refuted = said(
+            folder, "submit", "refute", "--data", "people.parquet", *causes, "--simulations", "50", "--seed", "3"
+        )
         mapped = said(folder, "submit", "run", "work:square", "--items", "items.jsonl")
-        results = {job["analysis"]: said(folder, "result", str(job["id"]), "--wait") for job in (explained, refuted, mapped)}
+        results = {
+            job["analysis"]: said(folder, "result", str(job["id"]), "--wait") for job in (explained, refuted, mapped)
+        }
         told = said(folder, "job", str(refuted["id"]))
     monkeypatch.chdir(folder)
     assert {entry.name for entry in catalogue.ENTRIES} - {"explain", "refute"} == set(), "ask the new one here, too"

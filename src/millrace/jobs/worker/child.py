@@ -159,7 +159,7 @@ def _answer(given: dict[str, Any], show: Any, opened: Any) -> str:
     }
     machine = compose.Machine(
         given["engine"], given["cores"], given["memory_bytes"], given["store"], given["seed"], given["folder"],
-        show=show, opened=opened, nice=given["nice"],
+        show=show, opened=opened, closed=_no_first_line, nice=given["nice"],
     )  # fmt: skip
     if given["analysis"] == "run":
         from millrace.run.tables import read_items
@@ -181,6 +181,12 @@ def _first_line_of_memory(ceiling_bytes: int) -> None:
     most = max(data, ceiling_bytes + max(0, data - private_bytes()))
     with suppress(ValueError):  # the hard limit of this machine is lower already
         resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
+def _no_first_line() -> None:
+    """Pictures are drawn by a library with a virtual machine, which reserves far more than it touches and aborts when it
+    may not. The guard's ceiling holds on."""
+    resource.setrlimit(resource.RLIMIT_DATA, (resource.getrlimit(resource.RLIMIT_DATA)[1],) * 2)
 
 
 def _of_children() -> float:
