@@ -34,6 +34,7 @@ class Slot:
     folder: str = ""
     began_s: float = 0.0
     stopping: str = ""
+    asked_s: float = 0.0
     verdict: Told | None = None
     progress: Progress = field(default_factory=Progress)
     progressed: bool = False
@@ -68,7 +69,7 @@ def start(nice: int, log: Path) -> Slot:
 def give(slot: Slot, job: Job, given: dict[str, Any]) -> None:
     """Hand a job to a process that has none."""
     slot.job, slot.folder, slot.began_s = job, given["folder"], time.monotonic()
-    slot.stopping, slot.verdict, slot.progress, slot.progressed = "", None, Progress(), False
+    slot.stopping, slot.asked_s, slot.verdict, slot.progress, slot.progressed = "", 0.0, None, Progress(), False
     slot.ceiling_bytes, slot.peak_bytes = given["memory_bytes"], 0
     slot.link.setblocking(True)
     with suppress(BrokenPipeError, ConnectionResetError):  # it died just now: `ended` tells

@@ -28,6 +28,7 @@ from millrace.run.units import format_bytes
 
 LOOK_S, MEASURE_S = 0.005, 0.1
 AWAY_S = 1.0
+ASK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +237,10 @@ class Warden:
             process.kill(slot, told)
 
     def _stop(self, slot: Slot, why: str, number: int = signal.SIGTERM) -> None:
-        if not slot.stopping and slot.ready:
-            slot.stopping = why
+        """Ask again every second: a signal that comes just as the process takes its job is not heard."""
+        now = time.monotonic()
+        if slot.ready and (now - slot.asked_s >= ASK_AGAIN_S or (number == signal.SIGUSR1 and slot.stopping != why)):
+            slot.stopping, slot.asked_s = why, now
             process.ask(slot, number)
 
     def _keep_leases(self, now: float) -> None:
@@ -262,7 +265,7 @@ class Warden:
             cancelled = self.table.beat(job, Progress(at.stage, at.finished, at.total, slot.peak_bytes))
             if cancelled:
                 self._stop(slot, "cancelled", signal.SIGUSR1)
-            elif slot.seconds >= self.tiers.slice_s and not slot.stopping and self.table.outranked(job):
+            elif slot.seconds >= self.tiers.slice_s and self.table.outranked(job):
                 self._stop(slot, "its slice is over, and others go first")
         except JobLost as e:
             self.say(f"{self.name}: {e}")
