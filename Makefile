@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 # uv resolves and fetches in parallel: seconds where pip takes minutes.
 INSTALL := $(BIN)/uv pip install --quiet --only-binary :all:
 
-.PHONY: demo test test-slow check bench docs setup browser postgres constraints clean
+.PHONY: wheelhouse demo test test-slow check bench docs setup browser postgres constraints clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make check      format, lint, types, the direction of imports"
 	@echo "make test-slow  long chaos runs, scaling, notebooks"
 	@echo "make bench      ratios against peers, measured side by side; pictures in bench/results"
+	@echo "make wheelhouse  wheels for a host without a network, in wheelhouse/"
 	@echo "make docs       the documentation as a site in site/"
 
 # A stamp per set of packages: nothing is installed twice.
@@ -62,10 +63,15 @@ postgres:
 test test-slow: export OPENBLAS_NUM_THREADS = 1
 test test-slow: export OMP_NUM_THREADS = 1
 
-# A process a folder: what one folder's libraries leave running (threads, open files) is not the next one's business.
+# A process a folder: what one folder's libraries leave running (threads, open files) is not the next one's business. Two
+# folders at a time, the longest first; what each printed is shown when it ends, and one that fails ends the whole.
+LONGEST := engines cli refute explain calibrate stores
+PARTS := $(LONGEST:%=tests/%/) $(filter-out $(LONGEST:%=tests/%/),$(sort $(wildcard tests/[a-z]*/))) tests/test_settings.py
+
 test: $(VENV)/test.stamp browser postgres
-	@set -e; for part in tests/[a-z]*/ tests/test_settings.py; do \
-		echo "== $$part"; timeout 1200 $(BIN)/pytest -q -m "not slow" $$part; done
+	@printf '%s\n' $(PARTS) | xargs -P 2 -I PART sh -c 'told=$$(mktemp); \
+		timeout 1800 $(BIN)/pytest -q -m "not slow" PART >"$$told" 2>&1; code=$$?; \
+		echo "== PART"; cat "$$told"; rm -f "$$told"; [ $$code = 0 ] || exit 255'
 
 test-slow: $(VENV)/test.stamp $(VENV)/dowhy.stamp
 	$(BIN)/pytest -q -m "slow and not dowhy"
@@ -87,6 +93,12 @@ docs: $(VENV)/docs.stamp
 constraints: $(VENV)/docs.stamp $(VENV)/bench.stamp $(VENV)/dowhy.stamp
 	$(BIN)/uv pip freeze --exclude-editable --python $(BIN)/python > constraints.txt
 	$(BIN)/uv pip freeze --exclude-editable --python $(VENV)/dowhy/bin/python > constraints-dowhy.txt
+
+# Wheels for a host without a network: those of the constraints, and millrace's own. `make wheelhouse EXTRAS=explain,refute`.
+EXTRAS ?= all
+wheelhouse: $(VENV)/pip.stamp
+	$(PIP) wheel --no-deps --wheel-dir wheelhouse .
+	$(PIP) download --only-binary :all: --constraint constraints.txt --dest wheelhouse '.[$(EXTRAS)]'
 
 clean:
 	rm -rf $(VENV) site dist .pytest_cache .mypy_cache .ruff_cache

@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("startup", "store", "engine", "run", "explain", "explain_kernel", "refute", "jobs")
+ALL = (
+    "startup", "store", "engine", "dask", "run", "sharing", "explain", "explain_kernel", "refute", "calibrate", "validate",
+    "jobs",
+)  # fmt: skip
 
 
 def main() -> int:

@@ -3,6 +3,8 @@
     import millrace as mr
     mr.explain(model, X)                 SHAP values, exact where they can be
     mr.refute(data, "drug", "visits")    try to break a causal estimate, a thousand times
+    mr.calibrate(simulate, ...)          fit a stochastic simulator to data
+    mr.validate(candidates, cases)       run thousands of untrusted programs
     mr.plan.explain(model, X)            what it will take, without running it
     mr.submit.explain(model, X)          as a durable job that workers carry out
     with mr.Run(cores=4) as run:         your own function, on every core
@@ -17,21 +19,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__", "explain", "plan", "refute", "rng", "submit"]
+__all__ = ["Run", "__version__", "calibrate", "explain", "plan", "refute", "rng", "submit", "validate"]
 
 if TYPE_CHECKING:
     from millrace import planning as plan
     from millrace import submitting as submit
+    from millrace.face.calibrate import calibrate
     from millrace.face.explain import explain
     from millrace.face.refute import refute
     from millrace.face.run import Run
+    from millrace.face.validate import validate
     from millrace.run.streams import rng
 
 _WHERE = {
+    "calibrate": "millrace.face.calibrate",
     "explain": "millrace.face.explain",
     "refute": "millrace.face.refute",
     "Run": "millrace.face.run",
     "rng": "millrace.run.streams",
+    "validate": "millrace.face.validate",
 }
 
 

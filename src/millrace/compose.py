@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from millrace import clusters
 from millrace.analyses import catalogue
 from millrace.folder import Home, fresh, report_of, save
 from millrace.run.budget import Budget, Plan
@@ -27,13 +28,15 @@ from millrace.run.errors import NotSupported
 from millrace.run.ledger import SCHEMA, Ledger
 from millrace.run.run import Progress, Run
 from millrace.run.units import parse_duration
+from millrace.sharing import WITHOUT, share
 
 if TYPE_CHECKING:
     from millrace.jobs.desk import Desk
-    from millrace.run.ports import Engine, Store
+    from millrace.run.ports import Engine, Store, Tokens
+    from millrace.run.task import Task
     from millrace.settings import Settings
 
-ENGINES = ("auto", "inline", "processes")
+ENGINES = ("auto", "inline", "processes", "dask", "dask=ADDRESS")
 POOL_START_S = 0.35
 """What starting two workers costs with the kernels of an analysis preloaded; `auto` stays inline below twice that."""
 
@@ -42,8 +45,10 @@ POOL_START_S = 0.35
 class Machine:
     """Where and within what to run; None is "as the settings say". `out`: the folder for the answer.
 
+    `timing_log`: workers write a line a task on stderr; `profile`: what tasks do is sampled.
     `keep_out`: make a folder under the settings' `runs` when `out` is not given. `opened` is told the Run at once;
     `closed` when it has ended, before the answer is written.
+    `light`: work so small that it takes no token of the host's cores and declares no memory (HTTP rows, the light tier).
     """
 
     engine: str | None = None
@@ -58,6 +63,13 @@ class Machine:
     show: Callable[[Progress], None] | None = None
     opened: Callable[[Run], None] | None = None
     closed: Callable[[], None] | None = None
+    light: bool = False
+    bundle: str | os.PathLike[str] | None = None
+    """Folder of the user's modules, for workers of a Dask cluster that do not have them."""
+    dask_report: str | os.PathLike[str] | None = None
+    """Where Dask's own performance report goes."""
+    timing_log: bool = False
+    profile: bool = False
 
 
 # -- from settings to parts --------------------------------------------------------------------------------------
@@ -98,19 +110,23 @@ def open_run(
     *,
     spec: Mapping[str, Any] | None = None,
     preload: tuple[str, ...] = (),
+    functions: tuple[Callable[..., Any], ...] = (),
 ) -> Run:
-    """A Run on this machine; close it, or use it in a `with`. Its ledger lies in `folder_of(run)`."""
+    """A Run on this machine; close it, or use it in a `with`. Its ledger lies in `folder_of(run)`. `functions`: that will
+    run, as far as they are known: their packages must be the same on a cluster."""
     from millrace import host
 
     machine = machine or Machine()
     settings = load_settings({n: getattr(machine, n) for n in ("engine", "cores", "memory", "nice")})
     kind = settings.engine
-    if kind not in ENGINES:
+    if not is_engine(kind):
         raise NotSupported(f"There is no engine {kind!r} in this release. Engines are {', '.join(ENGINES)}.")
     budget = budget_of(settings)
+    address = clusters.address_of(kind)
+    clusters.find_modules_in(machine.bundle)
     if settings.nice:  # workers inherit it
         os.nice(max(0, settings.nice - os.nice(0)))
-    run_id = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{analysis}-{secrets.token_hex(2)}"
+    run_id = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{analysis.replace(' ', '-')}-{secrets.token_hex(2)}"
     with contextlib.ExitStack() as owned:
         out = Path(machine.out) if machine.out is not None else None
         if out is None and machine.keep_out:
@@ -118,13 +134,35 @@ def open_run(
         scratch = Path(tempfile.mkdtemp(prefix="millrace-", dir=host.scratch(settings.scratch)))
         owned.callback(shutil.rmtree, scratch, ignore_errors=True)
         store, arena = _stores(machine.store, scratch, owned)
+        cluster = clusters.connected(address, functions, owned) if address else None
+        if cluster is not None:
+            budget = clusters.budget_of(cluster, settings.cores, settings.memory)
+            arena = clusters.arena_for(cluster, arena, open_store, scratch, owned)
         home = Home(scratch.parent) if out is None else None
         ledger = Ledger(fresh(home.path if home is not None else out) / "ledger.jsonl", home)
         owned.callback(ledger.close)
+        light = machine.light or address is not None  # a cluster's cores are not this host's
+        shared = share(settings, run_id, budget.cores, light, store, owned)
         deadline_s = parse_duration(machine.deadline) if machine.deadline is not None else 0.0
         begun = time.monotonic_ns()
+
+        def make_engine(slots: int) -> Engine:
+            if address is None:
+                return _engine(kind, slots, preload, shared.tokens)
+            return clusters.engine_on(
+                cluster,
+                slots,
+                opener=open_store,
+                arena=arena,
+                scratch=scratch,
+                preload=preload,
+                bundle=None if machine.bundle is None else Path(machine.bundle),
+                report=None if machine.dask_report is None else Path(machine.dask_report),
+                note=lambda text: run.note(text, once=True),
+            )
+
         run = Run(
-            make_engine=lambda slots: _engine(kind, slots, preload),
+            make_engine=make_engine,
             store=store,
             arena=arena,
             ledger=ledger,
@@ -136,6 +174,8 @@ def open_run(
             throttled_ns=_throttled_since_now(),
             around=host.one_thread,
             owned=owned.pop_all(),
+            watch=_watch(machine, ledger.path.parent),
+            sharing=shared.sharing,
         )
     ledger.write(
         "run",
@@ -159,6 +199,10 @@ def open_run(
     return run
 
 
+def is_engine(name: str) -> bool:
+    return name in ENGINES[:-1] or name.startswith("dask=")
+
+
 def budget_of(settings: Settings) -> Budget:
     """Cores and bytes: what was asked for, within what the host allows."""
     from millrace import host
@@ -167,6 +211,16 @@ def budget_of(settings: Settings) -> Budget:
     cores = min(settings.cores or allowed, 4 * allowed)
     private_bytes = settings.memory if settings.memory is not None else host.default_budget_bytes()
     return Budget(cores, private_bytes, isolates=settings.engine != "inline")
+
+
+def _watch(machine: Machine, folder: Path) -> Callable[[Task, int, str], Task] | None:
+    """How tasks are made to tell of themselves, None when nobody asked."""
+    if not machine.timing_log and not machine.profile:
+        return None
+    from millrace.diagnose.stacks import FOLDER
+    from millrace.engines.watching import Watch
+
+    return Watch(machine.timing_log, folder / FOLDER if machine.profile else None)
 
 
 def _throttled_since_now() -> Callable[[], int | None]:
@@ -197,32 +251,35 @@ def _stores(asked: str | os.PathLike[str] | None, scratch: Path, owned: contextl
     return MemoryStore(), arena
 
 
-def _engine(kind: str, slots: int, preload: tuple[str, ...]) -> Engine:
+def _engine(kind: str, slots: int, preload: tuple[str, ...], tokens: Tokens | None) -> Engine:
     from millrace.engines.inline import InlineEngine
 
     if kind == "inline" or (kind == "auto" and sys.platform != "linux"):  # worker processes need Linux
-        return InlineEngine(opener=open_store)
+        return InlineEngine(open_store, tokens)
     from millrace.engines.processes import ProcessEngine
 
     def pool() -> Engine:
-        return ProcessEngine(slots, opener=open_store, preload=preload)
+        if tokens is None:
+            return ProcessEngine(slots, opener=open_store, preload=preload)
+        modules = *preload, "millrace.host.tokens"
+        return ProcessEngine(slots, opener=open_store, preload=modules, tokens=tokens, environment=WITHOUT)
 
     if kind == "processes":
         return pool()
     from millrace.engines.auto import AutoEngine
 
-    return AutoEngine(pool, threshold_s=2 * POOL_START_S, slots=slots, opener=open_store)
+    return AutoEngine(pool, threshold_s=2 * POOL_START_S, slots=slots, opener=open_store, tokens=tokens)
 
 
 def open_jobs(settings: Settings) -> Desk:
     """The job table, inputs and tiers of these settings; close its table."""
-    from millrace import host
+    from millrace.host.gpu import gpus
     from millrace.jobs.database import open_database
     from millrace.jobs.desk import Desk
     from millrace.jobs.table import JobTable, Service
     from millrace.jobs.tiers import load_tiers
 
-    tiers = load_tiers(settings.tiers, host.gpus())
+    tiers = load_tiers(settings.tiers, len(gpus()))
     settings.jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
     engine = open_database(settings.database or settings.jobs / "jobs.sqlite")
     table = JobTable(engine, lease_s=tiers.lease_s, service=Service(tiers.weight, tiers.unknown_s))
@@ -242,7 +299,9 @@ def versions() -> dict[str, str]:
 
 
 # -- from a question to its answer -------------------------------------------------------------------------------
-def carry_out(analysis: str, question: Mapping[str, Any], machine: Machine, run: Run | None = None) -> Any:
+def carry_out(
+    analysis: str, question: Mapping[str, Any], machine: Machine, run: Run | None = None, notes: Iterable[str] = ()
+) -> Any:
     """Ask the question: validate it, run the analysis, write the answer where it was asked for.
 
     `run`: a run that is open already, whose pool and store are used; it is not closed.
@@ -251,28 +310,44 @@ def carry_out(analysis: str, question: Mapping[str, Any], machine: Machine, run:
     spec = entry.load("spec")(**question)
     if run is not None:
         return entry.load("analysis")(spec, run)
+    from millrace.lessons import question_key
+
+    question_digest = question_key(analysis, spec, machine.seed)
     run = open_run(analysis, machine, spec=described(spec), preload=entry.preload)
-    return finish(run, lambda: entry.load("analysis")(spec, run), machine)
+    for text in notes:  # what was decided about the question before it was asked
+        run.note(text)
+    return finish(run, lambda: entry.load("analysis")(spec, run), machine, question_digest)
 
 
 def plan(analysis: str, question: Mapping[str, Any], machine: Machine) -> Plan:
-    """What the question will take on this machine, without running it."""
+    """What the question will take on this machine by the analysis' own arithmetic; see `forecast` for what runs teach."""
     entry = catalogue.find(analysis)
     facts = entry.load("facts")(entry.load("spec")(**question))
     settings = load_settings({n: getattr(machine, n) for n in ("engine", "cores", "memory")})
     return entry.load("plan")(facts, budget_of(settings))  # type: ignore[no-any-return]
 
 
-def finish(run: Run, work: Callable[[], Any], machine: Machine) -> Any:
-    """Do the work within the run, close it, account for it, and write what was asked for."""
+def finish(run: Run, work: Callable[[], Any], machine: Machine, question: str = "", function: str = "") -> Any:
+    """Do the work within the run, close it, account for it, learn from it, and write what was asked for.
+
+    `question`: its digest where its inputs are files (see `lessons.question_key`); `function`: the user's, by name.
+    """
+    from millrace import host, lessons
+
     wants_out = machine.out is not None or machine.keep_out
+    taught_in = lessons.place(load_settings({}).cache)
+    strained = host.waiting_since_now()
     with run:
         answer = work()
         if hasattr(answer, "digest"):
             run.ledger.write("answer", digest=answer.digest)
+        if wants_out:
+            run.ledger.write("speed", **lessons.speed(taught_in))
+        run.ledger.write("strain", cpu_waiting=strained())
     if machine.closed is not None:
         machine.closed()
     report = report_of(run.ledger.path.parent, run.ledger.home)
+    lessons.learn_from(taught_in, report, question, function)
     answer = dataclasses.replace(answer, report=report, out=report.folder if wants_out else None, saver=save)
     if wants_out:
         save(answer, report.folder)
@@ -283,12 +358,14 @@ def map_function(
     function: Callable[..., Any] | str, items: Iterable[Any], machine: Machine, preload: tuple[str, ...] = ()
 ) -> Any:
     """The user's own function, one call an item, as an analysis like any other."""
+    from millrace.lessons import method_of
     from millrace.run.function import Mapped, find_function
 
+    clusters.find_modules_in(machine.bundle)
     fn = find_function(function) if isinstance(function, str) else function
     said = {"function": f"{fn.__module__}:{getattr(fn, '__qualname__', fn)}"}
-    run = open_run("run", machine, spec=said, preload=preload)
-    return finish(run, lambda: Mapped.of(run, fn, items), machine)
+    run = open_run("run", machine, spec=said, preload=preload, functions=(fn,))
+    return finish(run, lambda: Mapped.of(run, fn, items), machine, function=method_of(fn))
 
 
 def described(spec: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from millrace.run.ledger import History, replay
 
 if TYPE_CHECKING:
     from millrace.diagnose.accounting import Accounting
+    from millrace.diagnose.case import Finding
 
 RESULT_SCHEMA = 1
 
@@ -33,13 +34,16 @@ class Report:
     folder: Path
     plan: Mapping[str, Any]
     accounting: Accounting
+    findings: tuple[Finding, ...] = ()
     home: Any = dataclasses.field(default=None, repr=False)
 
     def lines(self) -> list[str]:
-        return self.accounting.lines()
+        """Where the time went, and what costs most of it."""
+        top = [f"{'gain':<12}{self.findings[0].line()}"] if self.findings else []
+        return [*self.accounting.lines(), *top]
 
     def as_dict(self) -> dict[str, Any]:
-        return self.accounting.as_dict()
+        return {**self.accounting.as_dict(), "findings": [finding.as_dict() for finding in self.findings]}
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -57,6 +61,7 @@ def fresh(folder: Path) -> Path:
     """The folder, empty of an earlier run's ledger: one ledger is one run."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ledger.jsonl").unlink(missing_ok=True)
+    shutil.rmtree(folder / "profile", ignore_errors=True)
     return folder
 
 
@@ -67,11 +72,11 @@ def history(folder: str | os.PathLike[str]) -> History:
 
 def report_of(folder: Path, home: Any = None) -> Report:
     """Account for the run whose ledger lies in `folder` (`home` keeps a temporary one alive)."""
-    from millrace.diagnose.accounting import account
+    from millrace.diagnose.case import case_of
+    from millrace.diagnose.findings import findings
 
-    past = history(folder)
-    plans = past.of("plan")
-    return Report(past.header["run_id"], folder, plans[-1] if plans else {}, account(past), home)
+    case = case_of(history(folder))
+    return Report(case.history.header["run_id"], folder, case.plan, case.accounting, findings(case), home)
 
 
 def save(answer: Any, folder: str | os.PathLike[str]) -> Path:
@@ -83,6 +88,8 @@ def save(answer: Any, folder: str | os.PathLike[str]) -> Path:
     report: Report = answer.report
     if report.folder != folder:
         shutil.copyfile(report.folder / "ledger.jsonl", folder / "ledger.jsonl")
+        if (report.folder / "profile").is_dir():
+            shutil.copytree(report.folder / "profile", folder / "profile", dirs_exist_ok=True)
     tables = answer.write_tables(folder)
     pictures = []
     for name, chart in answer.charts().items():
@@ -111,10 +118,13 @@ def save(answer: Any, folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def write_report(folder: str | os.PathLike[str]) -> Path:
-    """(Re)write report.html from what lies in a run's folder: its result, its pictures' specs, its ledger."""
-    from millrace.diagnose.report import Section, run_sections
-    from millrace.diagnose.report import write_report as write_page
+def write_report(folder: str | os.PathLike[str], page: str | os.PathLike[str] | None = None) -> Path:
+    """(Re)write report.html (or `page`) from what lies in a run's folder: its result, its pictures' specs, its ledger."""
+    from millrace.diagnose.page import Section
+    from millrace.diagnose.page import write_report as write_page
+    from millrace.diagnose.report import run_sections
+    from millrace.diagnose.stacks import profiles
+    from millrace.diagnose.stacks import sections as of_stacks
     from millrace.settings import load
 
     folder = Path(folder)
@@ -127,8 +137,10 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
             chart = json.loads((folder / f"{name}.vl.json").read_text())
             sections.append(Section(name.replace("_", " ").capitalize(), chart=chart))
     title = f"{past.header['analysis']}: {past.header['run_id']}"
-    cache = load({}).store.parent / "scripts"
-    return write_page(folder / "report.html", title, [*sections, *run_sections(past)], cache)
+    cache = load({}).cache.parent / "scripts"
+    return write_page(
+        page or folder / "report.html", title, [*sections, *run_sections(past), *of_stacks(profiles(folder))], cache
+    )
 
 
 def _plain(value: Any) -> Any:

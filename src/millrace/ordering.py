@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from millrace.analyses import catalogue
 from millrace.jobs import inputs
 from millrace.jobs.states import Job, Order
-from millrace.jobs.tiers import DEFAULT_QUEUES, route
+from millrace.jobs.tiers import route
 from millrace.run.errors import WrongQuestion
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def order(
         raise WrongQuestion(
             f"The question is {len(text):,} bytes long: give data as files or registered names, never inline."
         )
-    kind = analysis if analysis in DEFAULT_QUEUES else "run"
+    kind = "run" if analysis == "run" else catalogue.find(analysis).path[0]
     to = route(desk.tiers, kind, label, plan, queue)
     return desk.table.submit(
         Order(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from millrace import compose
+from millrace.forecast import forecast
 
 if TYPE_CHECKING:
     from millrace.run.budget import Plan
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 def explain(model: Any, X: Any, *, cores: int | None = None, memory: str | int | None = None, **question: Any) -> Plan:
     """The plan of `mr.explain(model, X, ...)`: blocks, tasks, slots, peak memory, predicted core-seconds."""
     machine = compose.Machine(cores=cores, memory=memory)
-    return compose.plan("explain", {"model": model, "data": X, **question}, machine)
+    return forecast("explain", {"model": model, "data": X, **question}, machine).plan
 
 
 def refute(
@@ -31,4 +32,27 @@ def refute(
     machine = compose.Machine(cores=cores, memory=memory)
     asked = {"data": data, "treatment": treatment, "outcome": outcome, **question}
     taken = dowhy.taken({name: value for name, value in asked.items() if value is not None})
-    return compose.plan("refute", taken.question, machine)
+    return forecast("refute", taken.question, machine).plan
+
+
+def calibrate(
+    simulate: Any,
+    *,
+    parameters: Any,
+    targets: Any,
+    cores: int | None = None,
+    memory: str | int | None = None,
+    **question: Any,
+) -> Plan:
+    """The plan of `mr.calibrate(simulate, ...)`: simulations, slots, memory; their seconds are learnt by running some."""
+    machine = compose.Machine(cores=cores, memory=memory)
+    asked = {"simulate": simulate, "parameters": parameters, "targets": targets, **question}
+    return forecast("calibrate", asked, machine).plan
+
+
+def validate(
+    candidates: Any, cases: Any, *, cores: int | None = None, memory: str | int | None = None, **question: Any
+) -> Plan:
+    """The plan of `mr.validate(candidates, cases, ...)`."""
+    machine = compose.Machine(cores=cores, memory=memory)
+    return forecast("validate", {"candidates": candidates, "cases": cases, **question}, machine).plan

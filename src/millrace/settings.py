@@ -68,6 +68,7 @@ def _xdg(environ: Mapping[str, str], name: str, below_home: str) -> Path:
 
 
 _Progress = Annotated[Literal["auto", "on", "off"], BeforeValidator(_progress)]
+_OnOff = Annotated[Literal["on", "off"], BeforeValidator(_progress)]
 _Path = Annotated[Path, BeforeValidator(_some_path)]
 _Place = Annotated[Path | str, BeforeValidator(_place)]
 _Number = Annotated[int, BeforeValidator(_no_truth)]
@@ -134,6 +135,31 @@ class Settings(BaseModel):
         le=19,
         description="how much workers give way to other programs, 0 to 19",
     )
+    sharing: _OnOff = Field(
+        default="on",
+        description="runs share the cores and memory of this host with other runs of this user: on, or off",
+    )
+    tokens: _Path | None = Field(
+        default=None,
+        description="directory of the locks by which runs share this host, on a disk of it; by default in /var/tmp, /tmp or "
+        "the user's cache",
+    )
+    placement: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|gpu|gpu:\d+(,\d+)*)$",
+        description="where kernels with two bodies run: auto (by measurement), cpu, gpu, or gpu:0,2",
+    )
+    gpu_memory: Annotated[float, BeforeValidator(_no_truth)] = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="what a run may take of a GPU's memory, 0 to 1",
+    )
+    core_hour_price: Annotated[float, BeforeValidator(_no_truth)] = Field(
+        default=0.08,
+        ge=0,
+        description="what an hour of one core costs, for the money that a plan tells; the default is an example",
+    )
     progress: _Progress = Field(
         default="auto",
         description="a progress line: on, off, or auto (when somebody watches a terminal)",
@@ -197,7 +223,7 @@ def load(
 
 
 def _validated(given: dict[str, _Given], home: Path) -> Settings:
-    paths = {"store", "cache", "scratch", "runs", "jobs", "tiers"}
+    paths = {"store", "cache", "scratch", "runs", "tokens", "jobs", "tiers"}
     values = {n: _absolute(g.value, g.base, home) if n in paths else g.value for n, g in given.items()}
     try:
         settings = Settings.model_validate(values)

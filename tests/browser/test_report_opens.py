@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from millrace.analyses.explain import views
-from millrace.diagnose.report import Section, run_sections, write_report
+from millrace.diagnose.page import Section, write_report
+from millrace.diagnose.report import run_sections
 from millrace.run.ledger import Ledger, replay
 from millrace.run.task import Measures, Outcome, Span
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -16,7 +17,9 @@ from millrace.cli.options import MACHINE, QUESTION, flag, machine_options
 
 FIRST = {"model": "model", "data": "X"}
 """How Python calls the two that come first; the rest is called as the field is."""
-OF_THE_TERMINAL = {"deadline", "nice"}
+OF_THE_TERMINAL = {"deadline", "nice", "bundle", "dask_report"}
+OF_A_RUN = {"bundle", "dask_report"}
+"""Of Python's `Run` only, which the analyses can share."""
 OF_PYTHON = {"progress", "run"}
 
 
@@ -68,7 +71,7 @@ def test_the_machine_is_asked_for_alike_by_python_and_by_the_command() -> None:
     theirs = set(inspect.signature(millrace.explain).parameters) - {FIRST.get(n, n) for n in Spec.model_fields}
     assert ours - OF_THE_TERMINAL == theirs - OF_PYTHON
     of_run = set(inspect.signature(millrace.Run).parameters)
-    assert ours - OF_THE_TERMINAL == of_run - OF_PYTHON
+    assert ours - (OF_THE_TERMINAL - OF_A_RUN) == of_run - OF_PYTHON
 
 
 def test_defaults_of_the_machine_are_left_to_the_settings() -> None:
@@ -78,8 +81,40 @@ def test_defaults_of_the_machine_are_left_to_the_settings() -> None:
 
 @pytest.mark.parametrize("name", [entry.name for entry in catalogue.ENTRIES])
 def test_every_analysis_of_the_catalogue_has_its_command_and_its_plan(name: str) -> None:
-    assert options(name)
-    assert options("plan", name)
+    entry = catalogue.find(name)
+    assert options(*entry.path)
+    if entry.plan:
+        assert options("plan", *entry.path)
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in catalogue.ENTRIES])
+def test_every_room_of_the_catalogue_is_there(name: str) -> None:
+    entry = catalogue.find(name)
+    for room in ("spec", "analysis", *(("facts", "plan") if entry.plan else ())):
+        assert callable(entry.load(room)), room
+    for module in entry.preload:
+        assert find_spec(module) is not None
+
+
+@pytest.mark.parametrize("path", [("calibrate", "run"), ("plan", "calibrate", "run"), ("calibrate", "probe")])
+def test_simple_fields_of_a_question_in_a_file_are_options_that_change_it(path: tuple[str, ...]) -> None:
+    found = options(*path)
+    fields = catalogue.find("calibrate").load("spec").model_fields
+    nested = {name for name, field in fields.items() if field.json_schema_extra == {"in_file": True}}
+    asked = [name for name, param in found.items() if getattr(param, "section", "") == QUESTION]
+    assert asked == ["study", *(name for name in fields if name not in nested)]
+    assert all(given_by_default(found[name]) is None for name in asked[1:])
+    assert {"parameters", "targets"} <= nested
+
+
+def test_python_takes_the_fields_of_calibrate_in_their_order_with_their_defaults() -> None:
+    spec = catalogue.find("calibrate").load("spec")
+    parameters = list(inspect.signature(millrace.calibrate).parameters.values())[: len(spec.model_fields)]
+    assert [p.name for p in parameters] == list(spec.model_fields)
+    asked = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    needed = {"simulate": "a:b", "parameters": {"x": (0, 1)}, "targets": {"y": {"data": [1]}}}
+    given = {name: value for name, value in asked.items() if value is not None}
+    assert spec(**needed, **given) == spec(**needed)
 
 
 def walk(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:

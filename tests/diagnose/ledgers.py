@@ -27,12 +27,15 @@ def attempt(
     key: str = "k",
     state: str = "done",
     name: str = "work",
+    group: Any = None,
+    sizes: tuple[int, int, int] = (0, 0, 0),
     **ms: float,
 ) -> dict[str, Any]:
-    """One attempt; `ms`: cpu, unpack, enter, read, write in ms."""
+    """One attempt; `ms`: cpu, unpack, enter, read, write, gc in ms; `sizes`: bytes in, out, peak."""
     times = {f"{part}_ns": round(value * MS) for part, value in ms.items()}
-    measures = Measures(slot, 100 + slot, 1, at(sent), at(started), at(ended), **times)
-    return {"key": key, "state": state, "name": name, "measures": measures}
+    measures = Measures(slot, 100 + slot, 1, at(sent), at(started), at(ended), **times,
+                        in_bytes=sizes[0], out_bytes=sizes[1], peak_bytes=sizes[2])  # fmt: skip
+    return {"key": key, "state": state, "name": name, "measures": measures, "group": group}
 
 
 def span(slot: int, kind: Any, start: float, end: float, key: str = "") -> Span:
@@ -53,12 +56,14 @@ def written(
     budget = {"cores": slots, "private_bytes": said.pop("private_bytes", 2 << 30)}
     ledger.write("run", schema=1, run_id="made-up", analysis="explain", started_at="2025-01-01T00:00:00Z", from_ns=START,
                  budget=budget, host={"cores": slots}, versions={"millrace": "0"}, spec={"method": "auto"}, seed=0)  # fmt: skip
+    if "plan" in said:
+        ledger.write("plan", **said.pop("plan"))
     if slots:
         ledger.write("engine", engine="ProcessEngine", slots=slots)
     for item, a in enumerate(attempts):
         failure = None if a["state"] in ("done", "cached") else Failure(a["state"], "made up")
         outcome = Outcome(a["key"], None, failure, a["measures"], a["state"] == "cached")
-        ledger.attempt(outcome, a["name"], item, START)
+        ledger.attempt(outcome, a["name"], item, START, a["group"])
     ledger.spans(spans)
     for text in said.pop("notes", ()):
         ledger.write("note", text=text)

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledgers import MS, attempt, busy_run, span, written
 
-from millrace.diagnose.accounting import PARTS, account, summary
+from millrace.diagnose.accounting import PARTS, account
 from millrace.diagnose.timeline import KINDS, lay_out, shares
+from millrace.diagnose.words import summary
 from millrace.run.ledger import STATES
 
 SPAN_KINDS = ("start", "starved", "tail", "driver", "lost", "stopped")

@@ -11,7 +11,8 @@ import pytest
 from ledgers import busy_run, written
 
 from millrace.diagnose import bundle
-from millrace.diagnose.report import Section, run_sections, write_report
+from millrace.diagnose.page import Section, write_report
+from millrace.diagnose.report import run_sections
 
 LOADS = (
     r"""(?:src|href|action|data|poster|srcset)\s*=\s*["']?\s*(?:https?:)?//""",
@@ -77,7 +78,8 @@ def test_there_is_one_script_bundle_however_many_pictures(report):
 def test_it_tells_parts_tasks_and_facts_in_words_and_tables(report):
     page = Page(report.read_text())
     assert list(page.text["h2"]) == [
-        "Where the core-seconds went", "Slots over time", "Use of the slots", "Tasks", "The driver", "About this run",
+        "Where the core-seconds went", "What costs time", "Slots over time", "Use of the slots", "Tasks", "The driver",
+        "About this run",
     ]  # fmt: skip
     heads = list(page.text["th"])
     assert {"analysis, on the processor", "unexplained", "explain rows", "put"} <= set(heads)

@@ -139,6 +139,7 @@ def test_model_files_and_data_files(tmp_path):
     np.testing.assert_allclose(wide.iloc[:, :7].sum(axis=1), wide["prediction"], atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # matplotlib's, of shap's own calls
 def test_shap_takes_it():
     import shap
 

@@ -54,6 +54,19 @@ AVERAGES: dict[str, tuple[Any, Any]] = {
     ),
     "extra trees": (forests.ExtraTreesRegressor(**FEW_TREES), Y),
     "extra trees of classes": (forests.ExtraTreesClassifier(**FEW_TREES), three(Y)),
+    "bagging": (forests.BaggingRegressor(n_estimators=7, random_state=0), Y),
+    "bagging of columns": (
+        forests.BaggingRegressor(
+            trees.DecisionTreeRegressor(max_depth=5), n_estimators=7, random_state=0, max_features=0.5,
+            bootstrap_features=True,
+        ), Y,
+    ),
+    "bagging of classes": (
+        forests.BaggingClassifier(n_estimators=7, random_state=0, max_features=0.7), np.array(["a", "b", "c"])[three(Y)],
+    ),
+    "bagging of rare classes": (
+        forests.BaggingClassifier(n_estimators=9, random_state=0, max_samples=12), np.where(np.arange(N) < 6, 7, three(Y)),
+    ),
 }  # fmt: skip
 
 
@@ -93,6 +106,11 @@ BOOSTED: dict[str, tuple[Any, Any]] = {
     "init prior": (forests.GradientBoostingClassifier(n_estimators=9, init=DummyClassifier()), Y > 0.5),
     "init zero, binary": (forests.GradientBoostingClassifier(n_estimators=9, init="zero"), Y > 0.5),
     "multiclass": (forests.GradientBoostingClassifier(n_estimators=9), three(Y)),
+    "votes of two classes": (forests.AdaBoostClassifier(n_estimators=9, random_state=0), Y > 0.5),
+    "votes of three classes": (
+        forests.AdaBoostClassifier(trees.DecisionTreeClassifier(max_depth=3), n_estimators=9, random_state=0),
+        np.array(["a", "b", "c"])[three(Y)],
+    ),
     "stopped early": (forests.GradientBoostingRegressor(n_estimators=80, n_iter_no_change=2, random_state=0), Y),
 }  # fmt: skip
 

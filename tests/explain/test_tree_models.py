@@ -76,18 +76,6 @@ def test_rows_that_the_trees_cannot_read_are_refused() -> None:
             predict(model, rows)
 
 
-class _Catboost:
-    """What a CatBoost model can do that no other can."""
-
-    tree_count_ = 3
-
-    def get_tree_leaf_counts(self) -> list[int]:
-        return [2, 2, 2]
-
-    def calc_leaf_indexes(self, data: Any) -> list[int]:
-        return [0]
-
-
 def refused() -> dict[str, tuple[Callable[[], Any], str]]:
     rows, two = table(0.0), np.stack([Y > 0, Y > 1], 1)
     odd = pd.DataFrame({"a": Y, "b": pd.Categorical(np.where(Y > 0, "yes", "no"))})
@@ -100,13 +88,11 @@ def refused() -> dict[str, tuple[Callable[[], Any], str]]:
             lambda: xgboost_model(label=np.stack([Y, Y], 1), multi_strategy="multi_output_tree"), "multi_output_tree",
         ),
         "linear leaves": (lambda: lightgbm_model(linear_tree=True), "linear_tree"),
-        "catboost": (_Catboost, "CatBoost"),
         "missing is 0": (
             lambda: xgboost.XGBRegressor(n_estimators=2, missing=0.0).fit(rows, Y), "takes 0.0 for a missing value",
         ),
-        "bagging": (lambda: forests.BaggingRegressor(**usual).fit(rows, Y), "BaggingRegressor of trees"),
-        "adaboost": (lambda: forests.AdaBoostClassifier(**usual).fit(rows, Y > 0), "AdaBoostClassifier of trees"),
-        "isolation": (lambda: forests.IsolationForest(**usual).fit(rows), "IsolationForest of trees"),
+        "adaboost": (lambda: forests.AdaBoostRegressor(**usual).fit(rows, Y), "AdaBoostRegressor predicts a weighted median"),
+        "isolation": (lambda: forests.IsolationForest(**usual).fit(rows), "IsolationForest's score is a power"),
         "targets of classes": (
             lambda: forests.RandomForestClassifier(**usual).fit(rows, two), "RandomForestClassifier with 2 targets",
         ),

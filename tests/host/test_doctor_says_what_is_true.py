@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -15,9 +16,10 @@ import pytest
 from machines import GIB, machine
 
 from millrace import settings
-from millrace.host import cores, slots
+from millrace.host import cores, gpu, slots
 from millrace.host.doctor import Doctor, Facts, advise, doctor
 from millrace.host.extras import extras, requirements
+from millrace.host.instances import Instance, instances
 from millrace.host.speed import disk_speed, single_core_reference
 from millrace.run.units import parse_bytes
 
@@ -166,3 +168,36 @@ def test_importing_host_is_light() -> None:
 def test_sizes_in_advice_are_never_above_what_was_found(facts: Facts) -> None:
     line = next(a.line for a in advise(facts) if a.line.startswith("memory"))
     assert parse_bytes(line.split('"')[1]) <= facts.budget_bytes
+
+
+def test_a_gpu_is_told_with_its_memory_or_that_there_is_none(container: Doctor, tmp_path: Path) -> None:
+    assert any(line == "GPU         none" for line in container.lines())
+    root = machine(
+        tmp_path, files={"proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t\t NVIDIA H100\nIRQ: 5\n"}
+    )
+    assert gpu.gpus(root) == (gpu.Gpu("NVIDIA H100", None),)
+    assert gpu.parse("NVIDIA H100 80GB HBM3, 81559\nNVIDIA A2, [N/A]\n") == (
+        gpu.Gpu("NVIDIA H100 80GB HBM3", 81559 << 20),
+        gpu.Gpu("NVIDIA A2", None),
+    )
+
+
+def test_other_runs_are_seen_by_the_locks_they_hold(container: Doctor, tmp_path: Path) -> None:
+    code = """
+import fcntl, sys
+files = [open(f"{sys.argv[1]}/{i}", "w") for i in range(3)]
+for file in files[:2]:
+    fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        assert instances([tmp_path]) == (Instance(other.pid, 2),)
+        other.communicate()
+    assert instances([tmp_path]) == ()
+    assert instances([tmp_path / "nowhere"]) == ()
+    assert container.facts.instances is None
+    busy = dataclasses.replace(container.facts, instances=(Instance(7, 1),))
+    assert "millrace ... --cores 1" in [advice.line for advice in advise(busy)]

@@ -103,7 +103,9 @@ def test_a_queue_wakes_for_every_change(make: Callable[..., JobTable]) -> None:
 
 
 @given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 100), st.integers(0, 20), st.integers(1, 4))
-def test_wanted_workers_are_within_bounds_and_monotone(least: int, more: int, queued: int, running: int, at_once: int) -> None:
+def test_wanted_workers_are_within_bounds_and_monotone(
+    least: int, more: int, queued: int, running: int, at_once: int
+) -> None:
     tier = load_tiers(None).tier("heavy").model_copy(update={"least": least, "most": least + more, "at_once": at_once})
     load = TierLoad(queued=queued, running=running)
     wanted = by_jobs(tier, load)

@@ -40,7 +40,7 @@ def test_every_queue_has_a_tier_and_every_kind_of_job_a_queue() -> None:
     tiers = load_tiers(None, gpus=2)
     owned = [queue for tier in tiers.tiers.values() for queue in tier.queues]
     assert len(owned) == len(set(owned))
-    assert {entry.name for entry in catalogue.ENTRIES} <= set(DEFAULT_QUEUES)
+    assert {entry.path[0] for entry in catalogue.ENTRIES} <= set(DEFAULT_QUEUES)
     assert all(tiers.of_queue(queue) for queue in DEFAULT_QUEUES.values())
     assert tiers.tier("gpu").most == 2 and load_tiers(None).tier("gpu").most == 0
     assert set(tiers.tiers) == set(DEFAULTS)

@@ -1,7 +1,8 @@
-"""The analyses there are, by string, so that naming one imports nothing. One line an analysis."""
+"""The analyses there are, by string, so that naming one imports nothing. One line an analysis, or one of its verbs."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -10,7 +11,11 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class Entry:
     """`spec`: the frozen pydantic model; `analysis`: `(spec, run) -> result`; `facts`: `(spec) -> Facts`, read from
-    attributes and file headers; `plan`: `(facts, budget) -> Plan`, pure. `preload`: modules that workers have warm.
+    attributes and file headers; `plan`: `(facts, budget) -> Plan`, pure ("": nothing to plan). `preload`: modules that workers
+    have warm.
+
+    verb: what it is called after the analysis' name on the command line, "" when the name is all. in_file: its question is a
+    TOML file, whose simple fields are options as well. command: who makes its command.
     """
 
     name: str
@@ -21,6 +26,14 @@ class Entry:
     facts: str
     plan: str
     preload: tuple[str, ...]
+    verb: str = ""
+    in_file: bool = False
+    command: str = "millrace.cli.analyse:command"
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The words of its command: ("explain",), ("calibrate", "run")."""
+        return (self.name.partition(" ")[0], self.verb) if self.verb else (self.name,)
 
     def load(self, room: str) -> Any:
         """The object that `spec`, `analysis`, `facts` or `plan` names."""
@@ -37,12 +50,60 @@ def _entry(name: str, about: str, preload: tuple[str, ...]) -> Entry:
     )  # fmt: skip
 
 
+def _verb(analysis: str, verb: str, about: str, **more: Any) -> Entry:
+    """A verb beside the analysis itself, in a file of its name."""
+    home = f"millrace.analyses.{analysis}.{verb}"
+    return Entry(
+        f"{analysis} {verb}", about, analysis, analysis=f"{home}:{verb}", facts="", plan="", verb=verb,
+        **{"spec": f"{home}:Spec", "preload": (), **more},
+    )  # fmt: skip
+
+
+CALIBRATE = "millrace.analyses.calibrate"
+SIMULATING, OF_RUN = (f"{CALIBRATE}.simulating",), "millrace.cli.calibrate:of_run"
+JUDGING = ("millrace.analyses.validate.kernels.judge",)
 ENTRIES = (
     _entry("explain", "SHAP values of a fitted model, exact where they can be", ("millrace.analyses.explain.blocks",)),
     _entry("refute", "tries to break a causal estimate, a thousand times", ("millrace.analyses.refute.batches",)),
+    dataclasses.replace(
+        _entry("calibrate", "fits a stochastic simulator to data", SIMULATING), verb="run", in_file=True
+    ),
+    _verb(
+        "calibrate",
+        "rescore",
+        "finished trials under new targets or weights, without a simulation",
+        spec=f"{CALIBRATE}.looks:Rescore",
+        command=OF_RUN,
+    ),
+    _verb(
+        "calibrate",
+        "replay",
+        "one simulation of a run again, by trial and seed, with all that it prints",
+        spec=f"{CALIBRATE}.looks:Replay",
+        command=OF_RUN,
+    ),
+    _verb(
+        "calibrate",
+        "probe",
+        "a small study three times: what each part costs",
+        spec=f"{CALIBRATE}.spec:Spec",
+        in_file=True,
+        preload=SIMULATING,
+    ),
+    dataclasses.replace(
+        _entry("validate", "runs untrusted programs on cases", JUDGING),
+        verb="run",
+    ),
+    _verb("validate", "inline", "candidates in their canonical form", preload=JUDGING),
+    _verb("validate", "export", "the best programs of a run as files", command="millrace.cli.validate:export"),
 )
+ABOUT = {
+    "calibrate": "fits a stochastic simulator to data: run, rescore, replay, probe",
+    "validate": "runs thousands of untrusted candidate programs: run, inline, export",
+}
+"""What stands beside the name of an analysis that has verbs."""
 
 
 def find(name: str) -> Entry:
-    """The entry of that name; KeyError when there is none."""
+    """The entry of that name ("explain", "calibrate", "calibrate rescore"); KeyError when there is none."""
     return {e.name: e for e in ENTRIES}[name]

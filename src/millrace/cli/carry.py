@@ -64,7 +64,9 @@ def machine_of(given: Mapping[str, Any], store: Path | str, **more: Any) -> Mach
     """What the options say; finished work goes to the store of the settings when they name none."""
     from millrace.compose import Machine
 
-    names = ("engine", "cores", "memory", "seed", "out", "deadline", "nice")
+    names = (
+        "engine", "cores", "memory", "seed", "out", "deadline", "nice", "bundle", "dask_report", "timing_log", "profile",
+    )  # fmt: skip
     said = {name: given[name] for name in names if name in given}
     return Machine(**said, store=given.get("store") or store, **more)
 

@@ -70,7 +70,7 @@ def complaints(settings: Settings) -> list[str]:
     from millrace import compose, host
 
     found = []
-    if settings.engine not in compose.ENGINES:
+    if not compose.is_engine(settings.engine):
         origin = settings.origin("engine")
         found.append(f"There is no engine {settings.engine!r} (from {origin}); there are {', '.join(compose.ENGINES)}.")
     allowed = host.slots(host.cores())

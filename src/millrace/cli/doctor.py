@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,10 +23,25 @@ def command(name: str) -> click.Command:
 def doctor(**given: Any) -> int:
     from millrace.host.doctor import doctor as examine
     from millrace.settings import load
+    from millrace.sharing import folder, learnt
 
-    found = examine(load().scratch)
+    settings = load()
+    found = examine(
+        settings.scratch,
+        locks=lock_folders(str(settings.store)),
+        shared=folder(settings),
+        learnt=learnt(settings),
+    )
     if given["json"]:
         say_json(found.as_dict())
     else:
         say(found.lines())
     return 0
+
+
+def lock_folders(store: str) -> list[Path]:
+    """Where runs hold their locks: the pins of the store, when that is a folder."""
+    from millrace.stores.layout import Home
+
+    place = Path(store.removeprefix("dir:"))
+    return [Home.at(place).pins] if place.is_dir() else []

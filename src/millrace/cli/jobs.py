@@ -206,7 +206,7 @@ def _row(desk: Desk, found: Job) -> tuple[str, ...]:
 
 
 def _progress(found: Job) -> str:
-    if not found.finished_tasks:
+    if not found.finished_tasks or found.state == "succeeded":  # the last heartbeat is not the end
         return ""
     return f"{found.stage} {found.finished_tasks:,}" + (f" of {found.total_tasks:,}" if found.total_tasks else "")
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import click
 
 from millrace.analyses import catalogue
+from millrace.cli.analyse import analyses
 from millrace.cli.table import Entry, Table
 
 ABOUT = """Heavy Python analyses at full flow: the same answer on every engine, inside the memory it was given.
@@ -22,7 +23,7 @@ What was computed is kept: a run that was interrupted goes on where it stopped w
 `millrace COMMAND --help` tells the options of a command."""
 
 COMMANDS = (
-    *(Entry(entry.name, entry.about, "millrace.cli.analyse:command") for entry in catalogue.ENTRIES),
+    *analyses(catalogue.ENTRIES),
     Entry("run", "your own function, one call an item, on every core", "millrace.cli.run:command"),
     Entry("plan", "what a question will take, without running it", "millrace.cli.plan:command"),
     Entry("submit", "a question as a durable job", "millrace.cli.submit:command"),
@@ -38,6 +39,7 @@ COMMANDS = (
     Entry("result", "what a job found, and where its answer lies", "millrace.cli.jobs:result"),
     Entry("report", "where the time of a run went; writes its report.html again", "millrace.cli.report:command"),
     Entry("runs", "the runs there are: when, what, state, time, digest", "millrace.cli.runs:command"),
+    Entry("logs", "what the simulations of a run printed, and why some failed", "millrace.cli.calibrate:logs"),
     Entry("doctor", "what machine this really is, and the settings that suit it", "millrace.cli.doctor:command"),
     Entry("cache", "the store of finished work: its size, evict, export, import", "millrace.cli.cache:command"),
     Entry("config", "the machine's settings, and where each came from", "millrace.cli.config:command"),

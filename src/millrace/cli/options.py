@@ -85,15 +85,34 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def spec_options(spec: type[BaseModel]) -> list[Option]:
-    """One option a field: its name, default, bounds and description."""
-    return [_of_field(name, field) for name, field in spec.model_fields.items()]
+def spec_options(spec: type[BaseModel], in_file: bool = False) -> list[Option]:
+    """One option a field: its name, default, bounds and description.
+
+    in_file: the question lies in a file. Its nested fields have no option, and the others no default: what is not given is as
+    the file says.
+    """
+    fields = spec.model_fields.items()
+    return [_of_field(name, field, in_file) for name, field in fields if not (in_file and _nested(field))]
+
+
+def file_argument() -> Argument:
+    """The file in which a question lies."""
+    return Argument(["study"], "STUDY.toml", "the question, as a TOML file", type=click.Path())
+
+
+def _nested(field: FieldInfo) -> bool:
+    return isinstance(field.json_schema_extra, dict) and "in_file" in field.json_schema_extra
 
 
 def machine_options(without: Iterable[str] = ()) -> list[Option]:
     """Where and within what to run. Without a default here: what is not given is as the settings say."""
     found = [
-        _machine("engine", "auto|inline|processes", str, "where tasks run (not given: as the settings say, auto)"),
+        _machine(
+            "engine",
+            "auto|inline|processes|dask|dask=ADDRESS",
+            str,
+            "where tasks run (not given: as the settings say, auto)",
+        ),
         _machine(
             "cores",
             "N",
@@ -121,6 +140,8 @@ def machine_options(without: Iterable[str] = ()) -> list[Option]:
             "stop after this long, such as 9h, and answer with what there is",
         ),
         _machine("nice", "N", click.IntRange(0, 19), "give way to other programs, 0 to 19"),
+        _machine("bundle", "DIR", click.Path(file_okay=False), "your modules, for Dask workers that do not have them"),
+        _machine("dask_report", "FILE", click.Path(dir_okay=False), "where Dask's own performance report goes (HTML)"),
     ]
     return [option for option in found if option.name not in set(without)]
 
@@ -131,13 +152,15 @@ def said_options(without: Iterable[str] = ()) -> list[Option]:
         _flag("json", "print result.json on stdout and nothing else there"),
         _flag("quiet", "say nothing but errors"),
         _flag("fail_on_no", "exit code 1 when the analysis says no"),
+        _flag("timing_log", "workers write a SIM_TIMING line for each task on stderr"),
+        _flag("profile", "sample what tasks are doing: top functions and flame graphs in the report"),
     ]
     return [option for option in found if option.name not in set(without)]
 
 
 def question_of(spec: type[BaseModel], given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of the question that were given; the others have their defaults."""
-    return {name: given[name] for name in spec.model_fields if given[name] is not None}
+    return {name: given[name] for name in spec.model_fields if given.get(name) is not None}
 
 
 def json_option() -> Option:
@@ -152,17 +175,20 @@ def _flag(name: str, help: str) -> Option:
     return Option([flag(name)], is_flag=True, help=help, section=SAID)
 
 
-def _of_field(name: str, field: FieldInfo) -> Option:
+def _of_field(name: str, field: FieldInfo, in_file: bool) -> Option:
     kind, metavar = _kind(field)
-    needed = field.is_required()
+    needed = field.is_required() and not in_file
+    help_text = field.description
+    if in_file and field.default not in (None, (), {}) and not field.is_required():
+        help_text = f"{help_text} (where the file says nothing: {field.default})"
     default = None if field.default in ((), {}) else field.default
-    more = {} if needed else {"default": default, "show_default": default is not None}
+    more = {} if needed or in_file else {"default": default, "show_default": default is not None}
     return Option(
         [flag(name)],
         type=kind,
         metavar=metavar,
         required=needed,
-        help=field.description,
+        help=help_text,
         section=QUESTION,
         **more,
     )

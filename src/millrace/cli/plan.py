@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from millrace.analyses import catalogue
+from millrace.cli.analyse import analyses, asked, question_options
 from millrace.cli.carry import machine_of
 from millrace.cli.console import columns, say, say_json
-from millrace.cli.options import Sectioned, json_option, machine_options, question_of, spec_options
+from millrace.cli.options import Sectioned, json_option, machine_options
 from millrace.cli.table import Entry, Table
 from millrace.run.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
-    from millrace.run.budget import Plan
+    from millrace.forecast import Forecast
+    from millrace.settings import Settings
 
 NOT_PLANNED = ("out", "deadline", "nice")
 
 
 def command(name: str) -> click.Command:
-    entries = [Entry(entry.name, entry.about, f"{__name__}:analysis") for entry in catalogue.ENTRIES]
+    entries = analyses((entry for entry in catalogue.ENTRIES if entry.plan), f"{__name__}:analysis")
     entries.append(Entry("run", "your own function, one call an item", f"{__name__}:function"))
     about = """What a question will take on this machine: tasks, core-seconds, time, memory. Nothing is run, and
     only the heads of files are read where that is enough."""
@@ -30,32 +32,39 @@ def command(name: str) -> click.Command:
 def analysis(name: str) -> click.Command:
     """`millrace plan NAME`, with the options of NAME."""
     entry = catalogue.find(name)
-    spec = entry.load("spec")
 
     def ask(**given: Any) -> int:
-        from millrace.compose import load_settings, plan
+        from millrace.compose import load_settings
+        from millrace.forecast import forecast
 
         settings = load_settings({n: given[n] for n in ("engine", "cores", "memory")})
-        made = plan(name, question_of(spec, given), machine_of(given, store=settings.store))
+        made = forecast(name, asked(entry, given), machine_of(given, store=settings.store))
         if given["json"]:
             say_json(dict(made.as_dict()))
         else:
             say(lines(made))
         return 0
 
-    params = [*spec_options(spec), *machine_options(NOT_PLANNED), json_option()]
-    return Sectioned(name, params=params, callback=ask, help=f"What `millrace {name}` will take. It is not run.")
+    params = [*question_options(entry), *machine_options(NOT_PLANNED), json_option()]
+    said = f"What `millrace {' '.join(entry.path)}` will take. It is not run."
+    return Sectioned(entry.path[-1], params=params, callback=ask, help=said)
 
 
-def lines(made: Plan) -> list[str]:
+def lines(told: Forecast) -> list[str]:
     """A plan as a table and its reasons."""
+    made = told.plan
     shared = [("shared, mapped", f"{format_bytes(made.shared_bytes)} on disk, once")] if made.shared_bytes else []
     rows = [
         ("analysis", f"{made.analysis}, {made.method}"),
         ("tasks", f"{made.tasks:,} of up to {made.block:,} items"),
         ("at once", f"{made.slots}"),
+        (
+            "in the store",
+            "unknown" if told.in_store is None else f"{told.in_store:,} tasks of it",
+        ),
         ("core-seconds", f"about {made.core_s:,.3g}"),
-        ("wall time", f"about {format_duration(made.wall_s)}"),
+        ("wall time", f"about {format_duration(made.wall_s)} on this host"),
+        ("money", cost(told.money, told.price, told.example)),
         ("memory, worker", format_bytes(made.worker_bytes)),
         ("memory, driver", format_bytes(made.driver_bytes)),
         (
@@ -68,9 +77,16 @@ def lines(made: Plan) -> list[str]:
     return [*columns(rows), *(f"Because {reason}" for reason in made.why)]
 
 
+def cost(money: float, price: float, example: bool) -> str:
+    """What the cores cost, and at which price."""
+    at = f"at {price:g} per core-hour"
+    shown = f"{money:.4f}" if money < 1 else f"{money:,.2f}"
+    return f"about {shown} {at}{', an example: set core_hour_price' if example else ''}"
+
+
 def function(name: str) -> click.Command:
     """`millrace plan run MODULE:FUNCTION --items FILE`."""
-    from millrace.cli.run import asked
+    from millrace.cli.run import asked as asked_of_run
 
     def ask(**given: Any) -> int:
         told = of_function(given)
@@ -80,7 +96,7 @@ def function(name: str) -> click.Command:
             say(function_lines(told))
         return 0
 
-    params = [*asked(), *machine_options(NOT_PLANNED), json_option()]
+    params = [*asked_of_run(), *machine_options(NOT_PLANNED), json_option()]
     about = """What `millrace run` will take, as far as anybody can know before the function has run: how many items,
     how many of them are in the store already. It is not run."""
     return Sectioned(name, params=params, callback=ask, help=about)
@@ -96,16 +112,35 @@ def of_function(given: dict[str, Any]) -> dict[str, Any]:
     function = find_function(given["function"])
     items = items_of(given)
     budget = budget_of(settings)
+    slots = min(budget.cores, max(1, len(items)))
+    stored = known(function, items, given["seed"], given["store"] or str(settings.store))
+    told = {
+        "analysis": "run", "function": given["function"], "tasks": len(items), "in_store": stored, "slots": slots,
+        "budget_bytes": budget.private_bytes, "core_s": None, "wall_s": None, "worker_bytes": None, "money": None,
+        "price": settings.core_hour_price, "example": settings.origin("core_hour_price") == "default", "runs": 0,
+    }  # fmt: skip
+    return told | _learnt(function, len(items) - (stored or 0), slots, settings)
+
+
+def _learnt(function: Any, tasks: int, slots: int, settings: Settings) -> dict[str, Any]:
+    """What earlier runs of this function on this host teach; empty before the first."""
+    from millrace import lessons
+    from millrace.diagnose.forecast import corrected, money
+    from millrace.run.budget import Plan
+
+    named = lessons.method_of(function)
+    taught = lessons.lessons(lessons.place(settings.cache), "run", named)
+    if not taught:
+        return {}
+    made = corrected(Plan("run", named, tasks, 1, slots, 0, 0, 0, 0, float(tasks)), taught)
+    price = settings.core_hour_price
+    peak = max(one.worker_bytes for one in taught) or None
     return {
-        "analysis": "run",
-        "function": given["function"],
-        "tasks": len(items),
-        "in_store": known(function, items, given["seed"], given["store"] or str(settings.store)),
-        "slots": min(budget.cores, max(1, len(items))),
-        "budget_bytes": budget.private_bytes,
-        "core_s": None,
-        "wall_s": None,
-        "worker_bytes": None,
+        "core_s": made.core_s,
+        "wall_s": made.wall_s,
+        "worker_bytes": peak,
+        "money": money(made, price),
+        "runs": len(taught),
     }
 
 
@@ -142,8 +177,26 @@ def function_lines(told: dict[str, Any]) -> list[str]:
             f"{kept:,}" if kept is not None else "none: the function has no identity that a key can be made of",
         ),
         ("at once", f"up to {told['slots']}"),
-        ("core-seconds", "unknown before it has run"),
-        ("wall time", "unknown before it has run"),
-        ("memory", f"unknown; {format_bytes(told['budget_bytes'])} for all tasks together"),
+        *_figures(told),
     ]
     return columns(rows)
+
+
+def _figures(told: dict[str, Any]) -> list[tuple[str, str]]:
+    everything = f"{format_bytes(told['budget_bytes'])} for all tasks together"
+    if not told["runs"]:
+        return [
+            ("core-seconds", "unknown before it has run"),
+            ("wall time", "unknown before it has run"),
+            ("memory", f"unknown: its first item runs alone, with the whole of {everything}"),
+        ]
+    peak = told["worker_bytes"]
+    return [
+        ("core-seconds", f"about {told['core_s']:,.3g}, learnt from {told['runs']} of its runs here"),
+        ("wall time", f"about {format_duration(told['wall_s'])} on this host"),
+        ("money", cost(told["money"], told["price"], told["example"])),
+        (
+            "memory",
+            f"{format_bytes(peak)} a task at most so far; {everything}" if peak else f"not measured; {everything}",
+        ),
+    ]

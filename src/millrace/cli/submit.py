@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from millrace.analyses import catalogue
+from millrace.cli.analyse import analyses, asked, question_options
 from millrace.cli.console import say_json
 from millrace.cli.desks import desk_of, place_options
 from millrace.cli.options import (
@@ -17,14 +18,12 @@ from millrace.cli.options import (
     Option,
     Sectioned,
     json_option,
-    question_of,
-    spec_options,
 )  # fmt: skip
 from millrace.cli.table import Entry, Table
 
 
 def command(name: str) -> click.Command:
-    entries = [Entry(entry.name, entry.about, f"{__name__}:analysis") for entry in catalogue.ENTRIES]
+    entries = analyses((entry for entry in catalogue.ENTRIES if entry.plan), f"{__name__}:analysis")
     entries.append(Entry("run", "your own function, one call an item", f"{__name__}:function"))
     about = """A question as a durable job: checked, predicted and put in a queue now, carried out by `millrace up`.
     Files and registered names are copied by content: what changes afterwards does not change the job."""
@@ -33,24 +32,25 @@ def command(name: str) -> click.Command:
 
 def analysis(name: str) -> click.Command:
     """`millrace submit NAME`, with the options of NAME."""
-    spec = catalogue.find(name).load("spec")
+    entry = catalogue.find(name)
 
     def ask(**given: Any) -> int:
-        return _submit(name, question_of(spec, given), given)
+        return _submit(name, asked(entry, given), given)
 
-    return Sectioned(
-        name, params=[*spec_options(spec), *job_options()], callback=ask, help=f"`millrace {name}` as a job."
-    )
+    own = {option.name for option in job_options()}
+    questions = [option for option in question_options(entry) if option.name not in own]
+    said = f"`millrace {' '.join(entry.path)}` as a job."
+    return Sectioned(entry.path[-1], params=[*questions, *job_options()], callback=ask, help=said)
 
 
 def function(name: str) -> click.Command:
-    from millrace.cli.run import asked
+    from millrace.cli.run import asked as of_function
 
     def ask(**given: Any) -> int:
         question = {key: given[key] for key in ("function", "items", "limit") if given[key] is not None}
         return _submit("run", question, given)
 
-    return Sectioned(name, params=[*asked(), *job_options()], callback=ask, help="`millrace run` as a job.")
+    return Sectioned(name, params=[*of_function(), *job_options()], callback=ask, help="`millrace run` as a job.")
 
 
 def job_options() -> list[click.Parameter]:

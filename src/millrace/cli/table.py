@@ -17,15 +17,22 @@ import click
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`maker` is "module:function", called with the entry's name; it gives the click command."""
+    """`maker` is "module:function", called with `of`, or else with the entry's name; it gives the click command.
+
+    With `verbs` the command is a table of these.
+    """
 
     name: str
     about: str
     maker: str
+    of: str = ""
+    verbs: tuple[Entry, ...] = ()
 
     def make(self) -> click.Command:
+        if self.verbs:
+            return Table(self.name, self.verbs, f"{self.about[0].upper()}{self.about[1:]}.")
         module, _, function = self.maker.partition(":")
-        command: click.Command = getattr(import_module(module), function)(self.name)
+        command: click.Command = getattr(import_module(module), function)(self.of or self.name)
         return command
 
 

@@ -1,8 +1,8 @@
 """Where the core-seconds of a run went: a pure function of its ledger.
 
 `account(history)` splits slots x wall into the parts of `PARTS`, which add up exactly (integers, in ns), and beside
-them tells the driver's own time, the packing against an ideal one, and figures per kind of task. `summary` puts that
-into a few lines.
+them tells the driver's own time, the packing against an ideal one, and figures per kind of task. See `words` for all of
+that in a few lines.
 
 Does not read files, draw, or judge: see `timeline` (how time is labelled), `charts`, `report`.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ import numpy as np
 
 from millrace.diagnose.timeline import KILLED_STATES, Timeline, lay_out
 from millrace.run.ledger import STATES
-from millrace.run.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 PARTS: Mapping[str, str] = {
     "on_cpu": "analysis, on the processor",
+    "collector": "analysis, collecting garbage",
     "off_cpu": "analysis, waiting",
     "throttled": "throttled by the CPU quota",
     "read": "reading input",
@@ -39,12 +39,16 @@ PARTS: Mapping[str, str] = {
     "driver": "waiting for the driver",
     "starved": "no task to start",
     "tail": "waiting for the last tasks",
+    "host": "waiting for cores or memory of this host",
     "stopped": "cancelled or stolen attempts",
     "lost": "lost attempts",
     "cut": "after the ledger breaks off",
     "unexplained": "unexplained",
 }
 """Every part of slots x wall and how people read it."""
+
+ANALYSIS = ("on_cpu", "collector", "off_cpu")
+"""The parts that are the analysis itself."""
 
 UNEXPLAINED_LIMIT = 0.02
 
@@ -59,6 +63,7 @@ class TaskFigures:
     failed: int
     total_s: float
     cpu_s: float
+    collector_s: float
     median_s: float
     p95_s: float
     in_median_bytes: int
@@ -75,6 +80,9 @@ class Accounting:
     driver's own parts, of `wall_ns`. `ideal_ns`: the wall time of the attempts that ran to their end, packed
     greedily, in the order in which they started, onto the same slots. `memory_bytes`: at most this much at once
     (the driver's growth plus the largest attempt of each slot), 0 when nobody looked; `budget_bytes` 0: no limit.
+    `unknown`: parts that the record cannot tell (of timing lines); what they may hold is in "unexplained".
+    `retried`: attempts that were not the first of their task. `groups`: those of which two tasks or more ran, and
+    `split_groups` those of them that ran on several slots.
     """
 
     run_id: str
@@ -89,12 +97,16 @@ class Accounting:
     ideal_ns: int
     outcomes: Mapping[str, int]
     lost_attempts: int
+    retried: int
+    groups: int
+    split_groups: int
     tasks: tuple[TaskFigures, ...]
     driver_peak_bytes: int
     task_peak_bytes: int
     memory_bytes: int
     budget_bytes: int
     notes: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     @property
     def core_ns(self) -> int:
@@ -130,7 +142,9 @@ class Accounting:
         }
 
     def lines(self) -> list[str]:
-        """What a run prints at its end; see `summary`."""
+        """What a run prints at its end; see `words.summary`."""
+        from millrace.diagnose.words import summary
+
         return [f"{what:<12}{text}" for what, text in summary(self)]
 
     def as_dict(self) -> dict[str, Any]:
@@ -144,14 +158,16 @@ class Accounting:
             "slots": a.slots,
             "wall_s": a.wall_ns / 1e9,
             "core_s": a.core_ns / 1e9,
-            "parts_s": {part: ns / 1e9 for part, ns in a.parts_ns.items()},
-            "shares": {part: a.share(part) for part in PARTS},
+            "parts_s": {part: None if part in a.unknown else ns / 1e9 for part, ns in a.parts_ns.items()},
+            "shares": {part: None if part in a.unknown else a.share(part) for part in PARTS},
             "throttled_known": a.throttled_known,
             "driver_s": {part: ns / 1e9 for part, ns in a.driver_ns.items()},
             "ideal_wall_s": a.ideal_ns / 1e9,
             "efficiency": a.efficiency,
             "outcomes": dict(a.outcomes),
             "lost_attempts": a.lost_attempts,
+            "retried": a.retried,
+            "groups": {"of_several_tasks": a.groups, "on_several_slots": a.split_groups},
             "finished": a.finished,
             "rates": a.rates(),
             "tasks": [asdict(figures) for figures in a.tasks],
@@ -174,6 +190,7 @@ def account(history: History, timeline: Timeline | None = None) -> Accounting:
     states = Counter(columns["state"].tolist())
     slot_peaks = [int(columns["peak_bytes"][lane.attempts].max(initial=0)) for lane in timeline.lanes]
     driver_peak = int(end.get("peak_bytes") or 0)
+    groups, split = _groups(columns)
     return Accounting(
         run_id=str(header.get("run_id", "")),
         analysis=str(header.get("analysis", "")),
@@ -181,22 +198,28 @@ def account(history: History, timeline: Timeline | None = None) -> Accounting:
         state=str(end.get("state", "done")) if timeline.whole else "killed",
         slots=len(timeline.lanes),
         wall_ns=timeline.wall_ns,
-        parts_ns=_parts(timeline, columns, int(throttled_ns or 0)),
+        parts_ns=_parts(timeline, columns, int(throttled_ns or 0), header.get("unknown", ())),
         throttled_known=throttled_ns is not None,
         driver_ns={name.removesuffix("_ns"): int(ns) for name, ns in end.get("parts", {}).items()},
         ideal_ns=_ideal(timeline, columns["state"]),
         outcomes={STATES[state]: count for state, count in sorted(states.items())},
         lost_attempts=_lost(history, columns),
+        retried=int((columns["attempt"] > 1).sum()),
+        groups=groups,
+        split_groups=split,
         tasks=_figures(history.names, columns),
         driver_peak_bytes=driver_peak,
         task_peak_bytes=max(slot_peaks, default=0),
         memory_bytes=driver_peak + sum(slot_peaks) if any(slot_peaks) else driver_peak,
         budget_bytes=int((header.get("budget") or {}).get("private_bytes") or 0),
         notes=tuple(history.notes),
+        unknown=tuple(header.get("unknown", ())),
     )
 
 
-def _parts(timeline: Timeline, columns: Mapping[str, NDArray[np.int64]], throttled_ns: int) -> dict[str, int]:
+def _parts(
+    timeline: Timeline, columns: Mapping[str, NDArray[np.int64]], throttled_ns: int, unknown: Sequence[str] = ()
+) -> dict[str, int]:
     """Idle time by label, attempts by their own measures; integers, so that the sum is exact.
 
     What the worker says of the inside of an attempt is cut to the attempt. Processor time goes to unpacking, imports
@@ -212,6 +235,7 @@ def _parts(timeline: Timeline, columns: Mapping[str, NDArray[np.int64]], throttl
             "driver",
             "starved",
             "tail",
+            "host",
             "stopped",
             "lost",
             "cut",
@@ -231,10 +255,15 @@ def _parts(timeline: Timeline, columns: Mapping[str, NDArray[np.int64]], throttl
             left = left - inside[name]
             parts[name] += int(inside[name].sum())
         on_cpu = np.clip(columns["cpu_ns"][rows] - inside["load"] - inside["write"], 0, left)
-        parts["on_cpu"] += int(on_cpu.sum())
+        collector = np.clip(columns["gc_ns"][rows], 0, on_cpu)
+        parts["collector"] += int(collector.sum())
+        parts["on_cpu"] += int((on_cpu - collector).sum())
         parts["off_cpu"] += int((left - on_cpu).sum())
     parts["throttled"] = max(0, min(throttled_ns, parts["off_cpu"]))
     parts["off_cpu"] -= parts["throttled"]
+    for part in unknown:
+        parts["unexplained"] += parts[part]
+        parts[part] = 0
     return parts
 
 
@@ -270,6 +299,18 @@ def _lost(history: History, columns: Mapping[str, NDArray[np.int64]]) -> int:
     return spans.total() + sum(history.keys[row] not in spans for row in np.flatnonzero(killed).tolist())
 
 
+def _groups(columns: Mapping[str, NDArray[np.int64]]) -> tuple[int, int]:
+    """Groups of two tasks or more that ran, and how many of those on more than one slot."""
+    ran = (columns["group"] >= 0) & (columns["started_ns"] > 0) & (columns["worker"] >= 0)
+    if not ran.any():
+        return 0, 0
+    group, worker = columns["group"][ran], columns["worker"][ran]
+    sizes = np.bincount(group)
+    pairs = np.unique(np.stack((group, worker)), axis=1)
+    places = np.bincount(pairs[0], minlength=len(sizes))
+    return int((sizes > 1).sum()), int(((sizes > 1) & (places > 1)).sum())
+
+
 def _figures(names: list[str], columns: Mapping[str, NDArray[np.int64]]) -> tuple[TaskFigures, ...]:
     """Figures per name, the most core-seconds first."""
     order = np.argsort(columns["name"], kind="stable")
@@ -292,6 +333,7 @@ def _figures_of(name: str, rows: NDArray[np.intp], columns: Mapping[str, NDArray
         failed=int((~done & ~cached).sum()),
         total_s=float(took.sum()) / 1e9,
         cpu_s=float(columns["cpu_ns"][ran].sum()) / 1e9,
+        collector_s=float(columns["gc_ns"][ran].sum()) / 1e9,
         median_s=float(median),
         p95_s=float(p95),
         in_median_bytes=_median(columns["in_bytes"][ran]),
@@ -303,74 +345,3 @@ def _figures_of(name: str, rows: NDArray[np.intp], columns: Mapping[str, NDArray
 
 def _median(values: NDArray[np.int64]) -> int:
     return int(np.median(values)) if len(values) else 0
-
-
-def summary(accounting: Accounting) -> list[tuple[str, str]]:
-    """Five to nine (what, text) lines in plain words, for the end of every run."""
-    a = accounting
-    lines = [
-        (
-            "time",
-            f"{duration(a.wall_ns / 1e9)} on {slots(a)} ({a.engine}), {a.core_ns / 1e9:,.1f} core-seconds",
-        )
-    ]
-    if not a.whole:
-        lines.append(("ended", "the driver was killed; all of this is up to its last record"))
-    where = f"{percent(a.share('on_cpu'))} on the processor, {percent(a.share('off_cpu'))} waiting for it or for something else"
-    lines.append(("analysis", f"{percent(a.share('on_cpu', 'off_cpu'))} of the core-seconds ({where})"))
-    others = sorted((p for p in PARTS if p not in ("on_cpu", "off_cpu", "unexplained")), key=lambda p: -a.parts_ns[p])
-    told = [f"{PARTS[p]} {percent(a.share(p))}" for p in others[:4] if a.share(p) >= 0.001]
-    lines.append(("besides", ", ".join([*told, f"unexplained {percent(a.share('unexplained'))}"])))
-    lines.append(
-        (
-            "packing",
-            f"{percent(a.efficiency)} of the speed that the same tasks reach when packed without a gap",
-        )
-    )
-    lines.append(("tasks", _task_line(a)))
-    if a.tasks and a.tasks[0].total_s:
-        top = a.tasks[0]
-        lines.append(
-            (
-                "longest",
-                f"{top.name}: median {duration(top.median_s)}, 95 % within {duration(top.p95_s)}",
-            )
-        )
-    if a.memory_bytes:
-        of = f" of {format_bytes(a.budget_bytes)}" if a.budget_bytes else ""
-        driver = f"{format_bytes(a.driver_peak_bytes)} in the driver" if a.whole else "the driver's own is not known"
-        lines.append(("memory", f"at most {format_bytes(a.memory_bytes)}{of} ({driver})"))
-    return lines
-
-
-def _task_line(a: Accounting) -> str:
-    told = [f"{a.finished:,} finished"]
-    if a.outcomes.get("cached"):
-        told.append(f"{a.outcomes['cached']:,} of them from the store")
-    failed = sum(n for state, n in a.outcomes.items() if state not in ("done", "cached"))
-    if failed:
-        told.append(f"{failed:,} failed")
-    if a.lost_attempts:
-        told.append(f"{a.lost_attempts:,} attempt{'s' * (a.lost_attempts != 1)} lost")
-    rates = a.rates()
-    return f"{', '.join(told)}; {_rate(rates['per_minute'])} a minute, {_rate(rates['per_core_s'])} per core-second"
-
-
-def _rate(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """As `format_duration`, but what is under a millisecond is told in microseconds."""
-    return f"{seconds * 1e6:.3g}µs" if 0 < seconds < 0.9995e-3 else format_duration(seconds)
-
-
-def slots(accounting: Accounting) -> str:
-    return f"{accounting.slots} slot{'s' * (accounting.slots != 1)}"
-
-
-def percent(share: float) -> str:
-    """ "93.1 %"; what is small but there is never shown as nothing."""
-    if 0 < share < 0.0005:
-        return "< 0.1 %"
-    return f"{100 * share:.1f} %"

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from millrace.diagnose.accounting import PARTS, Accounting, duration, percent, slots
+from millrace.diagnose.accounting import ANALYSIS, PARTS, Accounting
 from millrace.diagnose.timeline import KINDS, Timeline, shares
+from millrace.diagnose.words import duration, percent, slots
 from millrace.run.errors import MissingExtra
 from millrace.run.ledger import STATES
 
@@ -35,9 +36,9 @@ LANES = 40
 WIDTH_PX = 720
 
 COLOURS = {
-    "on_cpu": "#1f6fb4", "off_cpu": "#8cbfe6", "throttled": "#4b2e83", "read": "#12907f", "write": "#7fcbb9",
-    "load": "#b98a4a", "start": "#e8890c", "transfer": "#c7a0ee", "engine": "#6e6ef7", "driver": "#8d4b35",
-    "starved": "#aab2bd", "tail": "#f0dd55", "stopped": "#757575", "lost": "#c63f17", "cut": "#d5dae0",
+    "on_cpu": "#1f6fb4", "collector": "#d98cb3", "off_cpu": "#8cbfe6", "throttled": "#4b2e83", "read": "#12907f",
+    "write": "#7fcbb9", "load": "#b98a4a", "start": "#e8890c", "transfer": "#c7a0ee", "engine": "#6e6ef7", "driver": "#8d4b35",
+    "starved": "#aab2bd", "tail": "#f0dd55", "stopped": "#757575", "lost": "#c63f17", "cut": "#d5dae0", "host": "#a3b18a",
     "unexplained": "#e3106f", "task": "#1f6fb4",
 }  # fmt: skip
 """One colour per part and kind everywhere: blue computes, green moves data, grey idles, red is lost. Kinds, which only a
@@ -46,7 +47,7 @@ legend names, stay apart for eyes without red or green cones too; parts are name
 KIND_LABELS = {
     "task": "in a task", "start": "starting", "transfer": "sending", "engine": "engine", "driver": "driver",
     "starved": "no task", "tail": "last tasks", "stopped": "stopped", "lost": "lost", "cut": "not recorded",
-    "unexplained": "unexplained",
+    "unexplained": "unexplained", "host": "host is busy",
 }  # fmt: skip
 
 NAMES = ("#1f6fb4", "#ee9b20", "#12907f", "#b7a3dc", "#aab2bd")
@@ -56,7 +57,7 @@ def core_seconds(accounting: Accounting) -> Spec:
     """One bar of all core-seconds, and beneath it each part at its place in it, the largest first."""
     a = accounting
     parts = [p for p in PARTS if p != "unexplained" and a.parts_ns[p] > 0]
-    parts = [*sorted(parts, key=lambda p: (p not in ("on_cpu", "off_cpu"), -a.parts_ns[p])), "unexplained"]
+    parts = [*sorted(parts, key=lambda p: (p not in ANALYSIS, -a.parts_ns[p])), "unexplained"]
     rows: list[dict[str, Any]] = []
     at = 0.0
     for part in parts:
@@ -87,7 +88,7 @@ def core_seconds(accounting: Accounting) -> Spec:
         "tooltip": [{"field": "row", "title": "part"}, {"field": "time", "title": "core-time"}],
     }  # fmt: skip
     bar = {"type": "bar", "minBandSize": 1, "aria": False}
-    analysis = percent(a.share("on_cpu", "off_cpu"))
+    analysis = percent(a.share(*ANALYSIS))
     return _spec(
         f"{analysis} of the core-seconds went into the analysis",
         f"{slots(a)} for {duration(a.wall_ns / 1e9)} are {a.core_ns / 1e9:,.1f} core-seconds. "

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     Intervals = tuple[Times, Times]
 
 KINDS = (
-    "task", "lost", "stopped", "start", "tail", "starved", "transfer", "driver", "cut", "engine", "unexplained",
+    "task", "lost", "stopped", "start", "tail", "starved", "transfer", "driver", "cut", "engine", "unexplained", "host",
 )  # fmt: skip
 """Labels of a piece of time.
 
 `task`: an attempt that ran to its end; `lost`: one that was killed by a ceiling or with its worker; `stopped`: one that
 was cancelled or stolen; `start`, `tail`, `starved`: spans of that name; `transfer`: a message was on its way to a
 worker that waited for it; `driver`: a span of that name, or nothing was in flight on any slot, so that only the driver
-can have been at work; `cut`: after the last thing that a killed driver wrote of this slot; `engine`: a gap up to
-`LATENCY_NS` that nothing explains; `unexplained`: the rest of it.
+can have been at work; `cut`: after the last thing that a killed driver wrote of this slot; `host`: a span of that
+name; `engine`: a gap up to `LATENCY_NS` that nothing explains; `unexplained`: the rest of it.
 """
 
 LATENCY_NS = 20_000_000
@@ -172,8 +172,13 @@ def _lane(
         ("driver", quiet),
         ("cut", _one(end if whole else last, end)),
         *[("driver", of["driver"]) for of in (common, own) if "driver" in of],
+        *[(kind, of) for kind, of in common.items() if kind == "host"],
         ("transfer", (sent[waited], begins[waited])),
-        *[(kind, own[kind]) for kind in ("starved", "tail", "start", "stopped", "lost") if kind in own],
+        *[
+            (kind, own[kind])
+            for kind in ("starved", "tail", "start", "host", "engine", "stopped", "lost")
+            if kind in own
+        ],
         ("stopped", (begins[stopped], ends[stopped])),
         ("lost", (begins[killed], ends[killed])),
         ("task", (begins[~killed & ~stopped], ends[~killed & ~stopped])),

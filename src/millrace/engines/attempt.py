@@ -6,6 +6,7 @@ exception becomes what a `Failure` is made of. Holds no ceilings and sends nothi
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -80,13 +81,37 @@ class Warm:
         self._entered[name] = value
         return value
 
+    def spent_ns(self, names: Sequence[Any]) -> int:
+        """Processor time that these resources have used outside of this process, as those tell that keep processes."""
+        entered = (self._entered.get(name) for name in names)
+        return sum(value.spent_ns() for value in entered if hasattr(value, "spent_ns"))
+
     def leave(self) -> None:
         self._entered.clear()
         self._exits.close()
 
 
+class Collector:
+    """How long Python's collector has been at work in this process, as its own callbacks tell."""
+
+    def __init__(self) -> None:
+        self.total_ns = self._since_ns = 0
+        gc.callbacks.append(self._told)
+
+    def _told(self, phase: str, about: dict[str, int]) -> None:
+        if phase == "start":
+            self._since_ns = monotonic_ns()
+        else:
+            self.total_ns += monotonic_ns() - self._since_ns
+
+    def close(self) -> None:
+        if self._told in gc.callbacks:
+            gc.callbacks.remove(self._told)
+
+
 class Extra(NamedTuple):
-    """What is not plain about an attempt: what it raised (kind, message, traceback), parts of its time, its peak."""
+    """What is not plain about an attempt: what it raised (kind, message, traceback), parts of its time, its peak, processor
+    time of processes that its resources keep."""
 
     failure: tuple[FailureKind, str, str] | None = None
     unpack_ns: int = 0
@@ -94,6 +119,8 @@ class Extra(NamedTuple):
     read_ns: int = 0
     write_ns: int = 0
     peak_bytes: int = 0
+    aside_ns: int = 0
+    gc_ns: int = 0
 
 
 def carry_out(
@@ -111,7 +138,7 @@ def carry_out(
 
     Whatever is raised on the way, in the function or around it, is the task's failure; but for `passing`.
     """
-    value, failure = None, None
+    value, failure, aside_ns = None, None, 0
     stamps = [monotonic_ns()]
     try:
         fn = load(function)
@@ -120,8 +147,12 @@ def carry_out(
         stamps.append(monotonic_ns())
         if Ref in map(type, args):
             args = stores.attach(args)
+        before_ns = warm.spent_ns(resources)
         stamps.append(monotonic_ns())
-        value = fn(*entered, *args)
+        try:
+            value = fn(*entered, *args)
+        finally:
+            aside_ns = warm.spent_ns(resources) - before_ns
         stamps.append(monotonic_ns())
         if keep is not None:
             value = stores.keep(key, keep, value)
@@ -132,7 +163,7 @@ def carry_out(
     stamps.append(monotonic_ns())
     parts = [after - before for before, after in pairwise(stamps)] + [0] * (6 - len(stamps))
     unpack, enter, read, _, write = parts
-    return value, Extra(failure, unpack, enter, read, write)
+    return value, Extra(failure, unpack, enter, read, write, aside_ns=aside_ns)
 
 
 def is_over(value: Any, limit_bytes: int, depth: int = 3) -> bool:

@@ -12,26 +12,28 @@ from collections.abc import Iterator
 from time import monotonic_ns, process_time_ns
 from typing import TYPE_CHECKING, Any
 
-from millrace.engines.attempt import Stores, Warm, carry_out
+from millrace.engines.attempt import Collector, Stores, Warm, carry_out
 from millrace.run.errors import SourceStalled, WrongQuestion
 from millrace.run.task import Cancel, Failure, Measures, Outcome, Span, Task
 
 if TYPE_CHECKING:
-    from millrace.run.ports import Opener, Source
+    from millrace.run.ports import Opener, Source, Tokens
 
 DRIVER_NS = 1_000_000
 """A pause between two tasks that is longer than this is told as a span."""
 
 
 class InlineEngine:
-    """One slot, in the thread that pulls. `opener` as in `ProcessEngine`."""
+    """One slot, in the thread that pulls. `opener` and `tokens` as in `ProcessEngine`."""
 
     slots = 1
     isolates = False
 
-    def __init__(self, opener: Opener | None = None) -> None:
+    def __init__(self, opener: Opener | None = None, tokens: Tokens | None = None) -> None:
+        self._tokens = tokens
         self._stores = Stores(opener)
         self._warm = Warm()
+        self._collector = Collector()
         self._woken = threading.Event()
         self._streaming = False
         self._spans: list[Span] = []
@@ -81,6 +83,9 @@ class InlineEngine:
     def close(self) -> None:
         self._warm.leave()
         self._stores.close()
+        if self._tokens is not None:
+            self._tokens.close()
+        self._collector.close()
 
     def _between(self, free_ns: int) -> None:
         now = monotonic_ns()
@@ -88,7 +93,20 @@ class InlineEngine:
             self._spans.append(Span(0, "driver", free_ns, now))
 
     def _attempt(self, task: Task) -> Outcome:
-        started_ns, cpu_ns = monotonic_ns(), process_time_ns()
+        """On a core that it holds, as long as the task takes and no longer: who pulls may rest between two of them."""
+        if self._tokens is None:
+            return self._carried_out(task)
+        try:
+            waited_ns = self._tokens.take()
+            if waited_ns:
+                now = monotonic_ns()
+                self._spans.append(Span(0, "host", now - waited_ns, now))
+            return self._carried_out(task)
+        finally:
+            self._tokens.release()
+
+    def _carried_out(self, task: Task) -> Outcome:
+        started_ns, cpu_ns, gc_ns = monotonic_ns(), process_time_ns(), self._collector.total_ns
         value, extra = carry_out(
             _itself,
             task.fn,
@@ -107,10 +125,11 @@ class InlineEngine:
             sent_ns=started_ns,
             started_ns=started_ns,
             ended_ns=monotonic_ns(),
-            cpu_ns=process_time_ns() - cpu_ns,
+            cpu_ns=process_time_ns() - cpu_ns + extra.aside_ns,
             enter_ns=extra.enter_ns,
             read_ns=extra.read_ns,
             write_ns=extra.write_ns,
+            gc_ns=self._collector.total_ns - gc_ns,
         )
         return Outcome(task.key, value, Failure(*extra.failure) if extra.failure else None, measures)
 

@@ -18,13 +18,18 @@ def Run(  # it opens a Run, and reads as one: `with mr.Run(cores=4) as run`
     seed: int = 0,
     progress: Shown = None,
     out: str | os.PathLike[str] | None = None,
+    bundle: str | os.PathLike[str] | None = None,
+    dask_report: str | os.PathLike[str] | None = None,
 ) -> OpenRun:
     """Open a run for functions of your own, or to share one pool among several analyses.
 
         with mr.Run(cores=4, store="results") as run:
             for y in run.map(f, xs): ...
 
-    See `millrace.run.run.Run` for what it can do.
+    See `millrace.run.run.Run` for what it can do. Of a Dask cluster: `bundle`, a folder of modules that its workers do not
+    have; `dask_report`, a file for Dask's own performance report.
     """
-    machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
+    machine = compose.Machine(
+        engine, cores, memory, store, seed, out, show=shown(progress), bundle=bundle, dask_report=dask_report
+    )
     return compose.open_run("run", machine)

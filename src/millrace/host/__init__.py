@@ -9,7 +9,6 @@ engines or settings; imports nothing of millrace but `run`, and nothing heavy be
     threads   one BLAS thread                         scratch   where large files may go
     speed     one core and one disk, measured         extras    what is installed and what is missing
     identity  a few lines for a ledger                doctor    all of it, with settings to paste
-    devices   how many GPUs there are
 
 What every run needs is gathered here; `doctor`, `extras` and `speed` are imported from their files. Some functions
 are named as their file is: here the name is the function.
@@ -17,11 +16,10 @@ are named as their file is: here the name is the function.
 
 from millrace.host.ceilings import absences, ceilings
 from millrace.host.cores import Cores, cores, slots
-from millrace.host.devices import gpus
 from millrace.host.identity import describe
 from millrace.host.memory import Memory, budget_bytes, default_budget_bytes, memory, private_bytes
 from millrace.host.scratch import Filesystem, filesystem, scratch
-from millrace.host.strain import Pressure, Throttling, pressure, stolen_share, throttling
+from millrace.host.strain import Pressure, Throttling, pressure, stolen_share, throttling, waiting_since_now
 from millrace.host.threads import Blas, blas, child_environment, one_thread, one_thread_environment
 
 __all__ = [
@@ -40,7 +38,6 @@ __all__ = [
     "default_budget_bytes",
     "describe",
     "filesystem",
-    "gpus",
     "memory",
     "one_thread",
     "one_thread_environment",
@@ -50,4 +47,5 @@ __all__ = [
     "slots",
     "stolen_share",
     "throttling",
+    "waiting_since_now",
 ]

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import platform
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,12 @@ from millrace.host.ceilings import Ceilings, absences, ceilings
 from millrace.host.cgroups import Root
 from millrace.host.cores import Cores, cores, slots
 from millrace.host.extras import Extra, extras
+from millrace.host.gpu import Gpu, gpus
 from millrace.host.identity import processor, system
+from millrace.host.instances import Instance, instances
 from millrace.host.memory import Memory, budget_bytes, memory
+from millrace.host.neighbours import Neighbour, neighbours
+from millrace.host.placing import crossovers
 from millrace.host.scratch import Filesystem, filesystem, scratch
 from millrace.host.speed import CoreSpeed, DiskSpeed, disk_speed, single_core_reference
 from millrace.host.strain import Pressure, Stall, Throttling, pressure, stolen_share, throttling
@@ -30,6 +35,7 @@ from millrace.run.units import format_bytes
 _MUCH_THROTTLED = 0.05
 _MUCH_STOLEN = 0.02
 _MUCH_PRESSURE_PCT = 10.0
+_CROWDED_PCT = 50.0
 _FEW_FILES = 1024
 _LITTLE_MEMORY_BYTES = 1 << 30
 _TOML = "millrace.toml"
@@ -69,6 +75,10 @@ class Facts:
     scratch_refusal: str
     filesystem: Filesystem | None
     disk_speed: DiskSpeed | None
+    gpus: tuple[Gpu, ...]
+    instances: tuple[Instance, ...] | None
+    runs: tuple[Neighbour, ...]
+    crossovers: Mapping[str, int]
     extras: tuple[Extra, ...] | None
     absences: tuple[str, ...]
 
@@ -83,6 +93,7 @@ class Doctor:
     def lines(self) -> list[str]:
         """For people, a fact a line; what can be pasted stands at the end, on lines of its own."""
         found = [*_machine_lines(self.facts), *_strain_lines(self.facts), *_place_lines(self.facts)]
+        found += _other_lines(self.facts)
         found += [_row("", sentence) for sentence in self.facts.absences]
         found += _extra_lines(self.facts.extras)
         for into in (_TOML, "shell"):
@@ -100,8 +111,15 @@ class Doctor:
         return {**{name: _plain(value) for name, value in facts.items()}, "advice": advice}
 
 
-def doctor(wanted_scratch: str | Path | None = None, root: Root = "/") -> Doctor:
-    """Look at everything. Takes under two seconds, most of it measuring the scratch disk.
+def doctor(
+    wanted_scratch: str | Path | None = None,
+    root: Root = "/",
+    locks: Iterable[Path] = (),
+    shared: Path | None = None,
+    learnt: Path | None = None,
+) -> Doctor:
+    """Look at everything. Takes under two seconds, most of it measuring the scratch disk. `locks`: the folders of the lock
+    files that runs hold; `shared`: the folder of this host's tokens; `learnt`: the file of crossovers.
 
     Raises `MillraceError` when not even the memory of the machine can be read.
     """
@@ -126,6 +144,10 @@ def doctor(wanted_scratch: str | Path | None = None, root: Root = "/") -> Doctor
         scratch_refusal=refusal,
         filesystem=filesystem(place, root) if place else None,
         disk_speed=disk_speed(place) if place else None,
+        gpus=gpus(root),
+        instances=instances(locks, root),
+        runs=neighbours(shared, root) if shared is not None else (),
+        crossovers={n: int(told["wins_from"]) for n, told in (crossovers(learnt) if learnt else {}).items()},
         extras=extras(),
         absences=absences(root, sys.platform),
     )
@@ -152,6 +174,11 @@ def advise(facts: Facts) -> tuple[Advice, ...]:
     if any(library.threads > 1 for library in facts.blas):
         why = "for your own programs: as many threads as cores in each process get in each other's way"
         found.append(Advice(why, "export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1", "shell"))
+    if facts.instances:
+        others = len(facts.instances) + 1
+        share = max(1, facts.slots // others)
+        why = f"{others - 1} other {'run uses' if others == 2 else 'runs use'} this host: a fair share of its cores"
+        found.append(Advice(why, f"millrace ... --cores {share}", "shell"))
     return (*found, *(Advice(why) for why in [*_strain_advice(facts), *_place_advice(facts)]))
 
 
@@ -165,6 +192,11 @@ def _strain_advice(facts: Facts) -> list[str]:
         )
     if facts.stolen_share is not None and facts.stolen_share > _MUCH_STOLEN:
         found.append(f"The hypervisor takes {facts.stolen_share:.0%} of the processor time: this machine is oversold.")
+    crowded = facts.pressure.cpu if facts.pressure else None
+    if crowded and crowded.some_60s_pct > _CROWDED_PCT:
+        found.append(
+            f"Programs wait {crowded.some_60s_pct:g} % of the time for a processor: these cores are in use already."
+        )
     squeezed = facts.pressure.memory if facts.pressure else None
     if squeezed and squeezed.some_60s_pct > _MUCH_PRESSURE_PCT:
         found.append(
@@ -264,6 +296,28 @@ def _strain_lines(facts: Facts) -> list[str]:
 
 def _stall(stall: Stall | None) -> str:
     return "unknown" if stall is None else f"{stall.some_60s_pct:g} %"
+
+
+def _other_lines(facts: Facts) -> list[str]:
+    """GPUs, and who else is here."""
+    found = [_row("GPU", _gpu(gpu)) for gpu in facts.gpus] or [_row("GPU", "none")]
+    for name, wins_from in facts.crossovers.items():
+        found.append(_row("", f"{name}: the GPU wins {f'from {wins_from} items on' if wins_from else 'never'}"))
+    for run in facts.runs:
+        held = f"{run.tokens} of {run.cores} tokens" if run.cores else f"{run.tokens} tokens"
+        waits = f", waits for {format_bytes(run.wanted_bytes)}" if run.wanted_bytes else ""
+        found.append(
+            _row("Run", f"{run.run_id}, process {run.pid}: {held}, {format_bytes(run.declared_bytes)} declared{waits}")
+        )
+    others = facts.instances
+    if others is None:
+        return [*found, _row("Other runs", "not told here")]
+    named = ", ".join(f"process {one.pid} ({one.locks} locks)" for one in others)
+    return [*found, _row("Other runs", f"{len(others)}: {named}" if others else "none that uses this store")]
+
+
+def _gpu(gpu: Gpu) -> str:
+    return f"{gpu.name}, {format_bytes(gpu.memory_bytes) if gpu.memory_bytes else 'memory not told'}"
 
 
 def _place_lines(facts: Facts) -> list[str]:

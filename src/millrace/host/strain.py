@@ -6,6 +6,8 @@ not tell is None, never 0. See `cores` for the limits themselves.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +45,22 @@ class Pressure:
     cpu: Stall | None
     memory: Stall | None
     io: Stall | None
+
+
+def waiting_since_now(root: Root = "/") -> Callable[[], float | None]:
+    """What part of the time since this call some task here waited for a processor, when asked; None: not told here."""
+
+    def total_s() -> float | None:
+        told = pressure(root)
+        return told.cpu.total_s if told and told.cpu else None
+
+    before, begun = total_s(), time.monotonic()
+
+    def since() -> float | None:
+        now, took = total_s(), time.monotonic() - begun
+        return None if before is None or now is None or not took else min(1.0, max(0.0, (now - before) / took))
+
+    return since
 
 
 def throttling(root: Root = "/") -> Throttling | None:

@@ -34,6 +34,8 @@ class Plan:
     `driver_bytes`; `shared_bytes` lie once on disk and are mapped; `answer_bytes` is the answer's size on disk.
     `base_bytes`: that part of `worker_bytes` which is the process itself with its libraries, and not the task: where
     tasks run in the driver, nobody pays it. `core_s`, `wall_s`: predicted; `why`: the decisions, in words.
+    What past runs teach: `wait`, wall over processor time of a task; `fixed_s`, wall time beside tasks; `busy_slots`,
+    those that tasks of this size get, 0 for all.
     """
 
     analysis: str
@@ -48,6 +50,9 @@ class Plan:
     core_s: float
     why: tuple[str, ...] = ()
     base_bytes: int = 0
+    wait: float = 1.0
+    fixed_s: float = 0.0
+    busy_slots: int = 0
 
     @property
     def peak_bytes(self) -> int:
@@ -56,7 +61,8 @@ class Plan:
 
     @property
     def wall_s(self) -> float:
-        return self.core_s / max(1, min(self.slots, self.tasks))
+        slots = min(self.slots, self.tasks, self.busy_slots or self.slots)
+        return self.fixed_s + self.wait * self.core_s / max(1, slots)
 
     @property
     def smallest_bytes(self) -> int:

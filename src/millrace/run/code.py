@@ -17,7 +17,7 @@ import re
 import sys
 import sysconfig
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,11 @@ PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
 
 class CodeDigests:
-    """Digests of functions, classes and modules, remembered for the life of one Run."""
+    """Digests of functions, classes and modules, remembered for the life of one Run. `own`: millrace's modules count by
+    their source and what they reach; else they do not count."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: bool = True) -> None:
+        self._own = own
         self._of: dict[int, tuple[Any, str]] = {}
         self._modules: dict[str, str] = {}
         self._busy: dict[int, int] = {}
@@ -136,7 +138,7 @@ class CodeDigests:
             top = name.partition(".")[0]
             if top not in reached:
                 reached[top] = self._version(top)
-        elif origin == "project" and name not in reached:
+        elif origin == "project" and name not in reached and (self._own or name.partition(".")[0] != "millrace"):
             source = Path(_file_of(name) or "").read_bytes()
             reached[name] = digest(source)
             for imported in _imports_in(source, name, _is_package(name)):
@@ -158,10 +160,34 @@ class CodeDigests:
             return "installed"
         return "stdlib" if path.startswith(self._stdlib) else "project"
 
+    def packages(self) -> tuple[str, ...]:
+        """Packages, by the names that pip knows, that what was digested so far reaches and whose version it counts by."""
+        return tuple(sorted({name for top in self._distributions for name in _packages_of(top)}))
+
     def _version(self, top: str) -> str:
         if top not in self._distributions:
             self._distributions[top] = _version(top)
         return self._distributions[top]
+
+
+def packages(things: Iterable[Any]) -> tuple[str, ...]:
+    """The installed packages that these callables, or modules by name, come from and reach: what must be the same where
+    they run. What millrace itself reaches is left out: not all of it is needed everywhere. What has no identity tells what
+    was reached before that."""
+    digests = CodeDigests(own=False)
+    for thing in things:
+        try:
+            digests.module(thing) if isinstance(thing, str) else digests(thing)
+        except Unkeyable:
+            continue
+    return digests.packages()
+
+
+def _packages_of(top: str) -> list[str]:
+    try:
+        return [importlib.metadata.distribution(top).name]
+    except importlib.metadata.PackageNotFoundError:
+        return sorted(set(_owners().get(top, [top])))
 
 
 def _version(top: str) -> str:

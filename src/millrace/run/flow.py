@@ -8,19 +8,23 @@ alone, with the whole budget. Knows nothing of analyses; the engine knows nothin
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from millrace.run.errors import NotStorable
-from millrace.run.task import Cancel, Failure, Keep, Limits, Outcome, Ref, Task
+from millrace.run.sharing import Elsewhere
+from millrace.run.task import Cancel, Failure, Keep, Limits, Outcome, Ref, Span, Task
 
 if TYPE_CHECKING:
-    from millrace.run.ports import Source
+    from millrace.run.ports import Source, Stored
     from millrace.run.run import Run
 
 NO_LIMITS = Limits()
+WAIT_S = 0.005
 
 
 @dataclass(slots=True)
@@ -45,7 +49,14 @@ class Flow:
         self.again: deque[Task] = deque()
         self.cut = False
         self.keep = Keep(run.arena.url) if run.arena.url else None
+        claims = run.sharing.claims
+        self.elsewhere = Elsewhere(claims, run.store.flush) if claims is not None else None
         self._last_limits: tuple[Limits | None, int, Limits] | None = None
+
+    def close(self) -> None:
+        """Nothing is claimed any more."""
+        if self.elsewhere is not None:
+            self.elsewhere.close()
 
     # -- from the analysis to the engine -----------------------------------------------------------------------
     def inbound(self) -> Source:
@@ -58,10 +69,17 @@ class Flow:
             if run.stopping():
                 self.cut = True
                 break
+            elsewhere = self.elsewhere
+            if elsewhere is not None and elsewhere.waiting and (elsewhere.full() or elsewhere.due()):
+                yield from self._landed(wait=elsewhere.full())
             start = monotonic_ns()
             try:
                 asked = next(self.source)
             except StopIteration:
+                if elsewhere is not None and elsewhere.waiting:
+                    yield from self._landed(wait=True)
+                    self.source = iter(())
+                    continue
                 break
             finally:
                 parts["source_ns"] += monotonic_ns() - start
@@ -69,10 +87,31 @@ class Flow:
                 found = self._admit(asked)
                 if found is not None:
                     yield found
+            elif asked is None and elsewhere is not None and elsewhere.waiting:
+                yield from self._landed(wait=True)
             else:
                 if type(asked) is Cancel:
-                    self._forget(asked)
+                    yield from self._forget(asked)
                 yield asked
+
+    def _landed(self, wait: bool) -> Iterator[Task | Outcome | None]:
+        """What others have computed since, or what is ours now since they have let go. With `wait` there is nothing else
+        to start: then None while tasks are in flight here, else it waits a little itself."""
+        elsewhere, run = self.elsewhere, self.run
+        assert elsewhere is not None
+        found = 0
+        while (key := elsewhere.look(lambda k: run.look(k) is not None, wait)) is not None:
+            found += 1
+            yield self._found(key) or self._sent(key, self.pending[key].task)
+        if not wait or found:
+            return
+        elsewhere.settle()  # two runs that wait for each other's buffers would wait for long
+        if len(self.pending) > len(elsewhere.waiting):
+            yield None
+        else:
+            start = monotonic_ns()
+            time.sleep(WAIT_S)
+            run.ledger.spans([Span(-1, "host", start, monotonic_ns())])
 
     def _admit(self, task: Task) -> Task | Outcome | None:
         """The task as the engine gets it, its value when the store has it, None when it is in flight already."""
@@ -88,14 +127,34 @@ class Flow:
         if key[0] != "~":
             stored = run.look(key)
             parts["lookup_ns"] += monotonic_ns() - looked
+            self.pending[key] = Pending(task, run.next_item(), start)
             if stored is not None:
-                value = Ref(key, run.arena.url, stored.size_bytes) if _wants_ref(task) else stored.value
-                self.pending[key] = Pending(task, run.next_item(), start)
-                return Outcome(key, value, cached=True)
-        self.pending[key] = Pending(task, run.next_item(), start)
+                return self._hit(key, task, stored)
+            if self.elsewhere is not None and not self.elsewhere.mine(key):
+                return None
+        else:
+            self.pending[key] = Pending(task, run.next_item(), start)
+        return self._sent(key, task)
+
+    def _found(self, key: str) -> Outcome | None:
+        """The value of a task that was left to another run, if it is there."""
+        stored = self.run.look(key)
+        if stored is None or self.elsewhere is None:
+            return None
+        self.elsewhere.let_go(key)
+        return self._hit(key, self.pending[key].task, stored)
+
+    def _hit(self, key: str, task: Task, stored: Stored) -> Outcome:
+        value = Ref(key, self.run.arena.url, stored.size_bytes) if _wants_ref(task) else stored.value
+        return Outcome(key, value, cached=True)
+
+    def _sent(self, key: str, task: Task) -> Task:
+        """The task as the engine gets it."""
+        run = self.run
         limits, keep = self._with_share(task.limits), task.keep or self._keep_for(key)
         # Not `dataclasses.replace`, which costs as much as all the rest here.
-        return Task(task.fn, task.args, key, task.group, limits, keep, task.resources, task.name)
+        sent = Task(task.fn, task.args, key, task.group, limits, keep, task.resources, task.name)
+        return sent if run.watch is None else run.watch(sent, self.pending[key].item, task.name or _name(task))
 
     def _keep_for(self, key: str) -> Keep | None:
         return self.keep if key[0] != "~" else None
@@ -110,8 +169,14 @@ class Flow:
             last = self._last_limits = limits, share, dataclasses.replace(limits or NO_LIMITS, private_bytes=share)
         return last[2]
 
-    def _forget(self, cancel: Cancel) -> None:
+    def _forget(self, cancel: Cancel) -> Iterator[Outcome]:
+        """What the engine has of the group, it cancels itself."""
         self.again = deque(t for t in self.again if t.group != cancel.group)
+        for key in list(self.elsewhere.waiting) if self.elsewhere is not None else ():
+            if self.pending[key].task.group == cancel.group and self.elsewhere is not None:
+                del self.elsewhere.waiting[key]
+                said = f"The source cancelled the group {cancel.group!r}."
+                yield Outcome(key, failure=Failure("cancelled", said))
 
     # -- from the engine to the analysis -----------------------------------------------------------------------
     def take(self, outcome: Outcome) -> tuple[Outcome, ...]:
@@ -129,8 +194,13 @@ class Flow:
         elif not outcome.cached:
             outcome = self._kept(outcome, task)
         put = monotonic_ns()
-        run.ledger.attempt(outcome, task.name or _name(task), pending.item, pending.queued_ns)
+        run.ledger.attempt(outcome, task.name or _name(task), pending.item, pending.queued_ns, task.group)
         run.parts["put_ns"] += put - start
+        if self.elsewhere is not None and retry is None:
+            if outcome.failure is not None:
+                self.elsewhere.let_go(outcome.key)
+            else:
+                self.elsewhere.ended(outcome.key, (outcome.measures.ended_ns - outcome.measures.started_ns) / 1e9)
         run.parts["ledger_ns"] += monotonic_ns() - put
         if retry is not None:
             self.pending[outcome.key] = pending
@@ -167,6 +237,11 @@ class Flow:
         task = dataclasses.replace(pending.task, key=key, limits=limits)
         pending.task = task
         return task if task.keep else dataclasses.replace(task, keep=self._keep_for(task.key))
+
+
+def is_small(value: Any) -> bool:
+    """Goes along with every task: what is cheaper to send than to map."""
+    return isinstance(value, int | float | str | bytes | bool | None) and len(str(value)[:4097]) <= 4096
 
 
 def _wants_ref(task: Task) -> bool:

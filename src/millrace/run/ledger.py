@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from millrace.run.task import Measures, Outcome, Span
 SCHEMA = 1
 STATES = ("done", "cached", "raised", "cpu", "wall", "memory", "lost", "cancelled")
 MEASURED = tuple(f.name for f in fields(Measures))
-COLUMNS = ("name", "state", "item", "queued_ns", *MEASURED)
+COLUMNS = ("name", "state", "item", "queued_ns", *MEASURED, "group")
 """Columns of a packed attempt after its key. `name` and `state` are indices (into the names said so far by `name`
-lines, and into STATES)."""
+lines, and into STATES); `group` numbers the groups of tasks as they came, -1 where a task has none."""
+ABSENT = {"gc_ns": 0, "group": -1}
+"""What ledgers written before there was such a column hold in it."""
 
 PACK_ROWS = 256
 PACK_S = 0.1
@@ -48,6 +50,7 @@ class Ledger:
         self._encode = msgspec.json.Encoder(enc_hook=str).encode
         self._names: dict[str, int] = {}
         self._states = {s: i for i, s in enumerate(STATES)}
+        self._groups: dict[Hashable, int] = {}
         self._rows: list[tuple[Any, ...]] = []
         self._since = 0.0
 
@@ -56,8 +59,8 @@ class Ledger:
         self.flush()
         self._line({"record": record, **said})
 
-    def attempt(self, outcome: Outcome, name: str, item: int, queued_ns: int) -> None:
-        """The end of one attempt."""
+    def attempt(self, outcome: Outcome, name: str, item: int, queued_ns: int, group: Hashable = None) -> None:
+        """The end of one attempt. `group`: what its task names for a `Cancel`."""
         state = "cached" if outcome.cached else outcome.failure.kind if outcome.failure else "done"
         number = self._names.get(name)
         if number is None:
@@ -68,7 +71,8 @@ class Ledger:
             (
                 outcome.key, number, self._states[state], item, queued_ns,
                 m.worker, m.pid, m.attempt, m.sent_ns, m.started_ns, m.ended_ns, m.cpu_ns, m.unpack_ns, m.enter_ns,
-                m.read_ns, m.write_ns, m.in_bytes, m.out_bytes, m.peak_bytes,
+                m.read_ns, m.write_ns, m.in_bytes, m.out_bytes, m.peak_bytes, m.gc_ns,
+                -1 if group is None else self._groups.setdefault(group, len(self._groups)),
             )
         )  # fmt: skip
         if len(self._rows) >= PACK_ROWS or time.monotonic() - self._since > PACK_S:
@@ -174,6 +178,10 @@ def _fold(history: History, record: dict[str, Any]) -> None:
 
 
 def _fold_attempts(history: History, rows: list[list[Any]]) -> None:
+    there = len(rows[0]) if rows else 0
     for i, name in enumerate(COLUMNS, 1):
-        history.columns[name].extend(row[i] for row in rows)
+        if i < there:
+            history.columns[name].extend(row[i] for row in rows)
+        else:
+            history.columns[name].extend([ABSENT[name]] * len(rows))
     history.keys += [row[0] for row in rows]

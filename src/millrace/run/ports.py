@@ -16,6 +16,18 @@ Source = Iterator["Task | Outcome | Cancel | None"]
 None: "nothing to start until you bring me an outcome". None with nothing in flight is `SourceStalled`."""
 
 
+class Tokens(Protocol):
+    """What an engine's worker holds while it computes, so that runs of a host share its cores; see `host.tokens`."""
+
+    def take(self) -> int:
+        """Wait for a core, and hold it; ns waited. Holding one already is fine."""
+        ...
+
+    def release(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 @runtime_checkable
 class Engine(Protocol):
     """Where tasks run.

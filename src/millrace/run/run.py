@@ -4,6 +4,7 @@
     run.stream(source)         outcomes as they come, for analyses that decide what is next
     run.share(value) -> Ref    a big input, once per host, mapped by every worker
     run.task(fn, *args)        a task of this run, its key made
+    run.batch(kernel, items, size=n)   as map, many items a task, on CPU or GPU
     run.rng(*index)            random numbers of an item
     run.budget .ending .progress(...) .note(...)
 
@@ -23,9 +24,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from millrace.run.budget import Budget, Plan
 from millrace.run.canonical import Unkeyable
 from millrace.run.errors import Cancelled, MillraceError, Paused, TaskFailed, WrongQuestion
-from millrace.run.flow import Flow, describe
+from millrace.run.flow import Flow, describe, is_small
 from millrace.run.keys import Keys, content_key
 from millrace.run.ledger import Ledger
+from millrace.run.placement import batch
+from millrace.run.sharing import Sharing
 from millrace.run.streams import rng
 from millrace.run.task import Keep, Limits, Outcome, Ref, Span, Task
 from millrace.run.watch import Progress, watched
@@ -37,8 +40,7 @@ if TYPE_CHECKING:
 
 Ending = Literal["pause", "deadline", "cancel"]
 BUFFER_ITEMS, BUFFER_BYTES = 65_536, 64 << 20
-SHOW_S = 0.1
-SPANS_S = 1.0
+SHOW_S, SPANS_S = 0.1, 1.0
 
 
 class Run:
@@ -59,6 +61,8 @@ class Run:
         throttled_ns: Callable[[], int | None] = lambda: None,
         around: Callable[[], AbstractContextManager[Any]] = nullcontext,
         owned: ExitStack | None = None,
+        watch: Callable[[Task, int, str], Task] | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         """`make_engine`: told how many slots; called when the first task comes, so that the plan has its say.
 
@@ -66,6 +70,7 @@ class Run:
         `around`: entered for every stream, in which this process may run tasks itself (one BLAS thread).
         `owned`: what ends with the run. `measure`: private bytes of this process, or of the pid it is told. `throttled_ns`:
         how long the quota held the run back so far, None when nobody can tell. `show`: told at most ten times a second.
+        `watch`: a task (its item and name) as the engine is to run it, when workers are to tell of it. `sharing`: with others.
         """
         self.store, self.arena, self.ledger, self._make_engine, self._around = store, arena, ledger, make_engine, around
         self._engine: Engine | None = None
@@ -76,13 +81,13 @@ class Run:
         self.parts = dict.fromkeys(("keys_ns", "lookup_ns", "put_ns", "ledger_ns", "source_ns", "consume_ns"), 0)
         self.computed = self.cached = self.failed = 0
         self.peak_bytes = 0
-        self._show, self._measure, self._throttled_ns = show, measure, throttled_ns
+        self.sharing = sharing or Sharing()
+        self.watch, self._show, self._measure, self._throttled_ns = watch, show, measure, throttled_ns
         self._base_bytes = measure() if measure else 0
         self._ending: Ending | None = None
         self._deadline = time.monotonic() + deadline_s if deadline_s else 0.0
         self._items, self._private = itertools.count(), itertools.count()
-        self.notes: list[str] = []
-        self._streaming = False
+        self.notes, self._streaming = [], False  # type: tuple[list[str], bool]
         self._stage, self._total, self._stage_done = "", None, 0  # type: tuple[str, int | None, int]
         self._slots = budget.cores
         self._began_s, self._shown_s, self._drained_s = time.monotonic(), 0.0, time.monotonic()
@@ -149,14 +154,16 @@ class Run:
         an earlier one are bounded: beyond 64 MiB or 65,536 of them no new task is started.
         """
         given = shared if isinstance(shared, tuple) else (shared,)
-        refs = tuple(v if isinstance(v, Ref) or _is_small(v) else self.share(v) for v in given)
+        refs = tuple(v if isinstance(v, Ref) or is_small(v) else self.share(v) for v in given)
         try:
             self._total = self._stage_done + len(items)  # type: ignore[arg-type]
         except TypeError:
             self._total = None
         keywords = {"keep": keep, "limits": limits, "resources": resources, "name": name}
         tasks = (self.task(fn, item, *refs, **keywords) for item in items)  # type: ignore[arg-type]
-        return self._values(tasks, ordered, name or getattr(fn, "__name__", type(fn).__name__))
+        return self.values(tasks, ordered, name or getattr(fn, "__name__", type(fn).__name__))
+
+    batch = batch
 
     def stream(self, source: Source) -> Iterator[Outcome]:
         """Outcomes as they come. The source is asked again after each; see `ports.Source` for what it may say.
@@ -176,6 +183,7 @@ class Run:
         finally:
             self._streaming = False
             self.store.flush()
+            flow.close()
             self.ledger.spans(self.engine.spans())
             self._free_ns = monotonic_ns()
         if flow.cut:
@@ -196,8 +204,8 @@ class Run:
 
     def follow(self, plan: Plan) -> None:
         """Record the plan, and run no more tasks at once than it says."""
-        self._slots = min(self._slots, plan.slots)
         self.ledger.write("plan", **plan.as_dict())
+        self._slots = self.sharing.enter(self, plan, min(self._slots, plan.slots))
 
     @property
     def engine(self) -> Engine:
@@ -329,7 +337,7 @@ class Run:
         finally:
             outcomes.close()  # type: ignore[attr-defined]
 
-    def _values(self, tasks: Iterator[Task], ordered: bool, name: str) -> Iterator[Any]:
+    def values(self, tasks: Iterator[Task], ordered: bool, name: str) -> Iterator[Any]:
         """Values of tasks, in their order through a bounded buffer, or as they come."""
         places: dict[str, int] = {}
         twice: dict[str, deque[int]] = {}  # further places of a task that was asked for more than once
@@ -390,8 +398,3 @@ class Run:
             f"Stopped after {self.computed + self.cached} finished tasks; they are kept. Run the same again to go on "
             "from there."
         )
-
-
-def _is_small(value: Any) -> bool:
-    """Goes along with every task: what is cheaper to send than to map."""
-    return isinstance(value, int | float | str | bytes | bool | None) and len(str(value)[:4097]) <= 4096

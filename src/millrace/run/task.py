@@ -104,8 +104,9 @@ class Measures:
     `sent_ns`: the driver wrote the message; `started_ns`..`ended_ns`: the attempt in the worker, whole. Inside
     of it: `unpack_ns` (its share of reading the message, functions and their imports included), `enter_ns`
     (making warm resources), `read_ns` (attaching `Ref`s), `write_ns` (keeping or packing the value). What is left
-    is the analysis itself. `cpu_ns`: processor time of the worker over the attempt. `peak_bytes`: the largest
-    private memory seen, 0 when nobody looked.
+    is the analysis itself. `cpu_ns`: processor time of the worker over the attempt, and of the processes that its warm
+    resources keep (those that tell `spent_ns()`). `peak_bytes`: the largest private memory seen, 0 when nobody looked.
+    `gc_ns`: what Python's collector took of the attempt.
     """
 
     worker: int = -1
@@ -122,6 +123,7 @@ class Measures:
     in_bytes: int = 0
     out_bytes: int = 0
     peak_bytes: int = 0
+    gc_ns: int = 0
 
 
 NOT_MEASURED = Measures()
@@ -138,7 +140,7 @@ class Outcome:
     cached: bool = False
 
 
-SpanKind = Literal["start", "starved", "tail", "driver", "lost", "stopped"]
+SpanKind = Literal["start", "starved", "tail", "driver", "engine", "lost", "stopped", "host"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,8 @@ class Span:
 
     `start`: its worker was being made; `starved`: the source had nothing to start; `tail`: the source was at
     its end; `driver`: the driver was busy elsewhere (slot -1 when it concerns all); `lost`: an attempt whose
-    worker died; `stopped`: an attempt that was cancelled or stolen.
+    worker died; `stopped`: an attempt that was cancelled or stolen; `host`: it waited for a core (or, slot -1, for
+    memory) that other runs of this host hold.
     """
 
     slot: int

@@ -374,14 +374,14 @@ laws: tuple[Law, ...] = (
 )
 
 
-def applies(law: Law, engine: Engine) -> bool:
-    """Whether a law is for such an engine."""
-    return engine.isolates or not getattr(law, "needs_isolation", False)
+def applies(law: Law, isolates: bool) -> bool:
+    """Whether a law is for an engine that isolates, or does not."""
+    return isolates or not getattr(law, "needs_isolation", False)
 
 
 def keeps(make_engine: MakeEngine) -> None:
     """All laws that apply, one after the other."""
     with opened(make_engine) as engine:
-        applying = [law for law in laws if applies(law, engine)]
+        applying = [law for law in laws if applies(law, engine.isolates)]
     for law in applying:
         law(make_engine)

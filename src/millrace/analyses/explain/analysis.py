@@ -137,7 +137,7 @@ def _gather(spec: Spec, asked: Question, facts: Facts, blocks: Any, run: Run) ->
     for array in (values, predictions, errors):
         if array is not None:
             array.flags.writeable = False
-    one = asked.outputs == 1
+    one, shown = asked.outputs == 1, asked.shown or asked.rows
     return Explanation(
         values=values[:, :, 0] if one else values,
         base_values=numpy.array(expected),
@@ -149,8 +149,8 @@ def _gather(spec: Spec, asked: Question, facts: Facts, blocks: Any, run: Run) ->
         exact=exact,
         additivity_error=float(gaps.max()),
         additivity_p99=float(numpy.quantile(gaps, 0.99)),
-        data=asked.rows.values,
-        data_digest=content_key(asked.rows.values),
+        data=shown.values,
+        data_digest=content_key(shown.values),
         model_digest=_model_digest(asked, run),
         categories=dict(asked.rows.categories),
         standard_errors=None if errors is None else errors[:, :, 0] if one else errors,

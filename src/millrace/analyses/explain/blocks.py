@@ -48,7 +48,7 @@ def tree_rows(
     model, shape, cut = unpack(forest)
     part = numpy.ascontiguousarray(rows[slice(*block)])
     values = trees.explain_rows(model, shape, cut, tables, part, precision)
-    raw = ensemble.predict(model, part)
+    raw = trees.raw_output(model, shape, part)
     return _answer(values, raw, forest["expected"], output)
 
 

@@ -1,6 +1,7 @@
 """Opening a model: an object as it is, or a file in a form that is told by its content.
 
-LightGBM's text and XGBoost's JSON and UBJ cannot execute anything. A joblib or pickle file can: it is loaded only
+LightGBM's text, XGBoost's JSON and UBJ, CatBoost's own form and ONNX cannot execute anything; of a skops file only what
+skops itself trusts is loaded. A joblib or pickle file can: it is loaded only
 when the user's own command or call names it, and said aloud.
 """
 
@@ -31,13 +32,19 @@ def open_model(source: Any, note: Callable[[str], None]) -> Any:
             return _unpickle(path, note)
         if head.startswith(b"tree\n") or head.startswith(b"tree\r\n"):
             return _lightgbm(path)
+        if head.startswith(b"CBM1"):
+            return _catboost(path)
+        if path.suffix == ".onnx":
+            return _onnx(path)
+        if path.suffix == ".skops":
+            return _skops(path)
         if head.lstrip()[:1] == b"{" or path.suffix == ".ubj":
             return _xgboost(path)
     except ImportError as e:
         raise MissingExtra(e.name or "?", _extra(e.name), f"The model {path.name}") from e
     raise ModelTrouble(
-        f"The model file {path} is neither LightGBM's text, nor XGBoost's JSON or UBJ, nor joblib or pickle "
-        f"({', '.join(PICKLES)}). Save the model in one of these forms."
+        f"The model file {path} is neither LightGBM's text, nor XGBoost's JSON or UBJ, nor CatBoost's, nor ONNX, "
+        f"skops, joblib or pickle (.onnx, .skops, {', '.join(PICKLES)}). Save the model in one of these forms."
     )
 
 
@@ -68,6 +75,55 @@ def _xgboost(path: Path) -> Any:
             f"XGBoost cannot read the model file {path}: {first}. Save it again with save_model()."
         ) from e
     return booster
+
+
+def _catboost(path: Path) -> Any:
+    import catboost
+
+    model = catboost.CatBoost()
+    try:
+        model.load_model(str(path))
+    except catboost.CatBoostError as e:
+        first = str(e).strip().partition("\n")[0]
+        raise ModelTrouble(
+            f"CatBoost cannot read the model file {path}: {first}. Save it again with save_model()."
+        ) from e
+    return model
+
+
+def _onnx(path: Path) -> Any:
+    from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+    from millrace.analyses.explain.kernels.onnx import open_onnx
+
+    try:
+        return open_onnx(path.read_bytes())
+    except (
+        states.InvalidProtobuf,
+        states.InvalidGraph,
+        states.Fail,
+        states.NotImplemented,
+        states.InvalidArgument,
+    ) as e:
+        first = str(e).strip().partition("\n")[0]
+        raise ModelTrouble(f"onnxruntime cannot read the model file {path}: {first}. Convert the model again.") from e
+
+
+def _skops(path: Path) -> Any:
+    import zipfile
+
+    import skops.io
+
+    try:
+        doubtful = skops.io.get_untrusted_types(file=path)
+        if not doubtful:
+            return skops.io.load(path, trusted=[])
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as e:
+        raise ModelTrouble(f"skops cannot read the model file {path}: {e}. Save it again with skops.io.dump().") from e
+    raise ModelTrouble(
+        f"The model file {path} holds {', '.join(doubtful[:5])}, which skops does not trust by itself. If the file is your own, "
+        "load it with skops.io.load(path, trusted=[...]) and give the model instead of the file."
+    )
 
 
 def _unpickle(path: Path, note: Callable[[str], None]) -> Any:

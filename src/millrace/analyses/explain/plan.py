@@ -15,7 +15,7 @@ BLOCK_VALUE_BYTES = 4 << 20
 BLOCK_S = 0.5
 MOST_ROWS = 2048
 
-WORKER_BYTES = 200 << 20
+WORKER_BYTES = 128 << 20
 """Private bytes of a worker with the kernels loaded, before its first block, and room for what their compiler maps."""
 DRIVER_BYTES = 48 << 20
 """What the driver grows by besides the data: the model read, kernels loaded, the ledger's buffers."""

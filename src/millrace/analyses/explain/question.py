@@ -30,6 +30,7 @@ TREE_METHODS = ("tree_path_dependent", "interventional")
 class Question:
     """One of `forest`, `line` and `function` is set. `background`: (rows, features), `weights` sum to 1; None for
     path-dependent values. `output`: number of the chosen output, -1 for all of them. `why`: the decisions, in words.
+    `shown`: the data as the user gave it, where `rows` is what came out of a pipeline's first steps.
     """
 
     method: str
@@ -44,6 +45,7 @@ class Question:
     forest: Ensemble | None = None
     line: Linear | None = None
     function: Function | None = None
+    shown: Rows | None = None
 
     @property
     def outputs(self) -> int:
@@ -54,18 +56,36 @@ def read(spec: Spec, note: Callable[[str], None], rng: Callable[..., numpy.rando
     """The question as it will be computed; every trouble with it is an error of `run.errors.WrongQuestion`."""
     model = open_model(spec.model, note)
     rows = _in_model_columns(model, read_rows(spec.data, "data", spec.limit), "data", note)
-    background = None
-    if spec.background is not None and not _is_auto(spec.background):
+    background, weights, how = None, None, ()
+    if _is_auto(spec.background):
+        background, weights, how = _represented(spec, rows, rng)
+    elif spec.background is not None:
         background = _in_model_columns(model, read_rows(spec.background, "background"), "background", note)
         if background.names != rows.names or background.categories != rows.categories:
             background = _like(background, rows)
+        weights = _weights(spec, len(background.values))
+    if spec.background_weights is not None and (background is None or how):
+        raise WrongQuestion("background_weights are of the rows of a background: give the background's rows as well.")
+    question = _chosen(spec, model, rows, background, weights, note, rng)
+    return replace(question, why=(*question.why, *how))
+
+
+def _chosen(
+    spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any, note: Callable[[str], None],
+    rng: Callable[..., numpy.random.Generator],
+) -> Question:  # fmt: skip
+    """By the first method that the model and the output allow."""
     asked = spec.method
+    if asked != "kernel" and not rows.categories:
+        question = _pipeline(spec, model, rows, background, weights, note)
+        if question is not None:
+            return question
     if asked in ("auto", *TREE_METHODS):
-        question = _trees(spec, model, rows, background, note)
+        question = _trees(spec, model, rows, background, weights, note)
         if question is not None:
             return question
     if asked in ("auto", "linear"):
-        question = _linear(spec, model, rows, background)
+        question = _linear(spec, model, rows, background, weights)
         if question is not None:
             return question
     if asked in TREE_METHODS or asked == "linear":
@@ -74,7 +94,31 @@ def read(spec: Spec, note: Callable[[str], None], rng: Callable[..., numpy.rando
             f"The method {asked!r} does not fit this model and output: {type(model).__qualname__} is not {kind} there. "
             "Leave method='auto', or use 'kernel'."
         )
-    return _kernel(spec, model, rows, background, rng)
+    return _kernel(spec, model, rows, background, weights, rng)
+
+
+def _represented(
+    spec: Spec, rows: Rows, rng: Callable[..., numpy.random.Generator]
+) -> tuple[Rows, numpy.ndarray[Any, Any], tuple[str, ...]]:
+    from millrace.analyses.explain.background import representatives
+
+    chosen, weights = representatives(rows, spec.background_rows, rng(2))
+    how = (
+        f"background auto: {len(chosen):,} rows of the data, drawn by the seed, each weighted by the share of rows "
+        f"nearest to it ({weights.min():.2g} to {weights.max():.2g})"
+    )
+    return replace(rows, values=rows.values[chosen]), weights, (how,)
+
+
+def _weights(spec: Spec, rows: int) -> Any:
+    import os
+
+    from millrace.analyses.explain.background import given_weights
+
+    weights = spec.background_weights
+    if isinstance(weights, str | os.PathLike):
+        weights = read_rows(weights, "background_weights").values
+    return given_weights(weights, rows)
 
 
 def _is_auto(background: Any) -> bool:
@@ -150,7 +194,9 @@ def _like(background: Rows, rows: Rows) -> Rows:
 
 
 # -- methods -----------------------------------------------------------------------------------------------------
-def _trees(spec: Spec, model: Any, rows: Rows, background: Rows | None, note: Callable[[str], None]) -> Question | None:
+def _trees(
+    spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any, note: Callable[[str], None]
+) -> Question | None:
     from millrace.analyses.explain.kernels.ensemble import check_rows
     from millrace.analyses.explain.kernels.libraries import check_own_output
     from millrace.analyses.explain.kernels.tree_models import read_trees
@@ -187,12 +233,12 @@ def _trees(spec: Spec, model: Any, rows: Rows, background: Rows | None, note: Ca
     output, names = _output(spec.output, forest.output_names)
     why = f"{method}: the model is {len(forest.tree_output):,} trees, whose values are exact"
     return Question(
-        method, rows, None if background is None else background.values, _equal(background), output, names,
+        method, rows, None if background is None else background.values, weights, output, names,
         _unit(forest.link, names), (why,), model, forest=forest,
     )  # fmt: skip
 
 
-def _linear(spec: Spec, model: Any, rows: Rows, background: Rows | None) -> Question | None:
+def _linear(spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any) -> Question | None:
     from millrace.analyses.explain.kernels.linear import read_linear
 
     if spec.output == "probability":
@@ -207,19 +253,18 @@ def _linear(spec: Spec, model: Any, rows: Rows, background: Rows | None) -> Ques
     _finite(rows, "data")
     why = ["linear: the model's output is a linear function of its columns, so the closed form is exact"]
     if background is None:
-        background = rows
+        background, weights = rows, _equal(rows)
         why.append("no background was given: the mean of the data itself stands for 'feature unknown'")
     else:
         _finite(background, "background")
     output, names = _output(spec.output, line.output_names)
-    return Question(
-        "linear", rows, background.values, _equal(background), output, names, line.unit, tuple(why), model, line=line
-    )
+    return Question("linear", rows, background.values, weights, output, names, line.unit, tuple(why), model, line=line)
 
 
 def _kernel(
-    spec: Spec, model: Any, rows: Rows, background: Rows | None, rng: Callable[..., numpy.random.Generator]
-) -> Question:
+    spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any,
+    rng: Callable[..., numpy.random.Generator],
+) -> Question:  # fmt: skip
     from millrace.analyses.explain.kernels.blackbox import as_function, check_rows
 
     why = []
@@ -228,6 +273,7 @@ def _kernel(
         chosen = rng(0).choice(len(rows.values), count, replace=False)
         chosen.sort()
         background = replace(rows, values=rows.values[chosen])
+        weights = _equal(background)
         why.append(f"no background was given: {count} rows of the data, drawn by the seed, stand for 'feature unknown'")
     names = rows.names if rows.named else None
     function = as_function(model, spec.output, names, rows.values[:64], rows.categories or None)
@@ -235,8 +281,40 @@ def _kernel(
     check_rows(function, background.values, "background")
     why.insert(0, f"kernel: {function.why}")
     return Question(
-        "kernel", rows, background.values, _equal(background), -1, function.output_names, function.unit, tuple(why), model,
+        "kernel", rows, background.values, weights, -1, function.output_names, function.unit, tuple(why), model,
         function=function,
+    )  # fmt: skip
+
+
+def _pipeline(
+    spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any, note: Callable[[str], None]
+) -> Question | None:
+    """A pipeline's last step in the input's columns, where the steps before it map columns one to one."""
+    from millrace.analyses.explain.kernels.pipelines import in_inputs, open_pipeline
+
+    opened = open_pipeline(model, rows.names, rows.values, None if background is None else background.values)
+    if opened is None:
+        return None
+    names = tuple(rows.names[j] for j in opened.source)
+    inner = replace(rows, values=opened.rows, names=names)
+    behind = None if opened.background is None else replace(rows, values=opened.background, names=names)
+    question = None
+    if spec.method in ("auto", *TREE_METHODS):
+        question = _trees(spec, opened.last, inner, behind, weights, note)
+    if question is None and spec.method in ("auto", "linear"):
+        question = _linear(spec, opened.last, inner, behind, weights)
+    if question is None:
+        return None
+    part = question.forest or question.line
+    assert part is not None
+    moved, values, known = in_inputs(opened, part, len(rows.names))
+    if known is None and question.background is not None:
+        known = values  # the mean of the data itself
+    kept: dict[str, Any] = {"forest": moved} if question.forest else {"line": moved}
+    why = "the steps before the pipeline's last map columns one to one: values are of the input's columns"
+    return replace(
+        question, rows=replace(rows, values=values), background=known, why=(*question.why, why), model=model, shown=rows,
+        **kept,
     )  # fmt: skip
 
 
@@ -264,10 +342,10 @@ def _unit(link: str, names: tuple[str, ...]) -> str:
     return words.get(kind, "the model's raw output")
 
 
-def _equal(background: Rows | None) -> Any:
+def _equal(background: Rows) -> Any:
     import numpy
 
-    return None if background is None else numpy.full(len(background.values), 1.0 / len(background.values))
+    return numpy.full(len(background.values), 1.0 / len(background.values))
 
 
 def _finite(rows: Rows, what: str) -> None:

@@ -24,8 +24,12 @@ class Spec(BaseModel):
         description="the rows to explain: a table or matrix, or a file (CSV, Parquet, Arrow, npy, JSON lines)"
     )
     background: Any = Field(
-        None, description="rows that stand for 'feature unknown'; without them: tree_path_dependent"
+        None,
+        description="rows that stand for 'feature unknown', or auto: rows that represent the data; without: "
+        "tree_path_dependent",
     )
+    background_rows: int = Field(100, ge=1, le=100_000, description="how many rows background=auto takes")
+    background_weights: Any = Field(None, description="a weight for each background row: numbers, or a file")
     method: str = Field("auto", description=f"how: {', '.join(METHODS)}")
     output: str = Field("auto", description="what of the model: auto, raw, probability, or the name of a class")
     max_evaluations: int | None = Field(

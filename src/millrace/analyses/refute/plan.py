@@ -72,6 +72,7 @@ def plan(facts: Facts, budget: Budget) -> Plan:
         answer_bytes=effects,
         core_s=facts.cases * (facts.once_s + sum(facts.test_s) * rounds * BATCH),
         why=why,
+        base_bytes=WORKER_BYTES + MORE_BYTES.get(facts.estimator, 0),
     )
     fitted = fit(needed, budget)
     waiting = START_S + MORE_S.get(facts.estimator, 0.0) + facts.cases * facts.read_s

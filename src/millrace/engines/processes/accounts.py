@@ -63,14 +63,18 @@ class Accounts:
             self._tell(slot, "start", self._covered[slot], at_ns)
             self._idle[slot] = None
 
-    def ran(self, slot: int, began_ns: int, ended_ns: int, sent_ns: int) -> None:
-        """Attempts followed each other without a gap. A worker that waited before them waited for the driver."""
+    def ran(self, slot: int, began_ns: int, ended_ns: int, sent_ns: int, wait_ns: int = 0) -> None:
+        """Attempts followed each other without a gap. A worker that waited before them waited for the driver, and, for
+        the last `wait_ns`, for a core of the host."""
+        came_ns = max(began_ns - wait_ns, min(self._covered[slot], began_ns))
         if self._starting[slot]:
             self._starting[slot] = False
-            self._tell(slot, "start", self._covered[slot], began_ns)
-        elif began_ns - self._covered[slot] > NOTE_NS:
+            self._tell(slot, "start", self._covered[slot], came_ns)
+        elif came_ns - self._covered[slot] > NOTE_NS:
             queued = sent_ns <= self._covered[slot]  # else the rest of the gap is the message's way
-            self._tell(slot, "driver", self._covered[slot], began_ns if queued else sent_ns, NOTE_NS)
+            self._tell(slot, "driver", self._covered[slot], came_ns if queued else sent_ns, NOTE_NS)
+        if wait_ns:
+            self._tell(slot, "host", came_ns, began_ns)
         self._covered[slot] = max(ended_ns, self._covered[slot])
 
     def stopped(self, slot: int, from_ns: int, to_ns: int, key: str) -> None:

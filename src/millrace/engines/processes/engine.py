@@ -22,12 +22,12 @@ from millrace.engines.processes.client import WorkerEnd, module_path
 from millrace.engines.processes.flow import UNDELIVERED, Flow
 from millrace.engines.processes.packing import Entry, Message, Packer
 from millrace.engines.processes.pool import Event, Pool
-from millrace.engines.processes.sharing import LONG_NS, fair_share, freest, is_uneven, stuck, waiting_at
+from millrace.engines.processes.sharing import LONG_NS, fair_share, freest, is_uneven, open_messages, stuck, waiting_at
 from millrace.run.errors import EngineLost, MillraceError, NotSupported, SourceStalled, WrongQuestion
 from millrace.run.task import Failure, Outcome, Span, SpanKind
 
 if TYPE_CHECKING:
-    from millrace.run.ports import Opener, Source
+    from millrace.run.ports import Opener, Source, Tokens
 
 GRACE_NS = 20_000_000
 """How long a cancelled task may go on before its worker is killed."""
@@ -41,6 +41,7 @@ class ProcessEngine:
 
     `opener`: opens a store by its url, in the worker; it must be picklable. `preload`: modules that the fork server
     imports, so that each worker has them in milliseconds. `environment`: of the workers, beside this process's own.
+    `tokens`: what a worker holds while it computes (picklable; each worker has its own).
     `target_s`: the work that a message is to hold; `window`: messages in flight to a worker; `max_tasks` in one.
     `NotSupported` where this is not Linux, and, at the first stream, for a preload that fails or starts threads;
     `EngineLost` when the fork server dies.
@@ -53,6 +54,7 @@ class ProcessEngine:
         slots: int,
         *,
         opener: Opener | None = None,
+        tokens: Tokens | None = None,
         preload: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
         target_s: float = 0.1,
@@ -62,7 +64,7 @@ class ProcessEngine:
         if slots < 1:
             raise WrongQuestion(f"An engine needs at least one slot, and {slots} were asked for.")
         self.slots, self._window = slots, window
-        self._opener = None if opener is None else cloudpickle.dumps(opener, 5)
+        self._opener, self._tokens = (None if x is None else cloudpickle.dumps(x, 5) for x in (opener, tokens))
         self._packer = Packer(target_s, max_tasks)
         self._accounts = Accounts(slots)
         self._flow: Flow | None = None
@@ -231,7 +233,7 @@ class ProcessEngine:
 
     def _send(self, flow: Flow, worker: WorkerEnd, batch: list[Entry], uniform: bool) -> None:
         message = Message(self._number(len(batch)), batch, uniform)
-        place = None if worker.place == self._place_number else (*self._place, self._opener)
+        place = None if worker.place == self._place_number else (*self._place, self._opener, self._tokens)
         try:
             frame = self._packer.encode(message, worker.known, place)
         except Exception as e:  # noqa: BLE001 - recorded as a typed failure, of the one task that it belongs to
@@ -261,11 +263,12 @@ class ProcessEngine:
         if found is None:
             return False
         worker, long = found
-        for message in worker.messages:
+        messages = open_messages(worker, self._pool.pages.cells)
+        for message in messages:
             self._drop(message.number)
         # Looked at again, now that it cannot come to more: what it has begun meanwhile stays with it. Tasks are pure,
         # so that one may run twice when its worker comes to it in this very moment is no harm.
-        waiting = waiting_at(worker, self._pool.pages.cells[page.base(worker.slot) + page.SEQ], long)
+        waiting = waiting_at(messages, self._pool.pages.cells[page.base(worker.slot) + page.SEQ], long)
         for entry in waiting:
             entry.home = None
         flow.put_back(waiting)

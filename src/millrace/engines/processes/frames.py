@@ -1,8 +1,9 @@
 """What is on the pipe between the driver and a worker: frames of a length, a few numbers, and a pickle.
 
 To the worker: TASKS, a pickle of `(codes, place)` when there is news, and one of the `Run`s. `codes`: functions that it
-does not know yet, as (number, pickle). `place`: working directory, module path and the opener of stores. They come in a
-pickle of their own, which holds plain data only: they count even when the tasks cannot be read or are not wanted.
+does not know yet, as (number, pickle). `place`: working directory, module path, the opener of stores and what
+makes tokens for cores. They come in a pickle of their own, which holds plain data only: they count even when the tasks
+cannot be read or are not wanted.
 
 To the driver: RESULTS, the end of each attempt as 64-bit numbers, the processor time after each, then a pickle of
 `(values, extras)`. Attempts of a frame follow each other without a gap, each starts where the one before it ended, so
@@ -23,10 +24,10 @@ LENGTH = struct.Struct("<Q")
 TASKS = struct.Struct("<QQQQQQ")
 """Bytes after this field; bytes of the news; number of the first task, which names the message; then what is allowed:
 processor ns, wall ns, private bytes (0: no ceiling)."""
-RESULTS = struct.Struct("<QQIIIIQQQQ")
+RESULTS = struct.Struct("<QQIIIIQQQQQ")
 """Bytes after this field; message; place of the first result in it; results; flags; the worker's pid; start of the first
 attempt; processor time then; ns of unpacking the message, which the first attempt includes; ns of packing the values,
-which the last one includes."""
+which the last one includes; ns that the worker waited for a core before the first attempt, which it does not include."""
 LAST, UNREAD = 1, 2
 """Flags: the message is over (what has no result is handed back); its tasks could not be read, the values are one
 failure (kind, message, traceback)."""
@@ -59,6 +60,7 @@ class Results(NamedTuple):
     began_cpu_ns: int
     unpack_ns: int
     pack_ns: int
+    wait_ns: int
     ends_ns: array[int]
     cpus_ns: array[int]
     body: memoryview
@@ -67,14 +69,14 @@ class Results(NamedTuple):
 def parse_results(frame: bytes | bytearray) -> Results:
     """`frame` is without its length."""
     view = memoryview(frame)
-    message, first, size, flags, pid, began, began_cpu, unpack, pack = _RESULTS_HEAD.unpack_from(view)
+    message, first, size, flags, pid, began, began_cpu, unpack, pack, wait = _RESULTS_HEAD.unpack_from(view)
     ends, cpus = array("q"), array("q")
     half = _RESULTS_HEAD.size + 8 * size
     ends.frombytes(view[_RESULTS_HEAD.size : half])
     cpus.frombytes(view[half : half + 8 * size])
     return Results(
-        message, first, size, flags, pid, began, began_cpu, unpack, pack, ends, cpus, view[half + 8 * size :]
+        message, first, size, flags, pid, began, began_cpu, unpack, pack, wait, ends, cpus, view[half + 8 * size :]
     )
 
 
-_RESULTS_HEAD = struct.Struct("<QIIIIQQQQ")
+_RESULTS_HEAD = struct.Struct("<QIIIIQQQQQ")

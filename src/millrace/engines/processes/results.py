@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PLAIN = Extra()
 _new = object.__new__
 (
-    _worker, _pid, _attempt, _sent, _started, _ended, _cpu, _unpack, _enter, _read, _write, _in, _out, _peak,
+    _worker, _pid, _attempt, _sent, _started, _ended, _cpu, _unpack, _enter, _read, _write, _in, _out, _peak, _gc,
 ) = (getattr(Measures, name).__set__ for name in Measures.__slots__)  # fmt: skip
 _key, _value, _failure, _measures, _cached = (getattr(Outcome, name).__set__ for name in Outcome.__slots__)
 
@@ -41,7 +41,7 @@ def take(frame: bytes | bytearray, worker: WorkerEnd, flow: Flow, accounts: Acco
         values, extras = _unreadable(message, results, e, flow)
     if count:
         message.taken = results.first + count
-        accounts.ran(worker.slot, results.began_ns, results.ends_ns[-1], message.sent_ns)
+        accounts.ran(worker.slot, results.began_ns, results.ends_ns[-1], message.sent_ns, results.wait_ns)
         _deliver(results, values, extras, worker, message, flow, accounts)
     if results.flags & UNREAD:
         _unread(values[0], worker, results.pid, message, flow)
@@ -80,7 +80,7 @@ def _deliver(
             _sent(measures, sent)
             _started(measures, start)
             _ended(measures, end)
-            _cpu(measures, cpu - cpu_before)
+            _cpu(measures, cpu - cpu_before + extra.aside_ns)
             _unpack(measures, extra.unpack_ns if i else extra.unpack_ns + results.unpack_ns)
             _enter(measures, extra.enter_ns)
             _read(measures, extra.read_ns)
@@ -88,6 +88,7 @@ def _deliver(
             _in(measures, in_bytes)
             _out(measures, out_bytes)
             _peak(measures, extra.peak_bytes)
+            _gc(measures, extra.gc_ns)
             outcome = _new(Outcome)
             _key(outcome, entry.task.key)
             _value(outcome, value)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from millrace.engines.processes import page
 from millrace.engines.processes.client import WorkerEnd
-from millrace.engines.processes.packing import Entry
+from millrace.engines.processes.packing import Entry, Message
 
 LONG_NS = 20_000_000
 """What would wait for longer than this is worth the message that moves it."""
@@ -45,7 +45,7 @@ def stuck(
     come from it for long, since it may have been stopped right then.
     """
     for worker in workers:
-        if worker is idle or worker.stale or not worker.messages:
+        if worker is idle or worker.stale or not (messages := open_messages(worker, cells)):
             continue
         at = page.base(worker.slot)
         running = cells[at + page.SEQ]
@@ -53,13 +53,20 @@ def stuck(
         long = now_ns - since_ns > LONG_NS
         if not running and worker.pid and not long:
             continue
-        waiting = waiting_at(worker, running, long)
+        waiting = waiting_at(messages, running, long)
         if waiting and (long or sum(e.kind.cost.task_s for e in waiting) * 1e9 > LONG_NS):
             return worker, long
     return None
 
 
-def waiting_at(worker: WorkerEnd, running: int, long: bool) -> list[Entry]:
+def open_messages(worker: WorkerEnd, cells: memoryview) -> list[Message]:
+    """Its messages, but for one with which it waits for a core of the host: it has its place in that line, and whoever
+    took its tasks would stand at the end."""
+    waits = cells[page.base(worker.slot) + page.WAITS]
+    return list(worker.messages)[1 if waits else 0 :]
+
+
+def waiting_at(messages: Sequence[Message], running: int, long: bool) -> list[Entry]:
     """What a worker has not come to. Results of what it has run before are on the way, or, behind a long task, wait in it
     with the rest: those few milliseconds of work are done again elsewhere, sooner."""
-    return [e for m in worker.messages for e in m.left() if e.seq > running or (long and e.seq < running)]
+    return [e for m in messages for e in m.left() if e.seq > running or (long and e.seq < running)]

@@ -17,14 +17,17 @@ import sys
 import traceback
 from array import array
 from time import monotonic_ns, process_time_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
-from millrace.engines.attempt import Extra, Stores, Warm, carry_out, failure_of
+from millrace.engines.attempt import Collector, Extra, Stores, Warm, carry_out, failure_of
 from millrace.engines.processes import kernel, page
 from millrace.engines.processes.frames import CODES, LAST, LENGTH, RESULTS, TASKS, UNREAD, Run
 from millrace.run.task import Ref
+
+if TYPE_CHECKING:
+    from millrace.run.ports import Tokens
 
 FLUSH_NS = 20_000_000
 """Results go back this often. Waking the driver costs 30-100 us on busy cores; after a kill this much is run again."""
@@ -65,8 +68,10 @@ def main(sock: int, pages: page.Page, slot: int, life: int, server: int, hand_ba
 class Worker:
     def __init__(self, sock: socket.socket, pages: page.Page, slot: int, hand_back_ns: int) -> None:
         self.sock, self.cells, self.at, self.hand_back_ns = sock, pages.cells, page.base(slot), hand_back_ns
+        self.tokens: Tokens | None = None
+        self.waited_ns = 0
         self.codes: dict[int, Any] = {}  # number -> pickle, and once used, the function
-        self.stores, self.warm = Stores(None), Warm()
+        self.stores, self.warm, self.collector = Stores(None), Warm(), Collector()
         self.dropped: dict[int, None] = {}  # messages and groups that are not wanted any more, oldest first
         self.seen = self.cells[self.at + page.SEEN]
         self.bytes_limit = 0
@@ -87,15 +92,21 @@ class Worker:
             self.warm.leave()
         finally:
             self.stores.close()
+            if self.tokens is not None:
+                self.tokens.close()
 
     # -- a message ---------------------------------------------------------------------------------------------
     def message(self, body: bytearray, news: int, number: int, limits: list[int]) -> None:
-        """Its time begins when the whole of it is here: a driver that is busy may leave half of it in the pipe."""
-        start_ns = monotonic_ns()
+        """Its time begins when the whole of it is here (a driver that is busy may leave half of it in the pipe) and
+        there is a core for it: ceilings do not count the wait."""
         cells, at = self.cells, self.at
-        self.number, self.first, self.began_ns, self.unpack_ns = number, 0, start_ns, 0
+        self.number, self.first, self.waited_ns = number, 0, 0
+        start_ns = self.begin()
         if news:
+            tokens = self.tokens
             self.learn(*pickle.loads(memoryview(body)[:news]))
+            if self.tokens is not tokens:
+                start_ns = self.begin()
         self.read_drops()
         if number in self.dropped:
             self.send(LAST)
@@ -116,12 +127,25 @@ class Worker:
         self.unpack_ns = monotonic_ns() - start_ns
         self.run(runs)
 
-    def learn(self, codes: list[tuple[int, bytes]], place: tuple[str | None, list[str], bytes | None] | None) -> None:
+    def begin(self) -> int:
+        """Hold a core from here on; when the next attempt starts."""
+        if self.tokens is not None:
+            self.cells[self.at + page.WAITS] = 1
+            self.waited_ns += self.tokens.take()
+            self.cells[self.at + page.WAITS] = 0
+        self.unpack_ns, self.began_ns, self.began_cpu_ns = 0, monotonic_ns(), process_time_ns()
+        return self.began_ns
+
+    def learn(
+        self, codes: list[tuple[int, bytes]], place: tuple[str | None, list[str], bytes | None, bytes | None] | None
+    ) -> None:
         if len(self.codes) > CODES:
             self.codes.clear()
         self.codes.update(codes)
         if place is not None:
-            folder, sys.path[:], opener = place
+            folder, sys.path[:], opener, tokens = place
+            if tokens is not None and self.tokens is None:
+                self.tokens = pickle.loads(tokens)
             if folder is not None:
                 with contextlib.suppress(OSError):  # gone since: a task that opens something there will say so
                     os.chdir(folder)
@@ -140,6 +164,8 @@ class Worker:
         begun_ns = now = flushed = self.began_ns
         cpu, seq, seen, dropped = self.began_cpu_ns, number, self.seen, self.dropped
         values, ends, cpus, extras = _batch()
+        collector = self.collector
+        collected = collector.total_ns
         for run in map(Run._make, runs):
             plain = self.plain(run)
             for i, args in enumerate(run.args):
@@ -164,6 +190,9 @@ class Worker:
                     now, cpu = monotonic_ns(), process_time_ns()
                     if cells[at_peak] == seq:
                         extra = extra._replace(peak_bytes=cells[at + page.PEAK_BYTES])
+                    if collector.total_ns != collected:
+                        extra = extra._replace(gc_ns=collector.total_ns - collected)
+                        collected = collector.total_ns
                     if extra is not PLAIN:
                         extras[len(values)] = extra
                 values.append(value)
@@ -226,16 +255,31 @@ class Worker:
         length = RESULTS.size - LENGTH.size + len(times) + len(data)
         head = RESULTS.pack(
             length, self.number, self.first, count, flags, self.pid, self.began_ns, self.began_cpu_ns,
-            self.unpack_ns, pack_ns,
+            self.unpack_ns, pack_ns, self.waited_ns,
         )  # fmt: skip
+        if flags & LAST and self.tokens is not None:
+            self.tokens.release()
         if len(data) < 1 << 16:
-            self.sock.sendall(b"".join((head, times, data)))
+            self.write(b"".join((head, times, data)))
         else:
-            self.sock.sendall(head + times)
-            self.sock.sendall(data)
+            self.write(head + times)
+            self.write(data)
         self.first += count
-        self.unpack_ns = 0
-        self.began_ns, self.began_cpu_ns = monotonic_ns(), process_time_ns()
+        self.waited_ns = 0
+        if not flags & LAST:
+            self.begin()
+
+    def write(self, data: bytes) -> None:
+        """To the driver; while that is busy elsewhere and the pipe is full, the core is for others."""
+        view = memoryview(data)
+        while view:
+            try:
+                sent = self.sock.send(view, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if self.tokens is not None:
+                    self.tokens.release()
+                sent = self.sock.send(view)
+            view = view[sent:]
 
     def read_drops(self) -> int:
         """Take over what the driver dropped since the last look; returns how much that is by now."""

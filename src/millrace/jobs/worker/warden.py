@@ -139,7 +139,8 @@ class Warden:
         question = json.loads(job.question)
         given = {
             "analysis": job.analysis, "question": question["question"], "cwd": question["cwd"], "seed": job.seed,
-            "folder": str(self.place.home / result), "result": result, "home": str(self.place.home), "inputs": str(self.place.home / "inputs"),
+            "folder": str(self.place.home / result), "result": result,
+            "home": str(self.place.home), "inputs": str(self.place.home / "inputs"),
             "store": self.place.store, "engine": "inline" if self.tier.slot_cores == 1 else self.place.engine,
             "cores": self.tier.slot_cores, "memory_bytes": memory, "nice": 0,
         }  # fmt: skip

@@ -43,7 +43,7 @@ ZERO = float(np.float32(1e-35))
 LINKS = (
     "identity", "logit", "softmax", "log", "log1p_exp", "probability", "one_vs_all", "signed_square", "step",
 )  # fmt: skip
-"""How raw output becomes a prediction (see `apply_link`); "logit" and "one_vs_all" may carry a scale: "logit:2.0"."""
+"""How raw output becomes a prediction (see `apply_link`); "logit", "softmax" and "one_vs_all" may carry a scale: "logit:2.0"."""
 
 _ROWS_A_BLOCK = 8192
 _DTYPES: dict[str, type[np.generic]] = {
@@ -310,7 +310,7 @@ def apply_link(ensemble: Ensemble, raw: NDArray[np.float64]) -> NDArray[np.float
         if name in ("logit", "one_vs_all"):
             return 1.0 / (1.0 + np.exp(-float(scale or 1.0) * raw))
         if name == "softmax":
-            grown = np.exp(raw - raw.max(axis=1, keepdims=True))
+            grown = np.exp(float(scale or 1.0) * (raw - raw.max(axis=1, keepdims=True)))
             return np.asarray(grown / grown.sum(axis=1, keepdims=True))
         if name == "log":
             return np.exp(raw)

@@ -191,6 +191,21 @@ def mark(_context: Any, codes: Any, index: Any, bits: Any, word: Any) -> Any:
 
 
 @intrinsic
+def strike(_context: Any, words: Any, index: Any, mask: Any, kept: Any) -> Any:
+    """words[index + k] &= kept wherever bit k of the mask is not set, for 16 uint64 words."""
+    wide = ir.VectorType(ir.IntType(64), LANES)
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _address(context, builder, signature.args[0], args[0], args[1], wide)
+        here = builder.load(place, align=8)
+        struck = builder.and_(here, _splat(builder, args[3], wide))
+        builder.store(builder.select(_bits_of(builder, args[2]), here, struck), place, align=8)
+        return context.get_dummy_value()
+
+    return types.void(words, types.intp, types.int64, types.uint64), emit
+
+
+@intrinsic
 def first_bit(_context: Any, word: Any) -> Any:
     """int64: number of the lowest bit set in a 64-bit word; the word must not be 0."""
 

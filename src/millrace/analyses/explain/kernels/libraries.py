@@ -26,6 +26,10 @@ def column_names(model: Any) -> tuple[str, ...] | None:
         names = light.feature_name()
     elif extreme is not None:
         names = extreme.feature_names
+    elif _catboost(model):
+        names = model.feature_names_ if model.is_fitted() else None
+        if names is not None and list(names) == [str(j) for j in range(len(names))]:
+            return None
     else:
         names = getattr(model, "feature_names_in_", None)
     if names is None or all(PLACEHOLDER.fullmatch(str(n)) for n in names):
@@ -40,6 +44,8 @@ def n_columns(model: Any) -> int | None:
         return int(light.num_feature())
     if extreme is not None:
         return int(extreme.num_features())
+    if _catboost(model):  # one that was loaded from a file says 0
+        return len(model.feature_names_) if model.is_fitted() else None
     known = getattr(model, "n_features_in_", None)
     return None if known is None else int(known)
 
@@ -86,9 +92,13 @@ def _own_and_mine(model: Any, forest: Ensemble, sample: NDArray[Any], raw: NDArr
         return _columns(light.predict(sample, raw_score=True, num_threads=1)), raw
     if extreme is not None:
         return _columns(_margin(model, extreme, sample)), raw
+    if _catboost(model):
+        return _columns(model.predict(sample, prediction_type="RawFormulaVal", thread_count=1)), raw
     mine = apply_link(forest, raw)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
+        if hasattr(model, "decision_function"):
+            return _columns(model.decision_function(sample)).astype(np.float64), raw
         own = _columns(model.predict_proba(sample) if hasattr(model, "predict_proba") else model.predict(sample))
     if mine.shape[1] == 1 and own.shape[1] == 2:
         own = own[:, 1:]
@@ -121,6 +131,10 @@ def _lightgbm(model: Any) -> Any:
     if hasattr(model, "model_to_string") and hasattr(model, "num_trees"):
         return model
     return model.booster_ if hasattr(type(model), "booster_") else None
+
+
+def _catboost(model: Any) -> bool:
+    return hasattr(model, "get_tree_leaf_counts") and hasattr(model, "calc_leaf_indexes")
 
 
 def _xgboost(model: Any) -> Any:

@@ -2,15 +2,16 @@
 
 DecisionTree*, ExtraTree*, RandomForest*, ExtraTrees* (raw output is `predict`, or `predict_proba` of a classifier:
 forests average, so a leaf holds its part of the average), GradientBoosting* and HistGradientBoosting* (raw output is
-`decision_function`, or `predict` before its link). A model is known by what it can do, never by its class's name.
+`decision_function`, or `predict` before its link). Bagging of trees is an average too, each tree in its own columns;
+AdaBoost's classifier is a sum of votes (`decision_function`). A model is known by what it can do, never by its class's name.
 
 What scikit-learn predicts and this matches: trees and GradientBoosting round inputs to float32 and compare with
 float64 thresholds; HistGradientBoosting compares in float64, sends missing values its own way at each split, and
 treats categories that it never saw, and negative ones, as missing. Covers are `weighted_n_node_samples`, and in
 HistGradientBoosting, which keeps no weights, the count of rows.
 
-Refused by name: bagging, AdaBoost and IsolationForest of trees, classifiers of several targets, GradientBoosting
-upon an `init` that is not constant, HistGradientBoosting over categories that are not codes. Voting and stacking
+Refused by name: AdaBoost's regressor (a median) and IsolationForest (a power), classifiers of several targets,
+GradientBoosting upon an `init` that is not constant, HistGradientBoosting over categories that are not codes. Voting and stacking
 are no tree models here: they are explained as what they combine, or as functions.
 """
 
@@ -37,11 +38,15 @@ def read_sklearn(model: Any) -> Ensemble | None:
         return None
     if hasattr(model, "init_") and hasattr(model, "learning_rate"):
         return _read_boosting(model)
-    if hasattr(model, "estimators_features_") or hasattr(model, "estimator_weights_"):
+    if hasattr(model, "estimator_weights_"):
+        return _read_weighted_votes(model)
+    if hasattr(model, "offset_") and hasattr(model, "score_samples"):
         raise NotSupported(
-            f"{type(model).__name__} of trees is not supported in this release (forests and boosting are). Explain "
-            "it with method='kernel' or 'permutation', or fit a RandomForest or ExtraTrees model."
+            f"{type(model).__name__}'s score is a power of its mean path length, which is not a sum over leaves. Explain it "
+            "with method='kernel'."
         )
+    if hasattr(model, "estimators_features_"):
+        return _read_average(model, list(parts), [np.asarray(columns) for columns in model.estimators_features_])
     # `decision_path` over all trees is what forests can do and voting, stacking and their like cannot.
     if hasattr(model, "decision_path") and hasattr(model, "predict"):
         return _read_average(model, list(parts))
@@ -52,23 +57,24 @@ def _is_tree(model: Any) -> bool:
     return hasattr(getattr(model, "tree_", None), "children_left")
 
 
-def _read_average(model: Any, trees: list[Any]) -> Ensemble:
-    """One tree, or the mean of several."""
+def _read_average(model: Any, trees: list[Any], columns: list[NDArray[np.int64]] | None = None) -> Ensemble:
+    """One tree, or the mean of several. `columns`: which of the model's columns each tree sees (bagging)."""
     classes = getattr(model, "classes_", None)
-    n_targets = int(model.n_outputs_)
+    n_targets = int(getattr(model, "n_outputs_", trees[0].n_outputs_))
     if classes is not None and n_targets > 1:
         raise NotSupported(
             f"{type(model).__name__} with {n_targets} targets is not supported: fit one classifier a target, or "
             "explain one target's predict_proba with method='kernel'."
         )
     width = len(classes) if classes is not None else n_targets
+    values = [_spread(tree, None if columns is None else classes) for tree in trees]
     # Values are (nodes, targets, classes); one of the last two is 1.
-    if any(tree.tree_.value.shape[1:] != ((1, width) if classes is not None else (width, 1)) for tree in trees):
+    if any(value.shape[1:] != ((1, width) if classes is not None else (width, 1)) for value in values):
         raise NotSupported(
             f"The leaves of {type(model).__name__} do not hold one number for each output, so its output is not the "
             "average of its leaves. Explain it with method='kernel'."
         )
-    nodes, root = _nodes(trees, [tree.tree_.value.reshape(-1, width) / len(trees) for tree in trees])
+    nodes, root = _nodes(trees, [value.reshape(-1, width) / len(trees) for value in values], columns)
     names = classes if classes is not None else range(width)
     return assemble(
         nodes,
@@ -79,6 +85,46 @@ def _read_average(model: Any, trees: list[Any]) -> Ensemble:
         float32_inputs=True,
         link="probability" if classes is not None else "identity",
         output_names=("output",) if width == 1 and classes is None else tuple(str(name) for name in names),
+    )
+
+
+def _spread(tree: Any, classes: Any) -> NDArray[np.float64]:
+    """A tree's values; in bagging, a classifier's columns put to their places among all classes: a sample may lack some."""
+    value: NDArray[np.float64] = tree.tree_.value
+    if classes is None or value.shape[2] == len(classes):
+        return value
+    wide = np.zeros((len(value), 1, len(classes)))
+    wide[:, :, np.asarray(tree.classes_, np.int64)] = value  # bagging gives its trees the numbers of the classes
+    return wide
+
+
+def _read_weighted_votes(model: Any) -> Ensemble:
+    """AdaBoost (SAMME): each tree votes by its weight for its class and against the others; `decision_function`."""
+    classes = getattr(model, "classes_", None)
+    if classes is None or not hasattr(model, "decision_function"):
+        raise NotSupported(
+            f"{type(model).__name__} predicts a weighted median of its trees, which is not a sum over leaves. Explain it "
+            "with method='kernel'."
+        )
+    count = len(classes)
+    trees = list(model.estimators_)
+    weights = np.asarray(model.estimator_weights_, np.float64)[: len(trees)] / np.sum(model.estimator_weights_)
+    values = []
+    for tree, weight in zip(trees, weights, strict=True):
+        chosen = np.searchsorted(classes, tree.classes_[tree.tree_.value[:, 0, :].argmax(axis=1)])
+        votes = np.where(chosen[:, None] == np.arange(count), weight, -weight / max(count - 1, 1))
+        values.append(votes[:, 1:] - votes[:, :1] if count == 2 else votes)
+    nodes, root = _nodes(trees, values)
+    width = 1 if count == 2 else count
+    return assemble(
+        nodes,
+        root,
+        np.zeros(len(trees)),
+        np.zeros(width),
+        n_features=int(model.n_features_in_),
+        float32_inputs=True,
+        link="logit" if count == 2 else f"softmax:{1 / (count - 1)!r}",
+        output_names=_names(model, width),
     )
 
 
@@ -128,7 +174,9 @@ def _names(model: Any, n_outputs: int) -> tuple[str, ...]:
     return tuple(str(name) for name in (classes if n_outputs > 1 else classes[1:2]))
 
 
-def _nodes(trees: list[Any], values: list[NDArray[np.float64]]) -> tuple[Nodes, NDArray[np.int64]]:
+def _nodes(
+    trees: list[Any], values: list[NDArray[np.float64]], columns: list[NDArray[np.int64]] | None = None
+) -> tuple[Nodes, NDArray[np.int64]]:
     """All nodes of fitted trees one after the other, with the given values; and the roots."""
     length = np.array([tree.tree_.node_count for tree in trees], np.int64)
     root = np.cumsum(length) - length
@@ -138,9 +186,14 @@ def _nodes(trees: list[Any], values: list[NDArray[np.float64]]) -> tuple[Nodes, 
         return np.concatenate([getattr(tree.tree_, name) for tree in trees])
 
     left, right = joined("children_left"), joined("children_right")
+    feature = joined("feature")
+    if columns is not None:
+        feature = np.concatenate(
+            [own[np.maximum(tree.tree_.feature, 0)] for own, tree in zip(columns, trees, strict=True)]
+        )
     none = np.zeros(len(first), np.int64)
     return Nodes(
-        feature=np.where(left < 0, -1, joined("feature")),
+        feature=np.where(left < 0, -1, feature),
         threshold=joined("threshold"),
         left=np.where(left < 0, -1, left + first),
         right=np.where(left < 0, -1, right + first),

@@ -40,7 +40,7 @@ GROUP_BITS = 11
 # Costs in nanoseconds, measured at blocks of 1,024 rows; only their ratios matter.
 _ITEM, _BIT, _LOOK_UP, _SINGLE_LOOK_UP = 0.5, 0.04, 0.8, 1.4  # a row: an item, a bit of it, a look-up
 _MIX = 0.7  # building: a number of one leaf's table, or of its share in a group's column
-_PAIR_ITEM, _PAIR_FEATURE, _PAIR_PATTERN = 5.0, 1.2, 0.004  # a row: a leaf, its features, its patterns' features
+_PAIR_ITEM, _PAIR_FEATURE, _PAIR_PATTERN = 40.0, 6.0, 0.02  # a row: a leaf, its features, its patterns' features
 _PAIR_HIT, _PAIR_ADD = 4.0, 1.0  # a row: a pattern that meets it, a sum
 _PAIR_MERGE, _PAIR_HASH, _PAIR_BLOCK = 0.5, 8.0, 1024  # a background row, its features, in every block of rows
 

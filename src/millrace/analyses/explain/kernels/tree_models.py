@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from millrace.analyses.explain.kernels.catboost import read_catboost
 from millrace.analyses.explain.kernels.ensemble import Ensemble
 from millrace.analyses.explain.kernels.lightgbm import read_lightgbm
 from millrace.analyses.explain.kernels.sklearn_trees import read_sklearn
@@ -23,15 +24,12 @@ from millrace.run.errors import ModelTrouble, NotSupported
 def read_trees(model: Any) -> Ensemble | None:
     """The trees of a fitted model, exactly those that its own `predict` uses; None when it is no tree model.
 
-    LightGBM and XGBoost Boosters and their scikit-learn classes, scikit-learn's trees, forests and boosting. Raises
+    LightGBM and XGBoost Boosters and their scikit-learn classes, CatBoost, scikit-learn's trees, forests and boosting. Raises
     `NotSupported` for tree models that cannot be read (said by name), `ModelTrouble` for one that is not fitted or
     is damaged.
     """
     if hasattr(model, "get_tree_leaf_counts") and hasattr(model, "calc_leaf_indexes"):
-        raise NotSupported(
-            "CatBoost's trees are not supported in this release. Explain the model with method='kernel' or "
-            "'permutation'; its raw output is predict(..., prediction_type='RawFormulaVal')."
-        )
+        return read_catboost(model)
     if hasattr(model, "model_to_string") and hasattr(model, "num_trees"):
         return read_lightgbm(model)
     if hasattr(model, "save_raw") and hasattr(model, "num_boosted_rounds"):

@@ -272,7 +272,10 @@ def _ubjson(content: bytes, at: int, marker: bytes) -> tuple[Any, int]:
 
 
 def _string(content: bytes, at: int) -> tuple[str, int]:
-    length, at = _ubjson(content, at + 1, content[at : at + 1])
+    if content[at : at + 1] == b"L":  # XGBoost writes all its lengths so; the calls took a quarter of the reading
+        length, at = int.from_bytes(content[at + 1 : at + 9], "big"), at + 9
+    else:
+        length, at = _ubjson(content, at + 1, content[at : at + 1])
     if not isinstance(length, int) or not 0 <= length <= len(content) - at:
         raise ValueError(f"it has a string of length {length} at byte {at}")
     return content[at : at + length].decode(), at + length

@@ -1,0 +1,1 @@
+"""The numeric work of calibrate: pure functions on arrays, seeded by the generators that they are given."""

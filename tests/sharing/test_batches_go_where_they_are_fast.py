@@ -1,0 +1,115 @@
+"""Batches by index, and the crossover: pure decisions on made-up lines, and GPUs that a test names."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import chores
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import millrace as mr
+from millrace.host.placing import Gpus, OnGpu, crossovers
+from millrace.host.tokens import CoreTokens
+from millrace.run.errors import WrongQuestion
+from millrace.run.placement import Kernel, Line, crossover, line_of, side
+
+SECONDS = st.floats(0, 10, allow_subnormal=False)
+EACH = st.floats(1e-9, 1, allow_subnormal=False)
+LINES = st.builds(Line, SECONDS, EACH)
+
+
+@settings(deadline=None)
+@given(LINES, LINES)
+def test_from_the_crossover_on_the_gpu_is_faster_and_one_below_it_is_not(cpu: Line, gpu: Line) -> None:
+    least = crossover(cpu, gpu)
+    if not least:
+        large = 10**12
+        assert gpu.at(large) >= cpu.at(large)
+        return
+    for size in (least, least + 1, 10 * least):
+        assert gpu.at(size) < cpu.at(size) or gpu.each_s == cpu.each_s
+    if least > 1 and least < 1 << 40:
+        assert gpu.at(least - 2 if least > 2 else 1) >= cpu.at(least - 2 if least > 2 else 1) * (1 - 1e-9)
+
+
+@settings(deadline=None)
+@given(LINES, LINES, st.integers(1, 10**6))
+def test_small_batches_stay_and_large_ones_go(cpu: Line, gpu: Line, size: int) -> None:
+    least = crossover(cpu, gpu)
+    assert side("auto", size, least) == ("gpu" if least and size >= least else "cpu")
+    assert side("cpu", size, least) == "cpu"
+    assert side("gpu", size, least) == "gpu"
+
+
+@settings(deadline=None)
+@given(LINES, st.lists(st.integers(1, 10_000), min_size=2, max_size=6, unique=True))
+def test_the_line_of_points_on_a_line_is_that_line(true: Line, sizes: list[int]) -> None:
+    found = line_of([(n, true.at(n)) for n in sizes])
+    for n in sizes:
+        assert found.at(n) == pytest.approx(true.at(n), rel=1e-6, abs=1e-6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 100), st.floats(0, 10)), min_size=1, max_size=5))
+def test_no_part_of_a_line_is_negative(points: list[tuple[int, float]]) -> None:
+    found = line_of(points)
+    assert found.fixed_s >= 0 and found.each_s >= 0
+
+
+@pytest.mark.parametrize("engine", ["inline", "processes"])
+def test_batches_are_cut_by_index_and_are_the_same_tasks_everywhere(tmp_path: Path, engine: str) -> None:
+    with mr.Run(engine=engine, cores=2, store=tmp_path / "store") as run:
+        assert list(run.batch(chores.doubled, range(10), size=4)) == [2 * i for i in range(10)]
+        assert run.computed == 3
+    with mr.Run(engine="inline", store=tmp_path / "store") as run:
+        assert list(run.batch(Kernel(chores.doubled, chores.tripled), iter(range(10)), size=4)) == [
+            2 * i for i in range(10)
+        ]
+        assert (run.computed, run.cached) == (0, 3)
+        assert list(run.batch(chores.doubled, [], size=4)) == []
+        with pytest.raises(WrongQuestion, match="at least one item"):
+            list(run.batch(chores.doubled, [1], size=0))
+
+
+def test_a_gpu_that_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILLRACE_PLACEMENT", "gpu")
+    with mr.Run(engine="inline") as run, pytest.raises(WrongQuestion, match="no body"):
+        list(run.batch(chores.doubled, [1], size=2))
+
+
+def test_a_gpu_serves_one_process_at_a_time_and_is_named_to_the_body(tmp_path: Path) -> None:
+    body = OnGpu(chores.tripled, CoreTokens(tmp_path, 1, "gpu", (2,)), 1.0)
+    assert body([1, 2]) == [3, 6]
+
+
+def test_what_was_measured_is_kept(tmp_path: Path) -> None:
+    learnt = tmp_path / "host" / "crossovers.json"
+    gpus = Gpus("auto", tmp_path, learnt, 1.0)
+    assert gpus.known("model") is None
+    assert gpus.learn("model", Line(0.0, 0.01), Line(1.0, 0.001)) == 112
+    assert Gpus("auto", tmp_path, learnt, 1.0).known("model") == 112
+    assert crossovers(learnt)["model"]["cpu"] == {"fixed_s": 0.0, "each_s": 0.01}
+    learnt.write_text("damaged")
+    assert Gpus("auto", tmp_path, learnt, 1.0).known("model") is None
+
+
+def test_wishes_are_read() -> None:
+    assert Gpus("gpu:0,2", Path(), Path(), 1.0).wish == "gpu"
+    assert Gpus("cpu", Path(), Path(), 1.0).wish == "cpu"
+    assert Gpus("auto", Path(), Path(), 1.0).wish == "auto"
+
+
+if importlib.util.find_spec("torch") is not None:
+
+    def test_a_torch_body_gives_the_values_of_the_numpy_body() -> None:
+        import numpy as np
+        import torch
+
+        def by_torch(items: list[float], *, device: str) -> list[float]:
+            return torch.tensor(items, dtype=torch.float64, device=device).square().tolist()  # type: ignore[no-any-return]
+
+        items = [0.5, 1.25, 3.0]
+        assert by_torch(items, device="cpu") == np.square(items).tolist()
