@@ -208,3 +208,23 @@ def test_a_worker_of_another_version_is_refused(folder: Path) -> None:
     told = millrace(folder, "worker", "--tier", "light")
     assert told.returncode == 2 and "0.0.1" in told.stderr, told.stderr
     assert millrace(folder, "worker", "--tier", "huge").returncode == 2
+
+
+@pytest.mark.slow
+def test_analyses_with_verbs_are_jobs_with_the_answer_of_their_commands(folder: Path) -> None:
+    """What is asked by a folder, and what is asked by a file with options."""
+    for source in (Path(__file__).parents[2] / "examples" / "calibrate_sir").iterdir():
+        (folder / source.name).write_bytes(source.read_bytes())
+    (folder / "programs").mkdir()
+    (folder / "programs" / "right.py").write_text("def f(x):\n    return x + 1\n")
+    (folder / "programs" / "wrong.py").write_text("def f(x):\n    return x\n")
+    (folder / "cases.jsonl").write_text('{"input": 1, "expected": 2}\n{"input": 3, "expected": 4}\n')
+    asked = (
+        ("validate", "run", "--candidates", "programs", "--cases", "cases.jsonl"),
+        ("calibrate", "run", "study.toml", "--trials", "8"),
+    )
+    with up(folder):
+        jobs = [said(folder, "submit", *words) for words in asked]
+        answers = [said(folder, "result", str(job["id"]), "--wait") for job in jobs]
+    for words, answer in zip(asked, answers, strict=True):
+        assert said(folder, *words, "--store", "elsewhere")["digest"] == answer["digest"]
