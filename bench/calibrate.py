@@ -1,9 +1,8 @@
 """What a calibration gets out of its cores, beside the ways people drive Optuna today.
 
-`python -m bench.calibrate`. All contenders have the same simulator (processor time, counted), the same sampler, the same number
-of trials and replicates, and pools that have started already. The patterns are written as they are found: a thread per trial on
-Dask, replicates submitted once per target, twelve tasks a trial; the same with its simulations submitted once; and
-`study.optimize(n_jobs)`.
+`python -m bench.calibrate`; `python -m bench.calibrate case` for the thread per trial on Dask alone, with what a report finds
+in the lines that its workers logged. All contenders have the same simulator (processor time, counted), the same sampler, the
+same number of trials and replicates, and pools that have started already. See `patterns` for how they are written.
 """
 
 from __future__ import annotations
@@ -14,37 +13,30 @@ import os
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-import threading
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 
-from bench.harness import Bench
+from bench import patterns
+from bench.harness import Bench, Line
+from bench.patterns import OBSERVED, REPLICATES, simulate
 from millrace import compose
 from millrace.run.run import Run
 
 CORES = 2
-REPLICATES = 5
 TRIALS = int(os.environ.get("BENCH_TRIALS", "40"))
-SECONDS = 0.05
+WORK = f"{TRIALS} trials x {REPLICATES} of 50 ms, 2 targets, {CORES} cores"
 TURN = itertools.count()
 """A fixed parameter that differs from one call to the next, so that the store has none of its simulations."""
-OBSERVED = {"curve": np.exp(-0.3 * np.arange(10.0)) * 2, "total": np.cumsum(np.exp(-0.3 * np.arange(10.0)) * 2)}
-
-
-def simulate(params: dict[str, Any], seed: int, seconds: float = SECONDS) -> dict[str, Any]:
-    """A decay, after `seconds` of processor time in Python."""
-    end = time.thread_time_ns() + int(seconds * 1e9)
-    while time.thread_time_ns() < end:
-        pass
-    draws = np.random.default_rng(seed)
-    curve = params["a"] * np.exp(-params["b"] * np.arange(10.0)) * np.exp(draws.normal(0, 0.05, 10))
-    return {"curve": curve, "total": np.cumsum(curve)}
 
 
 def half_second(params: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -98,81 +90,84 @@ def own_cost(bench: Bench) -> None:
 
 
 # -- the ways people do it ---------------------------------------------------------------------------------------
-def loss_of(outputs: list[dict[str, Any]], name: str) -> float:
-    return float(np.mean([np.mean((made[name] - OBSERVED[name]) ** 2) for made in outputs]))
-
-
-def suggested(trial: Any) -> dict[str, Any]:
-    return {"a": trial.suggest_float("a", 0.5, 5.0), "b": trial.suggest_float("b", 0.05, 2.0, log=True)}
-
-
-def study() -> Any:
-    return optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, constant_liar=True))
-
-
-def once_per_target(client: Any) -> Callable[[Any], float]:
-    """Twelve tasks a trial: five replicates and an aggregation for each of two targets."""
-
-    def objective(trial: Any) -> float:
-        params = suggested(trial)
-        total = []
-        for name in OBSERVED:
-            made = [client.submit(simulate, params, seed, pure=False) for seed in range(REPLICATES)]
-            total.append(client.submit(loss_of, made, name, pure=False))
-        return sum(client.gather(total))
-
-    return objective
-
-
-def run_once_then_wait(client: Any) -> Callable[[Any], float]:
-    def objective(trial: Any) -> float:
-        params = suggested(trial)
-        made = client.gather([client.submit(simulate, params, seed, pure=False) for seed in range(REPLICATES)])
-        return sum(loss_of(made, name) for name in OBSERVED)
-
-    return objective
-
-
-def in_a_thread(trial: Any) -> float:
-    params = suggested(trial)
-    made = [simulate(params, seed) for seed in range(REPLICATES)]
-    return sum(loss_of(made, name) for name in OBSERVED)
-
-
-def thread_per_trial(objective: Callable[[Any], float], threads: int = 8) -> None:
-    """A thread asks, submits, gathers and tells; the study is locked."""
-    ours, lock = study(), threading.Lock()
-
-    def one(_: int) -> None:
-        with lock:
-            trial = ours.ask()
-        value = objective(trial)
-        with lock:
-            ours.tell(trial, value)
-
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(one, range(TRIALS)))
-
-
-def against_the_patterns(bench: Bench) -> None:
+@contextmanager
+def on_dask() -> Iterator[Any]:
+    """A client of a warm LocalCluster with a worker of one thread a core."""
     from distributed import Client, LocalCluster
 
     with (
         LocalCluster(n_workers=CORES, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
         Client(cluster) as client,
-        opened() as run,
     ):
-        warm(run)
         client.gather([client.submit(simulate, {"a": 1.0, "b": 0.3}, n, 0.0, pure=False) for n in range(8)])
+        yield client
+
+
+def against_the_patterns(bench: Bench) -> None:
+    with on_dask() as client, opened() as run:
+        warm(run)
         peers = {
-            "a thread per trial, Dask": (lambda: thread_per_trial(once_per_target(client)), 1.0, 1.9),
-            "run once, then wait, Dask": (lambda: thread_per_trial(run_once_then_wait(client)), 1.0, 1.0),
-            "study.optimize(n_jobs)": (
-                lambda: study().optimize(in_a_thread, n_trials=TRIALS, n_jobs=CORES), 1.0, 0.9 * CORES,
+            "a thread per trial, Dask": (
+                lambda: patterns.thread_per_trial(patterns.once_per_target(client), TRIALS), 1.0, 1.9,
+            ),
+            "run once, then wait, Dask": (
+                lambda: patterns.thread_per_trial(patterns.run_once_then_wait(client), TRIALS), 1.0, 1.0,
             ),
         }  # fmt: skip
-        work = f"{TRIALS} trials x {REPLICATES} of 50 ms, 2 targets, {CORES} cores"
-        bench.against(work, lambda: calibrated(run), peers, turns=2)
+        bench.against(WORK, lambda: calibrated(run), peers, turns=2)
+
+
+def against_threads(bench: Bench, turns: int = 2) -> None:
+    """`study.optimize(n_jobs)` runs a Python simulator on one core, whatever n_jobs is: the interpreter has one lock.
+
+    By processor time: where a host has other work, its scheduler shares cores between groups of processes, and a second process
+    of one group gets nothing that the first would not have had. So our wall time counts by the share of a processor that
+    simulations had while they ran, and theirs is the processor time of the one process that runs one thread at a time.
+    """
+    with opened() as run:
+        warm(run)
+        mine, theirs = [], []
+        for _ in range(turns):
+            begun = time.perf_counter()
+            found = calibrated(run)
+            had = TRIALS * REPLICATES * patterns.SECONDS / found.timing.simulation_s
+            mine.append((time.perf_counter() - begun) * min(1.0, had))
+            before = time.process_time()
+            patterns.optimize(TRIALS, CORES)
+            theirs.append(time.process_time() - before)
+    ratios = sorted(t / m for t, m in zip(theirs, mine, strict=True))
+    bench.add(Line(WORK, "study.optimize(n_jobs)", statistics.median(mine), statistics.median(theirs),
+                   statistics.median(ratios), ratios[0], ratios[-1], 0.9 * CORES, "by processor time"))  # fmt: skip
+
+
+def the_case(bench: Bench) -> None:
+    """A thread per trial on Dask, whose workers log timing lines, and what `millrace report --logs` finds in them; our loop on
+    the same question beside it, per core-second, and what `millrace report` finds in its ledger."""
+    with tempfile.TemporaryDirectory() as place, on_dask() as client:
+        log, out = Path(place) / "worker.log", Path(place) / "ours"
+        begun = time.perf_counter()
+        patterns.thread_per_trial(patterns.once_per_target(client, log), TRIALS)
+        theirs = TRIALS / (CORES * (time.perf_counter() - begun))
+        print(
+            f"\n$ millrace report --logs {log.name}    # {sum(1 for _ in log.open())} lines of a thread per trial, on Dask"
+        )
+        told("--logs", str(log))
+        with compose.open_run("calibrate", compose.Machine(engine="processes", cores=CORES, out=out)) as run:
+            warm(run)
+            begun = time.perf_counter()
+            calibrated(run)
+            ours = TRIALS / (CORES * (time.perf_counter() - begun))
+        print(
+            "\n$ millrace report ours    # the same question by millrace's loop; the start of workers is in the report"
+        )
+        told(str(out))
+    bench.figure("a thread per trial on Dask", theirs, "trials a core-second")
+    bench.figure("millrace's loop", ours, "trials a core-second")
+    bench.figure("millrace's loop over a thread per trial", ours / theirs, "", 1.9, at_most=False)
+
+
+def told(*of: str) -> None:
+    subprocess.run([sys.executable, "-m", "millrace", "report", *of], check=True)
 
 
 def early_stop(bench: Bench) -> None:
@@ -186,10 +181,15 @@ def main() -> None:
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     bench = Bench("calibrate")
+    if sys.argv[1:] == ["case"]:
+        the_case(bench)
+        return
     early_stop(bench)
     own_cost(bench)
     utilisation(bench)
     against_the_patterns(bench)
+    against_threads(bench)
+    the_case(bench)
     bench.write()
 
 

@@ -1,4 +1,4 @@
-"""The largest question that fits a budget and a deadline: fewer simulations, then fewer rows. Never unless asked for."""
+"""The largest question that fits a budget and a deadline: fewer simulations, background rows, rows. Never unless asked for."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from millrace.forecast import forecast
 from millrace.run.errors import DoesNotFit
 from millrace.run.units import format_duration, parse_duration
 
-KNOBS = {"simulations": "simulations", "limit": "rows"}
+KNOBS = {"simulations": "simulations", "background_rows": "background rows", "limit": "rows"}
 """Fields of questions that may be made smaller, the first first, and what they count."""
-LEAST = {"limit": 100}
+LEAST = {"limit": 100, "background_rows": 20}
 """Below so many rows there is hardly a question left."""
 FIGURES = 2
 """The largest size is found to so many significant figures: a prediction is not better than that."""
@@ -29,7 +29,7 @@ def fitted(
     asked, said = dict(question), []
     if _fits(analysis, asked, machine):
         return asked, ()
-    for name, field in _knobs(analysis).items():
+    for name, field in _knobs(analysis, asked).items():
         whole = _size(analysis, asked, name)
         least = min(whole, max([LEAST.get(name, 1), *(m.ge for m in field.metadata if getattr(m, "ge", None))]))
         found = _largest(analysis, asked, machine, name, least, whole)
@@ -40,9 +40,12 @@ def fitted(
     raise _refusal(analysis, asked, machine)
 
 
-def _knobs(analysis: str) -> dict[str, Any]:
+def _knobs(analysis: str, asked: Mapping[str, Any]) -> dict[str, Any]:
     fields = catalogue.find(analysis).load("spec").model_fields
-    return {name: fields[name] for name in KNOBS if name in fields}
+    own = (
+        isinstance(asked.get("background"), str) and asked["background"] == "auto"
+    )  # else the background is the user's
+    return {name: fields[name] for name in KNOBS if name in fields and (name != "background_rows" or own)}
 
 
 def _size(analysis: str, asked: Mapping[str, Any], name: str) -> int:

@@ -7,8 +7,6 @@ import time
 from typing import Any
 
 import numpy as np
-import pandas
-import pyarrow
 
 TRUE = {"a": 2.0, "b": 0.3}
 BOUNDS = {"a": (0.5, 5.0), "b": ("log", 0.05, 2.0)}
@@ -29,6 +27,9 @@ def summarise(outputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def frames(params: dict[str, Any], seed: int) -> dict[str, Any]:
+    import pandas  # every worker of every test imports this module
+    import pyarrow
+
     made = simulate(params, seed)
     return {"curve": pandas.DataFrame(made["curve"]), "total": pyarrow.table(made["total"])}
 
@@ -89,7 +90,12 @@ def prints_megabytes(params: dict[str, Any], seed: int) -> dict[str, Any]:
     return simulate(params, seed)
 
 
-IMPORTED_BY: list[int] = []
+WAYS = {"raises": raises, "hangs": hangs, "exits": exits, "nan": not_a_number, "lacks": lacks_a_column, "leaks": leaks}
+
+
+def misbehaves(params: dict[str, Any], seed: int) -> dict[str, Any]:
+    """As its parameter `way` says."""
+    return WAYS.get(params["way"], simulate)(params, seed)
 
 
 def counts_itself(params: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import millrace as mr
 from millrace.run.errors import AnalysisFailed
 
 CASES: list[tuple[str, str, dict[str, Any]]] = [
-    ("raises", "raised", {}),
+    ("raises", "raised", {"engine": "inline"}),
     ("exits", "lost", {}),
     ("hangs", "wall", {"limits": {"wall_s": 4.0}}),
     ("not_a_number", "nan", {}),
@@ -25,16 +25,33 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 def ask(simulate: Any, **more: Any) -> Any:
     question = {
         "parameters": simulators.BOUNDS, "targets": simulators.observed(), "trials": 6, "finish": 1, "fresh": 2,
-        "sampler": "random", "replicates": 1, "engine": "processes", "cores": 2,
+        "sampler": "random", "replicates": 1, "engine": "inline",
     }  # fmt: skip
     return mr.calibrate(simulate, **{**question, **more})
 
 
-@pytest.mark.parametrize(("name", "kind", "more"), CASES, ids=[name for name, *_ in CASES])
+def test_each_way_to_misbehave_has_its_verdict_and_the_study_goes_on() -> None:
+    parameters = {"a": 4.0, "b": 0.3, "way": ("categorical", "well", *simulators.WAYS)}
+    found = ask(
+        simulators.misbehaves, parameters=parameters, sampler="grid", trials=7, engine="processes", cores=2,
+        limits={"wall_s": 4.0, "memory": "300MiB"},
+    )  # fmt: skip
+    state = dict(zip(found.table["param_way"], found.table["state"], strict=True))
+    assert state == {**dict.fromkeys(simulators.WAYS, "failed"), "well": "complete"}
+    assert {v.params["way"]: v.kind for v in found.verdicts} == {
+        "raises": "raised", "hangs": "wall", "exits": "lost", "nan": "nan", "lacks": "raised", "leaks": "memory",
+    }  # fmt: skip
+    assert found.best.params["way"] == "well"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "more"),
+    [pytest.param(*case, id=case[0], marks=[pytest.mark.slow] if number else []) for number, case in enumerate(CASES)],
+)
 def test_its_trials_have_a_verdict_and_the_study_goes_on(
     name: str, kind: str, more: dict[str, Any], tmp_path: Path
 ) -> None:
-    found = ask(getattr(simulators, name), out=tmp_path, **more)
+    found = ask(getattr(simulators, name), out=tmp_path, **{"engine": "processes", "cores": 2, **more})
     high = [n for n, a in enumerate(found.table["param_a"]) if a > simulators.HIGH]
     assert 0 < len(high) < 6
     assert [n for n, state in enumerate(found.table["state"]) if state == "failed"] == high

@@ -81,6 +81,15 @@ def test_every_picture_of_an_answer_is_drawn():
     assert answer(trials=12).plot("importance").to_dict()["layer"]
 
 
+@pytest.mark.parametrize("kind", ["slices", "contour_rate_slope"])
+def test_a_plot_is_the_picture_and_its_marks_are_no_objects(kind: str):
+    a = answer()
+    spec, plot = a.charts()[kind], a.plot(kind)
+    assert all(isinstance(row, dict) for rows in plot.datasets.values() for row in rows)
+    sized = spec if "concat" in spec else {**spec, "width": 640}
+    assert vl_convert.vegalite_to_svg(plot.to_dict()) == vl_convert.vegalite_to_svg(sized)
+
+
 def test_the_history_shows_every_trial_and_the_winners_curse():
     a = answer()
     spec = views.history(a)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -24,14 +23,25 @@ import sys
 sys.path.insert(0, {here!r})
 import simulators
 import millrace as mr
-found = mr.calibrate(simulators.counts_itself, parameters=simulators.BOUNDS, targets=simulators.observed(), trials=24,
-                     finish=2, fresh=3, engine="processes", cores=2, store={store!r}, order={order!r}, seed=5)
+found = mr.calibrate(simulators.counts_itself, **{asked!r}, **{machine!r})
 print(found.digest, found.best.trial, found.best.loss)
 """
 
 
-def program(store: Path, order: str = "reproducible") -> list[str]:
-    return [sys.executable, "-c", PROGRAM.format(here=str(HERE), store=str(store), order=order)]
+def question(order: str) -> dict[str, Any]:
+    return {"parameters": simulators.BOUNDS, "trials": 24, "finish": 2, "fresh": 3, "order": order, "seed": 5,
+            "targets": {"curve": {"data": {"t": [1.0, 3.0, 5.0], "curve": [1.5, 0.8, 0.45]}, "on": ("t",)}}}  # fmt: skip
+
+
+def program(store: Path, order: str) -> list[str]:
+    machine = {"engine": "processes", "cores": 2, "store": str(store)}
+    return [sys.executable, "-c", PROGRAM.format(here=str(HERE), asked=question(order), machine=machine)]
+
+
+def here(store: Path, order: str) -> str:
+    """The same study in this process: whatever the engine, the answer is one."""
+    found = mr.calibrate(simulators.counts_itself, **question(order), engine="inline", store=store)
+    return f"{found.digest} {found.best.trial} {found.best.loss}\n"
 
 
 def calls(path: Path) -> list[str]:
@@ -39,18 +49,16 @@ def calls(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("order", ["reproducible", pytest.param("asap", marks=pytest.mark.slow)])
-def test_after_kill_9_only_what_was_in_flight_runs_again(order: str, tmp_path: Path) -> None:
+def test_after_kill_9_only_what_was_in_flight_runs_again(
+    order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counted = tmp_path / "calls"
-    env = {**os.environ, "MILLRACE_TEST_CALLS": str(counted)}
+    monkeypatch.setenv("MILLRACE_TEST_CALLS", str(counted))
     if order == "reproducible":
-        whole = subprocess.run(
-            program(tmp_path / "whole"), env=env, capture_output=True, text=True, timeout=120, check=True
-        )
+        whole = here(tmp_path / "whole", order)
         simulations = len(calls(counted))
         counted.unlink()
-    driver = subprocess.Popen(
-        program(tmp_path / "store", order), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    driver = subprocess.Popen(program(tmp_path / "store", order), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 100
     while len(calls(counted)) < 25 and time.monotonic() < deadline and driver.poll() is None:
         time.sleep(0.01)
@@ -58,18 +66,13 @@ def test_after_kill_9_only_what_was_in_flight_runs_again(order: str, tmp_path: P
     driver.communicate(timeout=30)
     before = len(calls(counted))
     assert before >= 25
-    again = subprocess.run(
-        program(tmp_path / "store", order), env=env, capture_output=True, text=True, timeout=120, check=True
-    )
+    again = subprocess.run(program(tmp_path / "store", order), capture_output=True, text=True, timeout=120, check=True)
     twice = len(calls(counted))
     if order == "reproducible":
-        assert again.stdout == whole.stdout
+        assert again.stdout == whole
         # At most the eight trials in flight had a replicate that was not back.
         assert simulations <= twice <= simulations + 8
-    last = subprocess.run(
-        program(tmp_path / "store", order), env=env, capture_output=True, text=True, timeout=120, check=True
-    )
-    assert last.stdout == again.stdout
+    assert here(tmp_path / "store", order) == again.stdout
     assert len(calls(counted)) == twice, "asking once more runs nothing"
 
 
@@ -141,7 +144,7 @@ def test_large_outputs_that_are_kept_stay_where_they_were_made(tmp_path: Path) -
     )  # fmt: skip
     plain = mr.calibrate(
         simulators.large, parameters=simulators.BOUNDS, targets=simulators.observed(), trials=3, finish=0,
-        sampler="random", replicates=1, engine="processes", cores=1,
+        sampler="random", replicates=1, engine="inline",
     )  # fmt: skip
     assert first.table["loss"] == plain.table["loss"]
     records = [json.loads(line) for line in (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()]

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
 import math
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +17,7 @@ import pytest
 import simulators
 
 import millrace as mr
+from millrace.analyses.calibrate.mirror import storage_of
 from millrace.run.errors import WrongQuestion
 
 
@@ -47,6 +54,49 @@ def test_a_storage_holds_every_trial_once_however_often_the_study_is_run(kind: s
     assert [t.params["a"] for t in seen.trials] == found.table["param_a"]
     assert seen.trials[0].user_attrs["replicates"] == found.table["replicates"][0]
     assert math.isfinite(seen.best_value)
+
+
+@pytest.fixture
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server of this test's own, Debian's."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not found:
+        pytest.skip("no PostgreSQL here: apt-get install postgresql")
+    home = Path("/tmp") / f"millrace-pg-{os.getpid()}"  # its user must get there, and its socket's path be short
+    home.mkdir()
+    user = "postgres" if os.geteuid() == 0 else getpass.getuser()  # it refuses to be root
+    become = ["runuser", "-u", user, "--"] if os.geteuid() == 0 else []
+    shutil.chown(home, user)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def run(program: str, *of: str) -> None:
+        subprocess.run(
+            [*become, str(found[-1] / program), *of], check=True, timeout=120, cwd=home, stdout=subprocess.DEVNULL
+        )
+
+    data = home / "data"
+    run("initdb", "-D", str(data), "-U", "tester", "--auth=trust", "--no-sync")
+    run("pg_ctl", "-D", str(data), "-w", "-l", str(home / "log"), "-o", f"-p {port} -k {home} -h 127.0.0.1 -F", "start")
+    try:
+        yield f"postgresql://tester@127.0.0.1:{port}/postgres"
+    finally:
+        run("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
+        shutil.rmtree(home)
+
+
+@pytest.mark.slow
+def test_postgresql_holds_a_study_too(postgres: str, tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    plain = ask()
+    for _ in range(2):
+        found = ask(storage=postgres, study_name="decay", store=tmp_path / "store")
+        assert found.digest == plain.digest
+    seen = optuna.load_study(study_name="decay", storage=storage_of(postgres))
+    assert [t.value for t in seen.trials] == found.table["loss"]
+    more = ask(warm_start=(postgres, "decay"), trials=3)
+    assert len(more.study.trials) == 10 + 3
 
 
 def test_a_study_of_the_same_name_that_is_another_question_is_made_anew_and_a_strangers_is_left_alone(

@@ -54,7 +54,8 @@ def written(
     path.unlink(missing_ok=True)
     ledger = Ledger(path)
     budget = {"cores": slots, "private_bytes": said.pop("private_bytes", 2 << 30)}
-    ledger.write("run", schema=1, run_id="made-up", analysis="explain", started_at="2025-01-01T00:00:00Z", from_ns=START,
+    analysis = said.pop("analysis", "explain")
+    ledger.write("run", schema=1, run_id="made-up", analysis=analysis, started_at="2025-01-01T00:00:00Z", from_ns=START,
                  budget=budget, host={"cores": slots}, versions={"millrace": "0"}, spec={"method": "auto"}, seed=0)  # fmt: skip
     if "plan" in said:
         ledger.write("plan", **said.pop("plan"))

@@ -31,6 +31,17 @@ def desk(tmp_path, monkeypatch):
     return tmp_path
 
 
+def half_way(question: dict[str, object]) -> int:
+    """Bytes that carry a part of the rows: between what few of them need and what all do."""
+    told = []
+    for rows in (1_000, ROWS):
+        with pytest.raises(DoesNotFit) as failed:
+            forecast("explain", {**question, "limit": rows}, compose.Machine(memory="1MiB"))
+        told.append(failed.value.needs_bytes)
+    assert told[0] < told[1]
+    return sum(told) // 2
+
+
 def test_what_fits_is_left_alone(desk):
     question = {"model": str(desk / "model.joblib"), "data": str(desk / "rows.npy")}
     assert fitted("explain", question, compose.Machine(memory="4GiB")) == (question, ())
@@ -38,7 +49,7 @@ def test_what_fits_is_left_alone(desk):
 
 def test_rows_are_as_many_as_fit_the_memory(desk):
     question = {"model": str(desk / "model.joblib"), "data": str(desk / "rows.npy")}
-    machine = compose.Machine(memory="264MiB")
+    machine = compose.Machine(memory=half_way(question))
     with pytest.raises(DoesNotFit):
         forecast("explain", question, machine)
     asked, (said,) = fitted("explain", question, machine)
@@ -47,7 +58,23 @@ def test_rows_are_as_many_as_fit_the_memory(desk):
     with pytest.raises(DoesNotFit):
         forecast("explain", {**asked, "limit": int(asked["limit"] * 1.03) + 2}, machine)
     with pytest.raises(DoesNotFit, match="explain does not fit"):
-        fitted("explain", question, compose.Machine(memory="40MiB"))
+        fitted("explain", question, compose.Machine(memory="8MiB"))
+
+
+def test_background_rows_are_made_fewer_before_rows_and_only_those_that_were_not_given(desk):
+    svm, joblib = pytest.importorskip("sklearn.svm"), pytest.importorskip("joblib")
+    table = np.load(desk / "rows.npy")[:60, :5]
+    joblib.dump(svm.SVR().fit(table, table[:, 0]), desk / "svm.joblib")
+    np.save(desk / "few.npy", np.load(desk / "rows.npy")[:, :5])
+    question = {"model": str(desk / "svm.joblib"), "data": str(desk / "few.npy"), "limit": 400}
+    auto = {**question, "background": "auto"}
+    whole = forecast("explain", auto, compose.Machine(cores=1)).plan.wall_s
+    machine = compose.Machine(cores=1, deadline=f"{0.6 * whole:.4f}s")
+    asked, (said,) = fitted("explain", auto, machine)
+    assert 20 <= asked["background_rows"] < 100 and asked["limit"] == 400 and "100 background rows do not fit" in said
+    assert forecast("explain", asked, machine).plan.wall_s <= parse_duration(machine.deadline)
+    given, (said,) = fitted("explain", {**question, "background": table}, machine)
+    assert "background_rows" not in given and "400 rows do not fit" in said
 
 
 def test_simulations_are_as_many_as_fit_the_deadline(desk):
@@ -70,8 +97,9 @@ def test_simulations_are_as_many_as_fit_the_deadline(desk):
 
 
 def test_the_command_says_so_in_the_answer_and_never_by_itself(desk):
+    question = {"model": str(desk / "model.joblib"), "data": str(desk / "rows.npy")}
     command = [sys.executable, "-m", "millrace", "explain", "--model", "model.joblib", "--data", "rows.npy",
-               "--memory", "264MiB", "--json"]  # fmt: skip
+               "--memory", str(half_way(question)), "--json"]  # fmt: skip
     plain = subprocess.run(command, cwd=desk, capture_output=True, text=True, timeout=300, check=False)
     assert plain.returncode == 3 and "does not fit" in plain.stderr
     done = subprocess.run([*command, "--fit"], cwd=desk, capture_output=True, text=True, timeout=300, check=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from worlds import usual_pattern
 
+from millrace.cli.main import main
 from millrace.diagnose.findings import RULES
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -29,17 +31,23 @@ def desk(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("page", ["diagnose.md", "coming-from-log-greps.md"])
-def test_commands_run_as_they_stand(desk, page):
+def test_commands_run_as_they_stand(desk, page, monkeypatch, capsys):
     blocks = re.findall(r"```console\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
     commands = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
     assert len(commands) > 4
     place = f"{desk}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    env = {**os.environ, "PATH": place, "XDG_CACHE_HOME": str(desk / "cache"), "HOME": str(desk)}
+    for name, value in {"PATH": place, "XDG_CACHE_HOME": str(desk / "cache"), "HOME": str(desk)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(desk)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     for command in commands:
-        done = subprocess.run(
-            command, shell=True, cwd=desk, env=env, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, (command, done.stderr)
+        program, *words = shlex.split(command)
+        if program == "millrace" and "|" not in words:  # in this process: most of what they cost is importing
+            code, told = main(words), capsys.readouterr().err
+        else:
+            done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=300, check=False)
+            code, told = done.returncode, done.stderr
+        assert code == 0, (command, told)
 
 
 def test_snippets_run_as_they_stand(desk, monkeypatch, capsys):

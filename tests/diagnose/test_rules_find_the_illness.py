@@ -185,6 +185,23 @@ def test_groups_that_are_scattered(tmp_path):
     assert found is not None and found.figures == {"split": 10, "groups": 10}
     together = rounds(10, read=30.0, group=lambda i, slot: slot)
     assert named(tmp_path / "m", "groups split over workers", together) is None
+    entered = rounds(10, enter=lambda i, slot: 0.0 if i else 900.0, group=group)  # once a worker, wherever a group runs
+    assert named(tmp_path / "n", "groups split over workers", entered) is None
+
+
+def test_trials_that_all_have_their_replicates(tmp_path):
+    def replicates(each: Any) -> list[dict[str, Any]]:
+        rows, places = [], [(trial, seed) for trial in range(6) for seed in range(each(trial))]
+        for i, (trial, seed) in enumerate(places):
+            rows.append(attempt(i % 4, 100 * (i // 4), 100 * (i // 4), 100 * (i // 4) + 100, cpu=97, key=f"{trial}/{seed}",
+                                name="simulation", group=trial))  # fmt: skip
+        return rows
+
+    finish = [attempt(0, 900, 900, 1000, cpu=97, key=f"fresh {i}", name="simulation") for i in range(3)]
+    found = named(tmp_path / "l", "fixed replicates", [*replicates(lambda t: 5), *finish], analysis="calibrate")
+    assert found is not None and found.figures == {"replicates": 5, "trials": 6} and "stop_early" in found.advice
+    assert named(tmp_path / "m", "fixed replicates", replicates(lambda t: 5 - t % 3), analysis="calibrate") is None
+    assert named(tmp_path / "n", "fixed replicates", replicates(lambda t: 5)) is None
 
 
 def test_findings_come_by_gain_and_every_rule_takes_every_run(tmp_path):

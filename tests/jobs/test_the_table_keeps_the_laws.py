@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from millrace.jobs import schema
 from millrace.jobs.database import DatabaseAway, open_database
-from millrace.jobs.states import Job, Told, after, remaining_s, service_key
+from millrace.jobs.states import Job, Told, after
 from millrace.jobs.table import JobTable
 from millrace.run.errors import WrongQuestion
 from millrace.testing import jobs as laws
@@ -113,20 +113,6 @@ def test_killed_claimers_lose_nothing_and_double_nothing(place: str, tmp_path: P
     settled = Counter(int(line) for line in done.read_text().split())
     assert set(settled) <= numbers and max(settled.values()) == 1
     table.close()
-
-
-@given(st.floats(1, 1e5), st.floats(0, 1e6))
-def test_there_is_always_something_left(predicted_s: float, attained_s: float) -> None:
-    left = remaining_s(predicted_s, attained_s)
-    assert left >= 1 and left >= predicted_s - attained_s
-    assert left <= max(predicted_s, attained_s / 2, 1)
-
-
-@given(st.floats(0, 1e6), st.floats(1, 1e5), st.floats(1, 1e5), st.integers(-5, 5))
-def test_only_those_who_come_in_time_overtake(now: float, mine: float, theirs: float, priority: int) -> None:
-    """A job that comes more than 4 x remaining later goes after, at equal priority."""
-    key = service_key(now, mine, priority)
-    assert service_key(now + 4 * mine, theirs, priority) > key or theirs * 4 < 1e-9 * now
 
 
 @given(st.integers(0, 19), st.integers(0, 2), st.sampled_from(["crashed", "killed", "passing", "timed out"]))

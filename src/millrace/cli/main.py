@@ -39,6 +39,7 @@ COMMANDS = (
     Entry("result", "what a job found, and where its answer lies", "millrace.cli.jobs:result"),
     Entry("report", "where the time of a run went; writes its report.html again", "millrace.cli.report:command"),
     Entry("runs", "the runs there are: when, what, state, time, digest", "millrace.cli.runs:command"),
+    Entry("scale", "how many workers the tiers have: replays of arrivals, costs", "millrace.cli.scale:command"),
     Entry("logs", "what the simulations of a run printed, and why some failed", "millrace.cli.calibrate:logs"),
     Entry("doctor", "what machine this really is, and the settings that suit it", "millrace.cli.doctor:command"),
     Entry("cache", "the store of finished work: its size, evict, export, import", "millrace.cli.cache:command"),

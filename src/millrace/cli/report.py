@@ -125,7 +125,7 @@ def of_logs(given: dict[str, Any]) -> int:
         return 0
     say([f"{what:<12}{text}" for what, text in joined(log)])
     say(case.accounting.lines())
-    click.echo(f"{'unknown':<12}{', '.join(_unknown(case))}")
+    click.echo(f"{'unknown':<12}{'; '.join(_unknown(case))}")
     say_findings(told)
     for note in case.accounting.notes:
         click.echo(f"Note: {note}")

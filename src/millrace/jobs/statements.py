@@ -195,7 +195,7 @@ def _cancel() -> Any:
 
 def _load() -> Any:
     """Open jobs by tier, queue and state: how many, since when the oldest waits, and the seconds of work that are left by
-    the rule of `states.remaining_s`."""
+    the rule of `run.order.remaining_s`."""
     predicted = sa.func.coalesce(job.c.predicted_s, p("b_unknown_s", sa.Double))
     left = predicted - job.c.attained_s
     half_way = sa.case((job.c.attained_s > 0.67 * predicted, job.c.attained_s / 2), else_=0.0)

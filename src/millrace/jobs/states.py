@@ -28,8 +28,6 @@ OWN: tuple[Ending, ...] = ("out of memory", "crashed", "timed out")
 MOST_OWN = 3
 MOST_LOSSES = 20
 BACKOFF_S, BACKOFF_MOST_S = 1.0, 300.0
-CATCH_UP_S = 3600.0
-"""What one step of priority is worth in the order of service."""
 
 
 class JobLost(MillraceError):
@@ -180,15 +178,3 @@ def backoff_s(failures: int, draw: random.Random) -> float:
     """1 s, doubled for each earlier failure, at most 300 s; half of it is drawn, so that jobs do not come back in step."""
     whole = min(BACKOFF_MOST_S, BACKOFF_S * 2**failures)
     return whole * (0.5 + 0.5 * draw.random())
-
-
-def remaining_s(predicted_s: float, attained_s: float) -> float:
-    """Seconds that are left by the prediction; an overrun is taken to be half way."""
-    half_way = attained_s / 2 if attained_s > 0.67 * predicted_s else 0.0
-    return max(predicted_s - attained_s, half_way, 1.0)
-
-
-def service_key(now: float, remaining: float, priority: int, weight: float = 4.0) -> float:
-    """The order of service: lower goes first. A long job waits until it has waited `weight` times its length more than a
-    short one; a step of priority is worth an hour."""
-    return now + weight * remaining - priority * CATCH_UP_S

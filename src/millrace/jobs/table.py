@@ -23,7 +23,8 @@ import sqlalchemy as sa
 
 from millrace.jobs.database import DatabaseAway
 from millrace.jobs.statements import statements
-from millrace.jobs.states import Job, JobLost, NoSuchJob, Order, Told, after, remaining_s, service_key
+from millrace.jobs.states import Job, JobLost, NoSuchJob, Order, Told, after
+from millrace.run.order import WEIGHT, remaining_s, service_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ class Service:
     """The order of service. `weight`: how many times its own length a long job lets short ones pass. `unknown_s`: the
     length that stands for a job whose length nobody can predict."""
 
-    weight: float = 4.0
+    weight: float = WEIGHT
     unknown_s: float = 60.0
 
 

@@ -23,6 +23,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from millrace.jobs.states import Prediction
 from millrace.run.budget import Budget, Plan
 from millrace.run.errors import DoesNotFit, WrongQuestion
+from millrace.run.order import SLICE_S, WEIGHT
 from millrace.run.units import format_bytes, parse_bytes
 
 _Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
@@ -97,8 +98,8 @@ class Tiers(BaseModel):
 
     tiers: dict[str, Tier]
     routes: dict[str, str] = {}
-    slice_s: float = Field(600, gt=0)
-    weight: float = Field(4.0, ge=0)
+    slice_s: float = Field(SLICE_S, gt=0)
+    weight: float = Field(WEIGHT, ge=0)
     unknown_s: float = Field(60.0, gt=0)
     lease_s: float = Field(30.0, gt=0)
     grace_s: float = Field(30.0, gt=0)

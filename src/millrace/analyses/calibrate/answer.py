@@ -216,12 +216,12 @@ class Calibration(Saved):
 
     def plot(self, kind: str = "history") -> Any:
         """A chart that notebooks show; its kinds are the names in `charts()`."""
-        import altair
+        from millrace.analyses.calibrate import pictures
 
         made = self.charts()
         if kind not in made:
             raise WrongQuestion(f"There is no picture {kind!r} of this calibration; there are {', '.join(made)}.")
-        return altair.Chart.from_dict(made[kind])
+        return pictures.chart(made[kind])
 
     def charts(self) -> dict[str, dict[str, Any]]:
         """Vega-Lite specs: loss history, slices, contours, importance, bands of the targets."""

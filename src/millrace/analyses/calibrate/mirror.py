@@ -73,8 +73,12 @@ def storage_of(url: str, must_exist: bool = False) -> Any:
     if "://" in url:
         if must_exist and url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
             raise WrongQuestion(f"There is no file {url.removeprefix('sqlite:///')} of the storage {url}.")
+        from sqlalchemy import NullPool
+
+        # A pool would keep connections to the server open as long as the process; a copy is written every 20 trials.
+        pool = {} if url.startswith("sqlite") else {"poolclass": NullPool}
         try:
-            return optuna.storages.RDBStorage(_with_driver(url))
+            return optuna.storages.RDBStorage(_with_driver(url), engine_kwargs=pool)
         except Exception as e:
             raise WrongQuestion(f"Optuna cannot open the storage {url}: {type(e).__name__}: {e}.") from e
     path = Path(url)

@@ -84,20 +84,22 @@ def aggregation(case: Case) -> Finding | None:
 
 def fixed_replicates(case: Case) -> Finding | None:
     """Every trial of a calibration ran the same number of replicates, whatever they told."""
-    if _targets(case) == 0:
+    if _targets(case) == 0 and case.history.header.get("analysis") != "calibrate":
         return None
-    sims = np.isin(
-        case.columns["name"][case.ran], [i for i, n in enumerate(case.history.names) if n.startswith("simulate")]
-    )
-    rows = case.ran[sims]
+    kinds = [i for i, name in enumerate(case.history.names) if name.startswith(("simulate", "simulation"))]
+    groups = case.columns["group"][case.ran]
+    rows = case.ran[np.isin(case.columns["name"][case.ran], kinds) & (groups >= 0)]  # those of a finish have no group
     keys = {(int(case.columns["group"][row]), case.history.keys[row]) for row in rows.tolist()}
     if not keys:
         return None
     counts = np.bincount(np.unique([group for group, _ in keys], return_inverse=True)[1])
-    if len(counts) < 4 or counts.min() != counts.max() or counts[0] < REPLICATES:
+    if len(counts) < TRIALS or counts.min() != counts.max() or counts[0] < REPLICATES:
         return None
     evidence = f"all {len(counts):,} trials ran {int(counts[0])} replicates each, whether they were promising or not"
-    advice = "stop the replicates of a trial that has lost already (millrace calibrate does)"
+    advice = (
+        "stop the replicates of a trial that has lost already (stop_early of calibrate does, with replicates of 1 to "
+        f"{int(counts[0])})"
+    )
     return Finding(
         "fixed replicates", evidence, advice, 0.0, None, {"replicates": int(counts[0]), "trials": len(counts)}
     )
@@ -136,7 +138,8 @@ def _open(case: Case) -> float:
 def split_groups(case: Case) -> Finding | None:
     """Tasks of one group read the same things on several workers."""
     a = case.accounting
-    reading = a.share("read", "load")
+    parts = sum(np.maximum(case.columns[part][case.ran], 0) for part in ("read_ns", "unpack_ns"))
+    reading = float(parts.sum()) / max(1, a.core_ns)  # a warm resource is entered once a worker, whatever runs where
     if case.log or a.groups < 4 or a.split_groups < SPLIT * a.groups or reading < READ:
         return None
     seen: set[tuple[int, ...]] = set()
@@ -145,7 +148,7 @@ def split_groups(case: Case) -> Finding | None:
         group = int(case.columns["group"][row])
         repeated[row] = group >= 0 and (group,) in seen
         seen.add((group,))
-    less = np.where(repeated[case.scenario.first], case.per_job("read_ns", "unpack_ns", "enter_ns"), 0)
+    less = np.where(repeated[case.scenario.first], case.per_job("read_ns", "unpack_ns"), 0)
     evidence = (
         f"{a.split_groups:,} of {a.groups:,} groups ran on several workers, and {percent(reading)} of the core-seconds went "
         "into reading and loading for them"

@@ -99,8 +99,8 @@ class Accounts:
         if len(self._at_ns) > 2 * STATES:
             del self._at_ns[:STATES], self._states[:STATES]
 
-    def ran(self, slot: int, began_ns: int, ended_ns: int, sent_ns: int) -> None:
-        """Attempts followed each other without a gap."""
+    def ran(self, slot: int, began_ns: int, ended_ns: int, sent_ns: int, wait_ns: int = 0) -> None:
+        """Attempts followed each other without a gap. `wait_ns` is 0: nobody waits for a core's token on a cluster."""
         self._pieces[slot].append(Piece(began_ns, ended_ns, sent_ns, None, ""))
 
     def stopped(self, slot: int, from_ns: int, to_ns: int, key: str) -> None:

@@ -15,6 +15,7 @@ import cloudpickle
 
 from millrace.engines.dask.host import machine
 from millrace.engines.dask.words import Terms
+from millrace.engines.processes.frames import LENGTH, RESULTS
 from millrace.engines.processes.packing import Message
 from millrace.run.errors import MissingExtra
 
@@ -130,7 +131,7 @@ def report_to(file: Path, cluster: Cluster, owned: ExitStack) -> None:
 
 
 _BEGAN = struct.Struct("<QIIII")
-_HEAD_BYTES = struct.calcsize("<QIIIIQQQQ")
+_HEAD_BYTES = RESULTS.size - LENGTH.size
 
 
 def shifted(frame: bytes, offset_ns: int) -> bytes:

@@ -136,16 +136,15 @@ class Worker:
         self.unpack_ns, self.began_ns, self.began_cpu_ns = 0, monotonic_ns(), process_time_ns()
         return self.began_ns
 
-    def learn(
-        self, codes: list[tuple[int, bytes]], place: tuple[str | None, list[str], bytes | None, bytes | None] | None
-    ) -> None:
+    def learn(self, codes: list[tuple[int, bytes]], place: tuple[Any, ...] | None) -> None:
+        """`place`: folder, module path, pickled opener; then, where cores are shared, the pickled tokens."""
         if len(self.codes) > CODES:
             self.codes.clear()
         self.codes.update(codes)
         if place is not None:
-            folder, sys.path[:], opener, tokens = place
-            if tokens is not None and self.tokens is None:
-                self.tokens = pickle.loads(tokens)
+            folder, sys.path[:], opener, *tokens = place
+            if tokens and tokens[0] is not None and self.tokens is None:
+                self.tokens = pickle.loads(tokens[0])
             if folder is not None:
                 with contextlib.suppress(OSError):  # gone since: a task that opens something there will say so
                     os.chdir(folder)

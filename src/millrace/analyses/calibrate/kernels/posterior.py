@@ -161,6 +161,8 @@ def _density(surface: Surface, rows: Rows, observed: Array, noise: Array | None,
         return np.square(features(unit) @ flat - goal).sum(axis=1) / more, more
 
     misfit = float(squares(rows.unit)[0].min()) / max(p - d, 1) if noise is None else 1.0
+    # That C is an estimate raises the misfit as well, by f / (f - p - 1): to take that out narrows intervals by 2 % and changes
+    # coverage in none of 70 worlds.
     scale = max(1.0, misfit)
 
     def density(unit: Array) -> Array:
