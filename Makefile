@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 # uv resolves and fetches in parallel: seconds where pip takes minutes.
 INSTALL := $(BIN)/uv pip install --quiet --only-binary :all:
 
-.PHONY: wheelhouse demo test test-slow check bench docs setup browser constraints clean
+.PHONY: wheelhouse demo test test-slow check bench docs setup browser postgres constraints clean
 .DEFAULT_GOAL := help
 
 help:
@@ -55,6 +55,10 @@ browser:
 demo: $(VENV)/all.stamp
 	$(BIN)/millrace demo
 
+# Jobs are tested on a real PostgreSQL.
+postgres:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql >/dev/null; }
+
 # One BLAS thread, as in workers: more are slower on small problems, and change the last bits.
 test test-slow: export OPENBLAS_NUM_THREADS = 1
 test test-slow: export OMP_NUM_THREADS = 1
@@ -64,7 +68,7 @@ test test-slow: export OMP_NUM_THREADS = 1
 LONGEST := engines cli refute explain calibrate stores
 PARTS := $(LONGEST:%=tests/%/) $(filter-out $(LONGEST:%=tests/%/),$(sort $(wildcard tests/[a-z]*/))) tests/test_settings.py
 
-test: $(VENV)/test.stamp browser
+test: $(VENV)/test.stamp browser postgres
 	@printf '%s\n' $(PARTS) | xargs -P 2 -I PART sh -c 'told=$$(mktemp); \
 		MILLRACE_TOKENS=$$(mktemp -d /var/tmp/millrace-test-XXXXXX) timeout 1800 $(BIN)/pytest -q -m "not slow" PART >"$$told" 2>&1; code=$$?; \
 		echo "== PART"; cat "$$told"; rm -f "$$told"; [ $$code = 0 ] || exit 255'

@@ -7,6 +7,7 @@ import sys
 
 ALL = (
     "startup", "store", "engine", "dask", "run", "sharing", "explain", "explain_kernel", "refute", "calibrate", "validate",
+    "jobs",
     "scaling",
 )  # fmt: skip
 

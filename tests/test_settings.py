@@ -120,8 +120,8 @@ def test_an_unknown_name_tells_file_line_and_the_nearest_right_name(tmp_path: Pa
         load(environ=_home(tmp_path), cwd=tmp_path)
     assert f"{path}:3" in str(wrong.value)
     assert "is 'memory' meant?" in str(wrong.value)
-    _write(path, "[tiers]\nheavy = 1\n")
-    with pytest.raises(WrongQuestion, match=r"millrace.toml:1: 'tiers' is no setting .*store_limit"):
+    _write(path, "[kettles]\nheavy = 1\n")
+    with pytest.raises(WrongQuestion, match=r"millrace.toml:1: 'kettles' is no setting .*store_limit"):
         load(environ=_home(tmp_path), cwd=tmp_path)
     path.unlink()
     with pytest.raises(WrongQuestion, match="the call: 'core' is no setting of millrace; is 'cores' meant"):
@@ -212,6 +212,7 @@ def test_every_setting_can_come_from_its_variable(tmp_path: Path) -> None:
         "store": "/s", "store_limit": "1GiB", "scratch": "/x", "runs": "/r", "engine": "inline", "cores": "3",
         "memory": "2GiB", "nice": "4", "progress": "on", "cache": "/c", "core_hour_price": "0.2",
         "sharing": "off", "tokens": "/t", "placement": "gpu:0,2", "gpu_memory": "0.5",
+        "jobs": "/j", "database": "postgresql://h/d", "tiers": "/t",
     }  # fmt: skip
     assert set(values) == set(Settings.model_fields)
     environ = {f"MILLRACE_{name.upper()}": value for name, value in values.items()}

@@ -7,6 +7,7 @@
     mr.calibrate(simulate, ...)          fit a stochastic simulator to data
     mr.validate(candidates, cases)       run thousands of untrusted programs
     mr.plan.explain(model, X)            what it will take, without running it
+    mr.submit.explain(model, X)          as a durable job that workers carry out
     with mr.Run(cores=4) as run:         your own function, on every core
         for y in run.map(f, xs): ...
 
@@ -19,10 +20,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__", "calibrate", "explain", "explainer", "plan", "refute", "rng", "validate"]
+__all__ = ["Run", "__version__", "calibrate", "explain", "explainer", "plan", "refute", "rng", "submit", "validate"]
 
 if TYPE_CHECKING:
     from millrace import planning as plan
+    from millrace import submitting as submit
     from millrace.face.calibrate import calibrate
     from millrace.face.explain import explain, explainer
     from millrace.face.refute import refute
@@ -44,8 +46,8 @@ _WHERE = {
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name == "plan":
-        return import_module("millrace.planning")
+    if name in ("plan", "submit"):
+        return import_module({"plan": "millrace.planning", "submit": "millrace.submitting"}[name])
     if name in _WHERE:
         return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module 'millrace' has no attribute {name!r}")

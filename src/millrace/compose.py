@@ -31,6 +31,7 @@ from millrace.run.units import parse_duration
 from millrace.sharing import WITHOUT, share
 
 if TYPE_CHECKING:
+    from millrace.jobs.desk import Desk
     from millrace.run.ports import Engine, Store, Tokens
     from millrace.run.task import Task
     from millrace.settings import Settings
@@ -45,7 +46,8 @@ class Machine:
     """Where and within what to run; None is "as the settings say". `out`: the folder for the answer.
 
     `timing_log`: workers write a line a task on stderr; `profile`: what tasks do is sampled.
-    `keep_out`: make a folder under the settings' `runs` when `out` is not given. `opened` is told the Run at once.
+    `keep_out`: make a folder under the settings' `runs` when `out` is not given. `opened` is told the Run at once;
+    `closed` when it has ended, before the answer is written.
     `light`: work so small that it takes no token of the host's cores and declares no memory (HTTP rows, the light tier).
     """
 
@@ -60,6 +62,7 @@ class Machine:
     deadline: str | float | None = None
     show: Callable[[Progress], None] | None = None
     opened: Callable[[Run], None] | None = None
+    closed: Callable[[], None] | None = None
     light: bool = False
     bundle: str | os.PathLike[str] | None = None
     """Folder of the user's modules, for workers of a Dask cluster that do not have them."""
@@ -268,6 +271,21 @@ def _engine(kind: str, slots: int, preload: tuple[str, ...], tokens: Tokens | No
     return AutoEngine(pool, threshold_s=2 * POOL_START_S, slots=slots, opener=open_store, tokens=tokens)
 
 
+def open_jobs(settings: Settings) -> Desk:
+    """The job table, inputs and tiers of these settings; close its table."""
+    from millrace.host.gpu import gpus
+    from millrace.jobs.database import open_database
+    from millrace.jobs.desk import Desk
+    from millrace.jobs.table import JobTable, Service
+    from millrace.jobs.tiers import load_tiers
+
+    tiers = load_tiers(settings.tiers, len(gpus()))
+    settings.jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine = open_database(settings.database or settings.jobs / "jobs.sqlite")
+    table = JobTable(engine, lease_s=tiers.lease_s, service=Service(tiers.weight, tiers.unknown_s))
+    return Desk(settings.jobs, table, tiers)
+
+
 def versions() -> dict[str, str]:
     """millrace, Python, and the numeric libraries that are loaded."""
     from millrace import __version__
@@ -326,6 +344,8 @@ def finish(run: Run, work: Callable[[], Any], machine: Machine, question: str = 
         if wants_out:
             run.ledger.write("speed", **lessons.speed(taught_in))
         run.ledger.write("strain", cpu_waiting=strained())
+    if machine.closed is not None:
+        machine.closed()
     report = report_of(run.ledger.path.parent, run.ledger.home)
     lessons.learn_from(taught_in, report, question, function)
     answer = dataclasses.replace(answer, report=report, out=report.folder if wants_out else None, saver=save)

@@ -102,6 +102,19 @@ class Settings(BaseModel):
         default=Path("millrace-runs"),
         description="directory of the ledgers and results of runs",
     )
+    jobs: _Path = Field(
+        default=Path("millrace-jobs"),
+        description="directory of durable jobs: their table, inputs, results and logs",
+    )
+    database: str | None = Field(
+        default=None,
+        min_length=1,
+        description="where the job table is, postgresql://HOST/NAME; by default SQLite in the directory of jobs",
+    )
+    tiers: _Path | None = Field(
+        default=None,
+        description="TOML file of the tiers, queues and routes of jobs; by default those of millrace",
+    )
     engine: str = Field(
         default="auto",
         min_length=1,
@@ -204,12 +217,13 @@ def load(
         "store": _Given(_cache_home(seen) / "millrace" / "store", "default", here),
         "cache": _Given(_cache_home(seen) / "millrace" / "copies", "default", here),
         "runs": _Given(Settings.model_fields["runs"].default, "default", here),
+        "jobs": _Given(Settings.model_fields["jobs"].default, "default", here),
     }
     return _validated(defaults | given, _home(seen))
 
 
 def _validated(given: dict[str, _Given], home: Path) -> Settings:
-    paths = {"store", "cache", "scratch", "runs", "tokens"}
+    paths = {"store", "cache", "scratch", "runs", "tokens", "jobs", "tiers"}
     values = {n: _absolute(g.value, g.base, home) if n in paths else g.value for n, g in given.items()}
     try:
         settings = Settings.model_validate(values)
@@ -331,6 +345,6 @@ def _text(name: str, value: Any) -> str:
         format_bytes(value)
         if name in {"memory", "store_limit"}
         else spoken(str(value))
-        if name == "store"
+        if name in {"store", "database"}
         else str(value)
     )

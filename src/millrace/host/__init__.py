@@ -20,7 +20,7 @@ from millrace.host.identity import describe
 from millrace.host.memory import Memory, budget_bytes, default_budget_bytes, memory, private_bytes
 from millrace.host.scratch import Filesystem, filesystem, scratch
 from millrace.host.strain import Pressure, Throttling, pressure, stolen_share, throttling, waiting_since_now
-from millrace.host.threads import Blas, blas, one_thread, one_thread_environment
+from millrace.host.threads import Blas, blas, child_environment, one_thread, one_thread_environment
 
 __all__ = [
     "Blas",
@@ -33,6 +33,7 @@ __all__ = [
     "blas",
     "budget_bytes",
     "ceilings",
+    "child_environment",
     "cores",
     "default_budget_bytes",
     "describe",

@@ -7,6 +7,7 @@ processes (an engine does, before they import anything).
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,11 @@ def one_thread_environment() -> dict[str, str]:
         "POLARS_MAX_THREADS": "1",
         "JE_ARROW_MALLOC_CONF": "background_thread:false",
     }
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of this process, with one thread each, for a new one."""
+    return {**os.environ, **one_thread_environment()}
 
 
 @contextmanager

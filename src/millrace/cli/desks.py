@@ -1,0 +1,45 @@
+"""What the commands about jobs share: the options that say where the jobs are, and the desk that is opened for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from millrace.cli.options import MACHINE, Option
+
+if TYPE_CHECKING:
+    from millrace.jobs.desk import Desk
+    from millrace.settings import Settings
+
+PLACES = ("jobs", "database", "tiers")
+
+
+def place_options() -> list[click.Parameter]:
+    return [
+        Option(["--jobs"], type=click.Path(file_okay=False), metavar="DIR", section=MACHINE,
+               help="the jobs' folder (not given: as the settings say, millrace-jobs)"),
+        Option(["--database"], metavar="URL", section=MACHINE,
+               help="postgresql://HOST/NAME for the job table (not given: SQLite in the jobs' folder)"),
+        Option(["--tiers"], type=click.Path(dir_okay=False), metavar="FILE", section=MACHINE,
+               help="TOML file of tiers, queues and routes (not given: those of millrace)"),
+    ]  # fmt: skip
+
+
+def settings_of(given: Mapping[str, Any], *more: str) -> Settings:
+    from millrace.compose import load_settings
+
+    return load_settings({name: given.get(name) for name in (*PLACES, *more)})
+
+
+@contextmanager
+def desk_of(given: Mapping[str, Any]) -> Iterator[Desk]:
+    from millrace.compose import open_jobs
+
+    desk = open_jobs(settings_of(given))
+    try:
+        yield desk
+    finally:
+        desk.table.close()

@@ -1,0 +1,287 @@
+"""The warden of a worker: claims jobs of one tier, starts processes for them, keeps their leases, and tells their ends.
+
+One thread, one loop (`step`). A warden that is killed takes its job processes with it; the leases run out, and others go
+on from the store. Does not compute, and does not decide what follows from an end (see `states.after`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import select
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from millrace.jobs.database import DatabaseAway
+from millrace.jobs.queues import Queue
+from millrace.jobs.states import Job, JobLost, Told
+from millrace.jobs.table import GONE_S, JobTable, Progress, Seen, Sweeper
+from millrace.jobs.tiers import Tier, Tiers
+from millrace.jobs.worker import process
+from millrace.jobs.worker.process import Slot
+from millrace.run.units import format_bytes
+
+LOOK_S, MEASURE_S = 0.005, 0.1
+AWAY_S = 1.0
+ASK_AGAIN_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where jobs are carried out: the jobs' folder, and the store that all runs share."""
+
+    home: Path
+    store: str
+    engine: str = "auto"
+
+
+@dataclass(slots=True)
+class Warden:
+    """A worker of `tier` (as this host can carry it). `say` gets a line for people now and then."""
+
+    table: JobTable
+    queue: Queue
+    tiers: Tiers
+    tier: Tier
+    place: Place
+    version: str
+    say: Callable[[str], None]
+    name: str = ""
+    slots: list[Slot] = field(default_factory=list)
+    unsettled: list[tuple[Job, Told]] = field(default_factory=list)
+    leaving: str = ""
+    served: int = 0
+    _sweeper: Sweeper | None = None
+    _beat_s: float = 0.0
+    _seen_s: float = 0.0
+    _measured_s: float = 0.0
+    _away_s: float = 0.0
+    _grace_s: float = 0.0
+    _began: float = 0.0
+    _idle_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.name = self.name or f"{self.tier.name}-{platform.node()}-{os.getpid()}-{secrets.token_hex(2)}"
+        self._sweeper = Sweeper(self.table, max(0.5, self.tiers.lease_s / 15))
+        self._began, self._idle_s = self.table.clock(), time.monotonic()
+        (self.place.home / "work").mkdir(parents=True, exist_ok=True)
+
+    # -- what signals ask ----------------------------------------------------------------------------------------
+    def leave(self) -> None:
+        """Claim no more, and end when what runs has ended. Safe in a signal handler."""
+        self.leaving = self.leaving or "idle"
+
+    def drain(self) -> None:
+        """As `leave`, and what runs is paused now: it is queued again, with all that it has finished kept."""
+        self.leaving = "now"
+
+    @property
+    def busy(self) -> list[Slot]:
+        return [slot for slot in self.slots if slot.job is not None]
+
+    @property
+    def idle_s(self) -> float:
+        """How long nothing has run here."""
+        return 0.0 if self.busy else time.monotonic() - self._idle_s
+
+    def serve(self, idle_s: float = 0.0) -> None:
+        """Until it is to leave and nothing runs any more; or nothing has run for `idle_s` (0: for ever)."""
+        try:
+            while not (self.leaving and not self.busy and not self.unsettled):
+                self.step()
+                if idle_s and self.idle_s >= idle_s:
+                    self.leave()
+        finally:
+            self.close()
+
+    def step(self, claim: bool = True) -> None:
+        """One turn: hear the processes, keep limits and leases, claim."""
+        self._listen()
+        self._keep_limits()
+        now = time.monotonic()
+        if now < self._away_s:
+            return
+        try:
+            self._keep_leases(now)
+            if claim and not self.leaving and self.queue.woken():
+                while self._claim() is not None:
+                    pass
+        except DatabaseAway as e:
+            self.say(f"{self.name}: {e}")
+            self._away_s = now + AWAY_S
+
+    def close(self) -> None:
+        for slot in self.slots:
+            process.close(slot)
+        self.slots.clear()
+        try:
+            self.table.forget(self.name)
+        except DatabaseAway as e:
+            self.say(f"{self.name}: {e}")
+
+    # -- claiming ------------------------------------------------------------------------------------------------
+    def _claim(self) -> Job | None:
+        """Claim the best job that fits and give it to a process; None when there is no place, or no job."""
+        if len(self.busy) >= self.tier.at_once:
+            return None
+        taken = sum(max(slot.ceiling_bytes, 0) for slot in self.busy)
+        share = self.tier.slot_bytes
+        job = self.table.claim(self.name, self.tier.name, max(0, (self.tier.memory or 0) - taken), share)
+        if job is None:
+            return None
+        memory = max(share, job.predicted_bytes or 0)
+        result = f"work/{job.id}/{job.attempt}"
+        question = json.loads(job.question)
+        given = {
+            "analysis": job.analysis, "question": question["question"], "cwd": question["cwd"], "seed": job.seed,
+            "folder": str(self.place.home / result), "result": result,
+            "home": str(self.place.home), "inputs": str(self.place.home / "inputs"),
+            "store": self.place.store, "engine": "inline" if self.tier.slot_cores == 1 else self.place.engine,
+            "cores": self.tier.slot_cores, "memory_bytes": memory, "nice": 0,
+        }  # fmt: skip
+        process.give(self._process(), job, given)
+        return job
+
+    def _process(self) -> Slot:
+        """A warm process without a job; else a new one."""
+        for slot in self.slots:
+            if slot.job is None and slot.process.poll() is None:
+                return slot
+        slot = process.start(self.tier.nice, self.place.home / "work" / "processes.log")
+        self.slots.append(slot)
+        return slot
+
+    # -- watching ------------------------------------------------------------------------------------------------
+    def _listen(self) -> None:
+        wait = LOOK_S if len(self.busy) < self.tier.at_once and not self.leaving else 4 * LOOK_S
+        for slot in select.select([s.link for s in self.slots], [], [], wait)[0]:
+            found = next(s for s in self.slots if s.link is slot)
+            told = process.heard(found)
+            if told is not None:
+                self._end(found, told)
+        for found in list(self.slots):
+            if found.process.poll() is None:
+                continue
+            told = process.heard(found) or process.ended(found)  # it may have told its end before it ended
+            if found.job is not None and told is not None:
+                self._end(found, told)
+            if found in self.slots:
+                self._drop(found)
+
+    def _end(self, slot: Slot, told: Told) -> None:
+        job, slot.job = slot.job, None
+        self._idle_s = time.monotonic()
+        if job is None:
+            return
+        slot.jobs_done += 1
+        self.served += 1
+        self.unsettled.append((job, slot.verdict or told))
+        self._settle()
+        if not self.tier.warm or slot.jobs_done >= self.tier.recycle_after or slot.verdict is not None:
+            self._drop(slot)
+
+    def _drop(self, slot: Slot) -> None:
+        self.slots.remove(slot)
+        process.close(slot)
+
+    def _settle(self) -> None:
+        """Tell the table what has ended; what cannot be told now is told later."""
+        for job, told in list(self.unsettled):
+            above = self.tiers.above(self.tiers.tier(self.tier.name))
+            up = (above.name, above.queues[0]) if above is not None and above.queues else None
+            try:
+                settled = self.table.settle(job, told, up)
+            except JobLost as e:
+                self.say(f"{self.name}: {e}")
+            except DatabaseAway as e:
+                self.say(f"{self.name}: {e}")
+                self._away_s = time.monotonic() + AWAY_S
+                return
+            else:
+                if settled.state == "queued":
+                    self.queue.publish(settled)
+                self.say(f"{self.name}: job {job.id} {told.ending}{f' ({settled.why})' if settled.why else ''}")
+            self.unsettled.remove((job, told))
+
+    def _keep_limits(self) -> None:
+        """Memory, the soft and the hard limit of the slice, the grace of a drain."""
+        now = time.monotonic()
+        if self.leaving == "now" and not self._grace_s:
+            self._grace_s = now + self.tiers.grace_s
+        if now - self._measured_s < MEASURE_S:
+            return
+        self._measured_s = now
+        for slot in self.busy:
+            held = process.measure(slot)
+            if held > slot.ceiling_bytes:
+                why = f"it held {format_bytes(held)} of private memory, and may hold {format_bytes(slot.ceiling_bytes)}"
+                self._kill(slot, "out of memory", why)
+            elif slot.seconds >= self.tier.hard_s:
+                self._kill(
+                    slot, "timed out", f"a slice of {slot.seconds:.0f} s, the hard limit is {self.tier.hard_s:.0f} s"
+                )
+            elif self._grace_s and now >= self._grace_s:
+                self._kill(slot, "killed", "its worker had to leave, and it did not stop within the grace")
+            elif slot.seconds >= self.tier.soft_s:
+                self._stop(slot, "soft limit")
+            elif self.leaving == "now":
+                self._stop(slot, "the worker leaves")
+
+    def _kill(self, slot: Slot, ending: str, why: str) -> None:
+        if slot.verdict is None:
+            told = Told(ending, why, slot.seconds, None, slot.peak_bytes, None, slot.progressed)  # type: ignore[arg-type]
+            process.kill(slot, told)
+
+    def _stop(self, slot: Slot, why: str, number: int = signal.SIGTERM) -> None:
+        """Ask again every second: a signal that comes just as the process takes its job is not heard."""
+        now = time.monotonic()
+        if slot.ready and (now - slot.asked_s >= ASK_AGAIN_S or (number == signal.SIGUSR1 and slot.stopping != why)):
+            slot.stopping, slot.asked_s = why, now
+            process.ask(slot, number)
+
+    def _keep_leases(self, now: float) -> None:
+        if self.unsettled:
+            self._settle()
+        if now - self._beat_s >= self.tiers.lease_s / 6:
+            self._beat_s = now
+            for slot in self.busy:
+                self._beat(slot)
+        assert self._sweeper is not None
+        for job in self._sweeper.tick():
+            self.say(f"{self.name}: job {job.id} was lost by its worker: {job.state}")
+        if now - self._seen_s >= GONE_S / 6:
+            self._seen_s = now
+            self.seen()
+
+    def _beat(self, slot: Slot) -> None:
+        job = slot.job
+        assert job is not None
+        at = slot.progress
+        try:
+            cancelled = self.table.beat(job, Progress(at.stage, at.finished, at.total, slot.peak_bytes))
+            if cancelled:
+                self._stop(slot, "cancelled", signal.SIGUSR1)
+            elif slot.seconds >= self.tiers.slice_s and self.table.outranked(job):
+                self._stop(slot, "its slice is over, and others go first")
+        except JobLost as e:
+            self.say(f"{self.name}: {e}")
+            slot.job = None
+            self._idle_s = time.monotonic()
+            self._drop(slot)
+
+    def seen(self) -> None:
+        """Tell the table that this worker is there."""
+        now = self.table.clock()
+        state = "draining" if self.leaving else "busy" if self.busy else "idle"
+        tier = self.tier
+        self.table.see(
+            Seen(
+                self.name, tier.name, platform.node(), os.getpid(), self.version, state, tier.at_once, tier.memory or 0,
+                self._began, now,
+            )
+        )  # fmt: skip
