@@ -23,7 +23,7 @@ WRONG = {
     "no such method": (("explain", *GOOD, "--method", "magic"), ("--method", "magic", "interventional")),
     "a method of later": (("explain", *GOOD, "--method", "permutation"), ("permutation", "kernel")),
     "an output of later": (("explain", *GOOD, "--output", "log_loss"), ("log_loss", "raw")),
-    "an engine of later": ((*RUN, "--engine", "dask"), ("dask", "processes")),
+    "an engine that there is not": ((*RUN, "--engine", "ray"), ("ray", "processes")),
     "no such model": (("explain", "--model", "gone.txt", "--data", "rows.csv"), ("gone.txt",)),
     "no such data": (("explain", "--model", "model.txt", "--data", "gone.csv"), ("gone.csv",)),
     "data of no known form": (("explain", "--model", "model.txt", "--data", "rows.doc"), ("rows.doc", ".parquet")),
