@@ -49,7 +49,9 @@ def stuck(
             continue
         at = page.base(worker.slot)
         running = cells[at + page.SEQ]
-        since_ns = cells[at + page.START_NS] if running else max(worker.heard_ns, worker.messages[0].sent_ns)
+        since_ns = cells[at + page.START_NS]  # of what it runs; when it runs nothing, of its last results
+        if not running:
+            since_ns = max(since_ns, worker.heard_ns, worker.messages[0].sent_ns)
         long = now_ns - since_ns > LONG_NS
         if not running and worker.pid and not long:
             continue
