@@ -115,7 +115,9 @@ def test_a_killed_run_leaves_no_process_and_goes_on_with_the_rest(bench: Path) -
 
 def test_a_finished_run_is_not_computed_again(bench: Path) -> None:
     assert millrace(*QUESTION, "--limit", "3", at=bench).code == 0
-    first = calls(bench)  # on a busy machine a task may be stolen while it begins, and run twice: its outcome counts once
+    first = calls(
+        bench
+    )  # on a busy machine a task may be stolen while it begins, and run twice: its outcome counts once
     assert set(first) == {0, 1, 2}
     again = millrace(*QUESTION, "--limit", "3", at=bench)
     assert again.code == 0

@@ -124,6 +124,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_leaves_no_task_no_process_and_no_file() -> None:
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER, local_dask.address()],

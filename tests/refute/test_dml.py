@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import lightgbm
 import numpy
 import pytest
@@ -43,7 +45,8 @@ def test_least_squares_first_finds_many_weak_causes_that_few_trees_do_not():
     line, trees = dml.fit(study, linear=True, trees=10), dml.fit(study, trees=10)
     assert abs(line.effect - 1) < 4 * line.se
     assert abs(trees.effect - 1) > 10 * trees.se
-    assert dml.fit_prepared(study, dml.prepare(study, trees=10), trees=10) == trees
+    again = dml.fit_prepared(study, dml.prepare(study, trees=10), trees=10)
+    assert replace(again, se_classic=0.0) == replace(trees, se_classic=0.0)  # which it has not: NaN
 
 
 def test_a_batch_is_its_simulations_one_by_one_and_from_mapped_files(tmp_path):
