@@ -155,7 +155,8 @@ def test_a_budget_of_seconds_ends_the_study_with_what_it_has() -> None:
     found = ask(simulators.simulate, seconds=2.0, trials=None)
     assert found.timing is not None
     assert 1.0 < found.timing.wall_s < 30
-    assert found.best.fresh >= 1
+    # On a busy machine the finish may not fit into what is left of two seconds; then the answer says so.
+    assert found.best.fresh >= 1 or any("No simulation of the finish" in note for note in found.notes)
 
 
 # -- pure parts --------------------------------------------------------------------------------------------------
