@@ -248,7 +248,9 @@ class Worker:
             if pack_ns > MEASURED_NS:
                 cpus[-1] = process_time_ns()
             self.most = max(1, FLUSH_BYTES * count // len(data))
-        cells[at + page.START_NS] = monotonic_ns()  # from now on what was run is on its way: the driver does not steal it
+        cells[at + page.START_NS] = (
+            monotonic_ns()
+        )  # from now on what was run is on its way: the driver does not steal it
         cells[at + page.SEQ] = 0
         cells[at + page.PHASE] = page.RUNNING
         times = (ends.tobytes() + cpus.tobytes()) if ends and cpus else b""
