@@ -72,7 +72,7 @@ class Inlined(Saved):
 def inline(spec: Spec, run: Run) -> Inlined:
     """Read every candidate; a line each, in candidate order."""
     names, _ = survey(spec.library, search_path(spec.candidates))
-    table, lines = Path(run.ledger.path.parent) / NAME, hash_lines()
+    table, digest = Path(run.ledger.path.parent) / NAME, content_key("")
     run.progress("reading programs")
     seen: set[str] = set()
     rows = rejected = 0
@@ -85,23 +85,9 @@ def inline(spec: Spec, run: Run) -> Inlined:
                 rejected += "rejected" in form
                 seen.add(form.get("digest", ""))
                 line = json.dumps({"id": candidate.id, **form}, ensure_ascii=False)
-                lines.send(line)
+                digest = content_key((digest, line))
                 file.write(line + "\n")
-    return Inlined(table, rows, len(seen - {""}), rejected, lines.send(None), notes=tuple(run.notes))
-
-
-def hash_lines() -> Any:
-    """A coroutine: send it lines, then None for the digest of all of them."""
-
-    def told() -> Any:
-        digest = content_key("")
-        while (line := (yield digest)) is not None:
-            digest = content_key((digest, line))
-        yield digest
-
-    coroutine = told()
-    next(coroutine)
-    return coroutine
+    return Inlined(table, rows, len(seen - {""}), rejected, digest, notes=tuple(run.notes))
 
 
 def _blocks(candidates: Iterator[Candidate], pending: list[list[Candidate]]) -> Iterator[list[tuple[str | bytes, str]]]:
