@@ -101,11 +101,11 @@ from millrace.stores.directory import open_by_url
 import numpy
 def private(): return sum(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(("RssAnon", "RssShmem"))) << 10
 open_by_url(sys.argv[1]).attach(sys.argv[3])
-before, start = private(), time.process_time()
+before = private()
 array = open_by_url(sys.argv[1]).attach(sys.argv[2])
-took, grown = time.process_time() - start, private() - before
+grown = private() - before
 total = array.sum()
-print(took, grown, private() - before, total, sum("/objects/" in line for line in open("/proc/self/maps")))
+print(grown, private() - before, total, sum("/objects/" in line for line in open("/proc/self/maps")))
 """
 
 
@@ -115,8 +115,7 @@ def test_attaching_maps_and_reads_nothing(store: DirectoryStore) -> None:
     store.put(key_of("small"), np.arange(10))
     store.flush()
     said = _python(ATTACH, store.url, key_of("array"), key_of("small")).stdout.split()
-    took_s, grown, read, total, maps = (float(word) for word in said)
-    assert took_s < 0.1, f"{took_s} s to attach 64 MB"
+    grown, read, total, maps = (float(word) for word in said)
     assert grown < 1 << 20
     assert read < 4 << 20, f"{read:,} private bytes after reading all of it"
     assert total == array.sum()
@@ -252,14 +251,18 @@ def test_opening_reads_no_entries(tmp_path: Path) -> None:
     for i in range(20_000):
         store.put(key_of(i), [i, "v" * 100])
     store.close()
-    took_s = []
+    opened_s, read_s = [], []
     for _ in range(5):
         start = time.process_time()
         store = DirectoryStore(tmp_path)
         assert store.get(key_of(7)) is not None
-        took_s.append(time.process_time() - start)
+        opened = time.process_time()
+        for i in range(1_000):
+            store.get(key_of(i))
+        opened_s.append(opened - start)
+        read_s.append(time.process_time() - opened)
         store.close()
-    assert min(took_s) < 0.005
+    assert min(opened_s) < min(read_s)  # far less than to read a twentieth of them, on any machine
 
 
 # -- processes and threads ---------------------------------------------------------------------------------------
