@@ -174,8 +174,8 @@ def load(place: str | os.PathLike[str]) -> TwinModel:
     said = json.loads((folder / "model.json").read_text())
     if said.get("format") != FORMAT:
         raise WrongQuestion(
-            f"{folder} is a model of format {said.get('format')}, and this millrace reads {FORMAT}. Fit it again, or read it with "
-            f"the millrace that wrote it ({said.get('written_by', 'unknown')})."
+            f"{folder} is a model of format {said.get('format')}, and this millrace reads {FORMAT}. Fit it again, or read it "
+            f"with the millrace that wrote it ({said.get('written_by', 'unknown')})."
         )
     flat: dict[str, Any] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -34,54 +35,57 @@ class Closed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
-class Fit(Closed):
-    """What population is learnt, and how closely."""
+with warnings.catch_warnings():  # `schema` is also the name of a deprecated method of pydantic's, which nobody calls
+    warnings.simplefilter("ignore", UserWarning)
 
-    data: Any = Field(description="the real rows: a table, or a file (CSV, Parquet, Arrow, npy, JSON lines)")
-    outcome: str | None = Field(None, description="column that an outcome model predicts, with intervals")
-    treatment: str | None = Field(None, description="column of two values whose effect on the outcome is learnt")
-    schema: Any = Field(None, description="what the columns are, and what holds between them: a TOML file or a mapping")
-    privacy: Literal["low", "standard", "high"] = Field(
-        "standard", description="how far twins keep from single rows: low, standard, high"
-    )
-    min_leaf: int | None = Field(
-        None, ge=2, description="real rows that a twin's value is drawn among, at least (by privacy)"
-    )
-    drop: Names = Field((), description="columns that are left out")
-    constraints: Lines = Field(
-        (),
-        description="what holds on every twin, such as 'spent <= income; total == a + b'",
-        json_schema_extra={"metavar": "TEXT;TEXT"},
-    )
-    find: bool = Field(True, description="find what holds on all real rows, too (ranges always hold)")
-    joint: Literal["auto", "plain", "index"] = Field(
-        "auto",
-        description="trees of earlier columns, with an index of all of them, or by column what a held-out slice prefers",
-    )
-    learner: Any = Field(
-        "lightgbm",
-        description=f"of the outcome: {', '.join(LEARNERS)}, or an estimator object",
-        json_schema_extra={"metavar": "NAME"},
-    )
-    folds: int = Field(5, ge=2, le=20, description="of the cross-validation")
-    coverage: float = Field(0.9, gt=0.5, lt=1, description="of the intervals of the outcome")
-    effect: Literal["dr", "t", "x"] = Field("dr", description="how the effect is learnt: dr, t, x")
-    overlap: Literal["error", "trim"] = Field(
-        "error", description="rows that are nearly always or never treated: an error, or left out and named"
-    )
-    limit: int | None = Field(None, ge=1, description="the first N rows only")
+    class Fit(Closed):
+        """What population is learnt, and how closely."""
 
-    @property
-    def leaf(self) -> int:
-        return self.min_leaf or MIN_LEAF[self.privacy]
+        data: Any = Field(description="the real rows: a table, or a file (CSV, Parquet, Arrow, npy, JSON lines)")
+        outcome: str | None = Field(None, description="column that an outcome model predicts, with intervals")
+        treatment: str | None = Field(None, description="column of two values whose effect on the outcome is learnt")
+        schema: Any = Field(None, description="what the columns are, and what holds between them: a TOML file or a mapping")
+        privacy: Literal["low", "standard", "high"] = Field(
+            "standard", description="how far twins keep from single rows: low, standard, high"
+        )
+        min_leaf: int | None = Field(
+            None, ge=2, description="real rows that a twin's value is drawn among, at least (by privacy)"
+        )
+        drop: Names = Field((), description="columns that are left out")
+        constraints: Lines = Field(
+            (),
+            description="what holds on every twin, such as 'spent <= income; total == a + b'",
+            json_schema_extra={"metavar": "TEXT;TEXT"},
+        )
+        find: bool = Field(True, description="find what holds on all real rows, too (ranges always hold)")
+        joint: Literal["auto", "plain", "index"] = Field(
+            "auto",
+            description="trees of earlier columns, with an index of all of them, or by column what a held-out slice prefers",
+        )
+        learner: Any = Field(
+            "lightgbm",
+            description=f"of the outcome: {', '.join(LEARNERS)}, or an estimator object",
+            json_schema_extra={"metavar": "NAME"},
+        )
+        folds: int = Field(5, ge=2, le=20, description="of the cross-validation")
+        coverage: float = Field(0.9, gt=0.5, lt=1, description="of the intervals of the outcome")
+        effect: Literal["dr", "t", "x"] = Field("dr", description="how the effect is learnt: dr, t, x")
+        overlap: Literal["error", "trim"] = Field(
+            "error", description="rows that are nearly always or never treated: an error, or left out and named"
+        )
+        limit: int | None = Field(None, ge=1, description="the first N rows only")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Fit:
-        if self.treatment is not None and self.outcome is None:
-            raise ValueError("a treatment is named and no outcome: name the column on which it acts")
-        if self.treatment is not None and self.treatment == self.outcome:
-            raise ValueError(f"{self.treatment!r} is both treatment and outcome")
-        return self
+        @property
+        def leaf(self) -> int:
+            return self.min_leaf or MIN_LEAF[self.privacy]
+
+        @model_validator(mode="after")
+        def _consistent(self) -> Fit:
+            if self.treatment is not None and self.outcome is None:
+                raise ValueError("a treatment is named and no outcome: name the column on which it acts")
+            if self.treatment is not None and self.treatment == self.outcome:
+                raise ValueError(f"{self.treatment!r} is both treatment and outcome")
+            return self
 
 
 class Generate(Closed):
