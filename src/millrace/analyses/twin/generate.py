@@ -118,7 +118,9 @@ def _pilot(joint: Joint, parts: tuple[Clause, ...], spec: Generate, run: Run) ->
         raise WrongQuestion(f"where={' and '.join(c.text for c in parts)!r}: {e}") from None
     acceptance = len(rows) / float(drawn.attempts.sum() + len(rows))
     if acceptance < DOUBTFUL:
-        run.note(f"About {acceptance:.2%} of the draws satisfy the condition: each twin takes {1 / acceptance:,.0f} draws.")
+        run.note(
+            f"About {acceptance:.2%} of the draws satisfy the condition: each twin takes {1 / acceptance:,.0f} draws."
+        )
     return acceptance
 
 
@@ -142,9 +144,16 @@ def write(model: TwinModel, spec: Generate, run: Run, where: str, place: Path) -
     os.close(handle)
     making = Path(name)
     try:
-        with parquet.ParquetWriter(making, schema, compression="zstd", compression_level=1, use_dictionary=texts) as file:
+        with parquet.ParquetWriter(
+            making, schema, compression="zstd", compression_level=1, use_dictionary=texts
+        ) as file:
             made = run.map(
-                tabling.block, items, shared=(run.share(model.plain), asked), keep=True, resources=(tabling.made,), name="twins"
+                tabling.block,
+                items,
+                shared=(run.share(model.plain), asked),
+                keep=True,
+                resources=(tabling.made,),
+                name="twins",
             )
             for found in made:
                 value = run.value(found) if hasattr(found, "url") else found

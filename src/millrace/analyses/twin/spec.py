@@ -44,7 +44,9 @@ with warnings.catch_warnings():  # `schema` is also the name of a deprecated met
         data: Any = Field(description="the real rows: a table, or a file (CSV, Parquet, Arrow, npy, JSON lines)")
         outcome: str | None = Field(None, description="column that an outcome model predicts, with intervals")
         treatment: str | None = Field(None, description="column of two values whose effect on the outcome is learnt")
-        schema: Any = Field(None, description="what the columns are, and what holds between them: a TOML file or a mapping")
+        schema: Any = Field(
+            None, description="what the columns are, and what holds between them: a TOML file or a mapping"
+        )
         privacy: Literal["low", "standard", "high"] = Field(
             "standard", description="how far twins keep from single rows: low, standard, high"
         )
