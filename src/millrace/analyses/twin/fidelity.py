@@ -114,8 +114,8 @@ class Fidelity(Saved):
             p = self.privacy
             said.append(
                 f"Privacy: {p['share_nearer']:.1%} of the twins are nearer to a training row than to a held-out one (50 % is "
-                f"ideal); who was in training is guessed with an AUC of {p['membership']:.3f} (0.5: not at all); {p['copies']:.2%} of "
-                f"the twins equal a training row ({p['copies_held']:.2%} equal a held-out one)."
+                f"ideal); who was in training is guessed with an AUC of {p['membership']:.3f} (0.5: not at all); "
+                f"{p['copies']:.2%} of the twins equal a training row ({p['copies_held']:.2%} equal a held-out one)."
             )
         return said
 

@@ -99,12 +99,7 @@ class Generate(Closed):
         None, description="only such twins, drawn so: \"age >= 60 and region == 'west'\"", json_schema_extra=WRITTEN
     )
     attempts: int = Field(10_000, ge=1, description="draws of one twin at most until it fits `where`")
-    margins: Any = Field(
-        None,
-        description="known margins to weight the twins to: a TOML file or a mapping",
-        json_schema_extra={"metavar": "FILE"},
-    )
-    name: str = Field("twins.parquet", description="of the file in the answer's folder")
+    file: Any = Field(None, description="Parquet file that they are written to (twins.parquet in the answer's folder)")
 
 
 class Assess(Closed):
