@@ -57,7 +57,9 @@ class Rules:
                 table[: pairs.shape[0], : pairs.shape[1]] = pairs
                 self.together.setdefault(b, []).append((a, table))
                 self.together.setdefault(a, []).append((b, numpy.ascontiguousarray(table.T)))
-        self.clauses = [clause for c in given if c["kind"] == "rule" for clause in where.clauses(c["said"], columns, "constraint")]
+        self.clauses = [
+            clause for c in given if c["kind"] == "rule" for clause in where.clauses(c["said"], columns, "constraint")
+        ]
 
     def touches(self, j: int) -> bool:
         """Values of the column are shaped while they are drawn."""
@@ -156,7 +158,12 @@ def order_of(low: str, high: str) -> dict[str, Any]:
 
 def _sum(clause: where.Clause, known: Mapping[str, Column]) -> dict[str, Any] | None:
     t = clause.tree
-    if not isinstance(t, ast.Compare) or len(t.ops) != 1 or not isinstance(t.ops[0], ast.Eq) or not isinstance(t.left, ast.Name):
+    if (
+        not isinstance(t, ast.Compare)
+        or len(t.ops) != 1
+        or not isinstance(t.ops[0], ast.Eq)
+        or not isinstance(t.left, ast.Name)
+    ):
         return None
     terms = _terms(t.comparators[0], 1.0)
     if terms is None or t.left.id in {name for name, _ in terms[0]} or not known[t.left.id].numeric:

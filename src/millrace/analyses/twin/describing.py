@@ -49,14 +49,16 @@ def numbers_of(column: Any, name: str) -> tuple[NDArray[numpy.float64], str, str
         known = values[~numpy.isnan(values)]
         if numpy.isinf(known).any():
             at = numpy.flatnonzero(numpy.isinf(values))[:10].tolist()
-            raise WrongQuestion(f"Column {name!r} has infinite values (rows {at}, from 0): make them missing, or leave them out.")
+            raise WrongQuestion(
+                f"Column {name!r} has infinite values (rows {at}, from 0): make them missing, or leave them out."
+            )
         whole = bool(len(known)) and bool((known == numpy.round(known)).all()) and float(numpy.abs(known).max()) < 2**53
         return values, "integer" if whole else "number", "double" if is_.is_decimal(kind) else str(kind)
     if is_.is_null(kind):
         return numpy.full(len(column), numpy.nan), "number", "double"
     raise WrongQuestion(
-        f"Column {name!r} holds {kind}, which twins cannot be made of. Leave it out (drop={name!r}), or make numbers, text, truth "
-        "values or dates of it."
+        f"Column {name!r} holds {kind}, which twins cannot be made of. Leave it out (drop={name!r}), or make numbers, text, "
+        "truth values or dates of it."
     )
 
 
@@ -86,7 +88,9 @@ def texts_of(column: Any) -> tuple[NDArray[numpy.int64], list[str]]:
             column = column.chunk(0) if column.num_chunks else pyarrow.array([], column.type)
     if not pyarrow.types.is_dictionary(column.type):
         column = column.cast(pyarrow.large_string()).dictionary_encode()
-    places = numpy.asarray(column.indices.cast(pyarrow.int64()).fill_null(-1).to_numpy(zero_copy_only=False), numpy.int64)
+    places = numpy.asarray(
+        column.indices.cast(pyarrow.int64()).fill_null(-1).to_numpy(zero_copy_only=False), numpy.int64
+    )
     return places, [str(v) for v in column.dictionary.to_pylist()]
 
 
@@ -100,7 +104,9 @@ def describe(name: str, column: Any, declared: Mapping[str, Any], privacy: str) 
     values, kind, arrow = numbers_of(column, name)
     if wanted in ("integer", "number", "boolean") and wanted != kind:
         if wanted == "integer" and kind == "number":
-            raise WrongQuestion(f"The schema says that {name!r} is whole numbers, and the data have {_first_odd(values)}.")
+            raise WrongQuestion(
+                f"The schema says that {name!r} is whole numbers, and the data have {_first_odd(values)}."
+            )
         kind = wanted
     return number(name, values, kind, arrow, privacy)
 
@@ -128,15 +134,17 @@ def _category(name: str, column: Any, declared: Mapping[str, Any], privacy: str)
     n, missing = len(places), bool((places < 0).any())
     counts = numpy.bincount(places[places >= 0], minlength=len(texts))
     present = int((counts > 0).sum())
-    if n and present > max(DISTINCT * n, CODES) or present > MOST_LEVELS:
+    if (n and present > max(DISTINCT * n, CODES)) or present > MOST_LEVELS:
         raise WrongQuestion(
             f"Column {name!r} has {present:,} different texts in {n:,} rows: twins of it would be copies, or noise. Leave it out "
-            f"(drop={name!r}), or say in the schema that it is a key (kind = \"key\": twins get keys of their own)."
+            f'(drop={name!r}), or say in the schema that it is a key (kind = "key": twins get keys of their own).'
         )
     declared_levels = declared.get("levels")
     order = sorted((i for i in range(len(texts)) if counts[i]), key=lambda i: (-counts[i], texts[i]))
     if present <= 1 and not missing:
-        return Column(name, "constant", "string", labels=tuple(texts[i] for i in order) or ("",), known={"distinct": present})
+        return Column(
+            name, "constant", "string", labels=tuple(texts[i] for i in order) or ("",), known={"distinct": present}
+        )
     rare = RARE[privacy]
     kept = [i for i in order if counts[i] >= rare]
     few = [i for i in order if counts[i] < rare]
@@ -163,7 +171,9 @@ def number(name: str, values: NDArray[numpy.float64], kind: str, arrow: str, pri
     known = numpy.sort(values[~numpy.isnan(values)])
     missing = len(known) < len(values)
     if not len(known):
-        return Column(name, "constant", arrow, values=numpy.array([numpy.nan]), missing=True, known={"distinct": 0, "of": kind})
+        return Column(
+            name, "constant", arrow, values=numpy.array([numpy.nan]), missing=True, known={"distinct": 0, "of": kind}
+        )
     levels, counts = numpy.unique(known, return_counts=True)
     said = {"distinct": len(levels)}
     if len(levels) == 1 and not missing:
@@ -201,10 +211,14 @@ def encode(column: Column, data: Any) -> tuple[NDArray[numpy.uint8], NDArray[num
     return encode_numbers(column, values)
 
 
-def encode_numbers(column: Column, values: NDArray[numpy.float64]) -> tuple[NDArray[numpy.uint8], NDArray[numpy.uint16] | None]:
+def encode_numbers(
+    column: Column, values: NDArray[numpy.float64]
+) -> tuple[NDArray[numpy.uint8], NDArray[numpy.uint16] | None]:
     absent = numpy.isnan(values)
     if column.ranked:
-        ranks = numpy.minimum(numpy.searchsorted(column.values, values, "left"), len(column.values) - 1).astype(numpy.uint16)
+        ranks = numpy.minimum(numpy.searchsorted(column.values, values, "left"), len(column.values) - 1).astype(
+            numpy.uint16
+        )
         codes = codes_of_ranks(column)[ranks]
         ranks[absent] = MISSING_RANK
         codes[absent] = column.codes
@@ -238,5 +252,7 @@ def _encode_texts(column: Column, data: Any) -> NDArray[numpy.uint8]:
             f"{', '.join(map(repr, column.labels[:8]))}{' ...' if len(column.labels) > 8 else ''}."
         )
     if (places < 0).any() and not column.missing:
-        raise WrongQuestion(f"Column {column.name!r} lacks values in {int((places < 0).sum())} rows, and had none missing in training.")
+        raise WrongQuestion(
+            f"Column {column.name!r} lacks values in {int((places < 0).sum())} rows, and had none missing in training."
+        )
     return codes.astype(numpy.uint8)

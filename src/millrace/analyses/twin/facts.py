@@ -45,5 +45,3 @@ def facts_of_assess(spec: Assess) -> AssessFacts:
 
 def assess_facts(spec: Assess, real: source.Source) -> AssessFacts:
     return AssessFacts(real.rows, len(real.names), real.row_bytes, min(spec.rows, real.rows))
-
-

@@ -63,7 +63,8 @@ def fit(spec: Fit, run: Run) -> TwinModel:
 def _names(spec: Fit, schema: source.Schema, data: source.Source) -> tuple[str, ...]:
     """Columns that are learnt."""
     for what, given in (
-        ("drop", spec.drop), ("outcome", (spec.outcome,)), ("treatment", (spec.treatment,)), ("the schema", tuple(schema.columns)),
+        ("drop", spec.drop), ("outcome", (spec.outcome,)), ("treatment", (spec.treatment,)),
+        ("the schema", tuple(schema.columns)),
     ):  # fmt: skip
         missing = [n for n in given if n is not None and n not in data.names]
         if missing:
@@ -78,8 +79,8 @@ def _names(spec: Fit, schema: source.Schema, data: source.Source) -> tuple[str, 
         raise WrongQuestion(f"The data have {data.rows} rows; a joint distribution needs {LEAST_ROWS} at least.")
     if data.rows < 4 * spec.leaf:
         raise WrongQuestion(
-            f"The data have {data.rows} rows, and a twin's value is drawn among {spec.leaf} at least: that leaves columns with hardly "
-            "any dependence. Give more rows, or a smaller min_leaf."
+            f"The data have {data.rows} rows, and a twin's value is drawn among {spec.leaf} at least: that leaves hardly any "
+            "dependence. Give more rows, or a smaller min_leaf."
         )
     return names
 
@@ -130,7 +131,9 @@ def _say_columns(columns: Sequence[Column], run: Run) -> None:
                 f"{describing.OTHER!r}, so that no twin has what few rows have."
             )
         if c.pooled:
-            run.note(f"Column {c.name!r} has {c.known['distinct']:,} categories: the rarer {len(c.pooled):,} depend on others as one.")
+            run.note(
+                f"Column {c.name!r} has {c.known['distinct']:,} categories: the rarer {len(c.pooled):,} depend on others as one."
+            )
     if not any(c.drawn for c in columns):
         raise WrongQuestion("Every column is constant or a key: there is nothing to learn.")
 
@@ -203,7 +206,9 @@ def _check_rule(c: Mapping[str, Any], learnt: Learnt, run: Run, get: Any) -> Non
             v = values(name)
             absent |= numpy.equal(v, None) if v.dtype == object else numpy.isnan(v)
         constraining.refuse_broken(
-            c, ~held & ~absent, lambda i: f"row {i}: " + ", ".join(f"{n} = {values(n)[i]}" for n in clause.names)  # noqa: B023
+            c,
+            ~held & ~absent,
+            lambda i: f"row {i}: " + ", ".join(f"{n} = {values(n)[i]}" for n in clause.names),  # noqa: B023
         )
 
 

@@ -27,6 +27,7 @@ from millrace.run.errors import AnalysisFailed, WrongQuestion
 from millrace.run.keys import content_key
 from millrace.run.run import Run
 
+NAME = "twins.parquet"
 PILOT = 512
 DOUBTFUL = 0.01
 
@@ -85,12 +86,13 @@ class Twins(Saved):
         return {}
 
     def write_tables(self, folder: Path) -> list[Path]:
-        """The file, linked or copied when it is elsewhere."""
+        """twins.parquet; nothing when the file was asked for elsewhere."""
         import shutil
 
-        place = folder / self.path.name
-        if place != self.path and self.path.parent != folder:
-            shutil.copyfile(self.path, place)
+        place = folder / NAME
+        if self.path.name != NAME or place == self.path:
+            return [place] if place == self.path else []
+        shutil.copyfile(self.path, place)
         return [place]
 
 
@@ -118,13 +120,20 @@ def _pilot(joint: Joint, parts: tuple[Clause, ...], spec: Generate, run: Run) ->
         raise WrongQuestion(f"where={' and '.join(c.text for c in parts)!r}: {e}") from None
     acceptance = len(rows) / float(drawn.attempts.sum() + len(rows))
     if acceptance < DOUBTFUL:
-        run.note(f"About {acceptance:.2%} of the draws satisfy the condition: each twin takes {1 / acceptance:,.0f} draws.")
+        run.note(
+            f"About {acceptance:.2%} of the draws satisfy the condition: each twin takes {1 / acceptance:,.0f} draws."
+        )
     return acceptance
 
 
 def _place(spec: Generate, run: Run) -> Path:
-    """Where the file goes: into the answer's folder."""
-    return Path(run.ledger.path.parent) / spec.name
+    """Where the file goes: where it was asked for, or into the answer's folder."""
+    if spec.file is None:
+        return Path(run.ledger.path.parent) / NAME
+    place = Path(spec.file)
+    if place.suffix != ".parquet" or not place.absolute().parent.is_dir():
+        raise WrongQuestion(f"file={str(place)!r}: give a path that ends in .parquet, in a folder that there is.")
+    return place.absolute()
 
 
 def write(model: TwinModel, spec: Generate, run: Run, where: str, place: Path) -> Twins:
@@ -142,9 +151,16 @@ def write(model: TwinModel, spec: Generate, run: Run, where: str, place: Path) -
     os.close(handle)
     making = Path(name)
     try:
-        with parquet.ParquetWriter(making, schema, compression="zstd", compression_level=1, use_dictionary=texts) as file:
+        with parquet.ParquetWriter(
+            making, schema, compression="zstd", compression_level=1, use_dictionary=texts
+        ) as file:
             made = run.map(
-                tabling.block, items, shared=(run.share(model.plain), asked), keep=True, resources=(tabling.made,), name="twins"
+                tabling.block,
+                items,
+                shared=(run.share(model.plain), asked),
+                keep=True,
+                resources=(tabling.made,),
+                name="twins",
             )
             for found in made:
                 value = run.value(found) if hasattr(found, "url") else found

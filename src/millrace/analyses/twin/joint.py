@@ -141,7 +141,10 @@ class Joint:
         self.at = {c.name: j for j, c in enumerate(self.columns)}
         self.order = [int(j) for j in plain["order"]]
         self.parts = [
-            {k: read_only(numpy.asarray(v)) if hasattr(v, "dtype") and getattr(v, "ndim", 0) else v for k, v in p.items()}
+            {
+                k: read_only(numpy.asarray(v)) if hasattr(v, "dtype") and getattr(v, "ndim", 0) else v
+                for k, v in p.items()
+            }
             for p in plain["parts"]
         ]
         self.ready = Ready(self.columns, plain["scores"])
@@ -168,25 +171,35 @@ class Joint:
                     mask[: len(held)] = held
                     allowed[j] = allowed.get(j, ALL) & mask
                     if not allowed[j].any():
-                        raise WrongQuestion(f"No twin can satisfy all that is asked of {column.name!r}: {_has(column)}.")
+                        raise WrongQuestion(
+                            f"No twin can satisfy all that is asked of {column.name!r}: {_has(column)}."
+                        )
                     continue
             rest.append(clause)
         for j, mask in allowed.items():
             most[j] = 1.0 if self.rules.touches(j) else _most_left(self.parts[place_of[j]], mask)
             if most[j] == 0.0:
-                raise WrongQuestion(f"No twin can satisfy what is asked of {self.columns[j].name!r}: {_has(self.columns[j])}.")
+                raise WrongQuestion(
+                    f"No twin can satisfy what is asked of {self.columns[j].name!r}: {_has(self.columns[j])}."
+                )
         return Condition(tuple(clauses), allowed, most, tuple(rest), last)
 
     def _possible(self, column: Column) -> Any:
         """Every value of a column: by code when it has no ranks."""
         if column.kind == "category":
-            return numpy.array([*column.labels, *([None] * column.missing), *(label for label, _ in column.pooled)], object)
+            return numpy.array(
+                [*column.labels, *([None] * column.missing), *(label for label, _ in column.pooled)], object
+            )
         if column.ranked:
-            return numpy.concatenate([column.values, (column.values[1:] + column.values[:-1]) / 2, [numpy.nan] * column.missing])
+            return numpy.concatenate(
+                [column.values, (column.values[1:] + column.values[:-1]) / 2, [numpy.nan] * column.missing]
+            )
         if column.kind == "constant" and column.labels:
             return numpy.array(column.labels, object)
         if column.kind in ("key", "sum"):
-            raise WrongQuestion(f"{column.name!r} follows from other things (it is a {column.kind}): no condition can be on it.")
+            raise WrongQuestion(
+                f"{column.name!r} follows from other things (it is a {column.kind}): no condition can be on it."
+            )
         return numpy.concatenate([column.values, [numpy.nan] * column.missing])
 
     # -- drawing -----------------------------------------------------------------------------------------------------
@@ -215,10 +228,14 @@ class Joint:
             pending = pending[begun[pending] >= 0]
             if len(pending) and begun[pending].min() >= attempts:
                 share = (m - len(pending)) / max(1, m)
-                what = " and ".join(c.text for c in condition.clauses) if condition is not None and conditioned else "the constraints"
+                what = (
+                    " and ".join(c.text for c in condition.clauses)
+                    if condition is not None and conditioned
+                    else "the constraints"
+                )
                 raise AnalysisFailed(
-                    f"{len(pending):,} of {m:,} twins did not satisfy {what} in {attempts:,} draws each ({share:.2%} did): ask for "
-                    "less, or allow more attempts."
+                    f"{len(pending):,} of {m:,} twins did not satisfy {what} in {attempts:,} draws each ({share:.2%} did): ask "
+                    "for less, or allow more attempts."
                 )
         return done
 

@@ -102,7 +102,9 @@ def _part(
     names = ("feature", "threshold", "left", "right", "begin", "end", "masks")
     made |= dict(zip(names, grown, strict=True))
     if not column.ranked:
-        start, stop, codes, cumulative = trees.leaves_of_codes(made["feature"], made["begin"], made["end"], at, read_only(X[j]))
+        start, stop, codes, cumulative = trees.leaves_of_codes(
+            made["feature"], made["begin"], made["end"], at, read_only(X[j])
+        )
         made |= {"start": start, "stop": stop, "codes": codes, "cumulative": cumulative}
         del made["begin"], made["end"]
         return made
@@ -112,7 +114,16 @@ def _part(
     C = numpy.stack(ranked) if ranked else numpy.zeros((0, 1), numpy.uint16)
     Q = numpy.stack(spikes) if spikes else numpy.zeros((0, 65_536), numpy.bool_)
     found = trees.leaves_of_ranks(
-        made["feature"], made["begin"], made["end"], at, read_only(R[rank_row[j]]), C, len(ranked), Q, _spikes(column), LEAST_R2
+        made["feature"],
+        made["begin"],
+        made["end"],
+        at,
+        read_only(R[rank_row[j]]),
+        C,
+        len(ranked),
+        Q,
+        _spikes(column),
+        LEAST_R2,
     )
     made |= dict(zip(("fixed", "line", "slope", "low", "high", "held"), found, strict=True))
     made["lines"] = numpy.array([*lines, *([d] * indexed)], numpy.int64)

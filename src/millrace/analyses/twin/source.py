@@ -52,7 +52,9 @@ def open_source(given: Any, what: str = "data", limit: int | None = None) -> Sou
     if twice:
         raise WrongQuestion(f"The {what} has more than one column called {', '.join(map(repr, twice))}: rename them.")
     if not found.rows or not found.names:
-        raise WrongQuestion(f"The {what} has {found.rows} rows and {len(found.names)} columns: there is nothing to learn.")
+        raise WrongQuestion(
+            f"The {what} has {found.rows} rows and {len(found.names)} columns: there is nothing to learn."
+        )
     return found
 
 
@@ -80,7 +82,9 @@ def _table(given: Any, what: str, limit: int | None) -> Source:
     table = tables.read_table(given, what)
     table = table if limit is None else table.slice(0, limit)
     names = tuple(str(n) for n in table.column_names)
-    return Source(names, table.num_rows, lambda name: table.column(names.index(name)), sum(_width(f.type) for f in table.schema))
+    return Source(
+        names, table.num_rows, lambda name: table.column(names.index(name)), sum(_width(f.type) for f in table.schema)
+    )
 
 
 def _pandas(frame: Any, what: str, limit: int | None) -> Source:
@@ -137,7 +141,9 @@ def read_schema(given: Any) -> Schema:
             columns[name] = said = {"kind": said}
         unknown = sorted(set(said) - FIELDS)
         if unknown:
-            raise WrongQuestion(f"{where}: column {name!r} has {unknown[0]!r}; it may have {', '.join(sorted(FIELDS))}.")
+            raise WrongQuestion(
+                f"{where}: column {name!r} has {unknown[0]!r}; it may have {', '.join(sorted(FIELDS))}."
+            )
         if said.get("kind") not in (None, *KINDS):
             raise WrongQuestion(f"{where}: column {name!r} is of kind {said['kind']!r}; there are {', '.join(KINDS)}.")
         if "low" in said and "high" in said and said["low"] > said["high"]:

@@ -44,7 +44,9 @@ with warnings.catch_warnings():  # `schema` is also the name of a deprecated met
         data: Any = Field(description="the real rows: a table, or a file (CSV, Parquet, Arrow, npy, JSON lines)")
         outcome: str | None = Field(None, description="column that an outcome model predicts, with intervals")
         treatment: str | None = Field(None, description="column of two values whose effect on the outcome is learnt")
-        schema: Any = Field(None, description="what the columns are, and what holds between them: a TOML file or a mapping")
+        schema: Any = Field(
+            None, description="what the columns are, and what holds between them: a TOML file or a mapping"
+        )
         privacy: Literal["low", "standard", "high"] = Field(
             "standard", description="how far twins keep from single rows: low, standard, high"
         )
@@ -97,12 +99,7 @@ class Generate(Closed):
         None, description="only such twins, drawn so: \"age >= 60 and region == 'west'\"", json_schema_extra=WRITTEN
     )
     attempts: int = Field(10_000, ge=1, description="draws of one twin at most until it fits `where`")
-    margins: Any = Field(
-        None,
-        description="known margins to weight the twins to: a TOML file or a mapping",
-        json_schema_extra={"metavar": "FILE"},
-    )
-    name: str = Field("twins.parquet", description="of the file in the answer's folder")
+    file: Any = Field(None, description="Parquet file that they are written to (twins.parquet in the answer's folder)")
 
 
 class Assess(Closed):

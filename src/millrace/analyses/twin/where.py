@@ -59,7 +59,9 @@ def clauses(given: Any, columns: Sequence[Column], what: str = "where") -> tuple
     try:
         tree = ast.parse(re.sub(r"`([^`]+)`", quoted, text).strip(), mode="eval").body
     except SyntaxError as e:
-        raise WrongQuestion(f"{what}={text!r} cannot be read: {e.msg}. Write it as age >= 60 and region == 'west'.") from None
+        raise WrongQuestion(
+            f"{what}={text!r} cannot be read: {e.msg}. Write it as age >= 60 and region == 'west'."
+        ) from None
     tree = _Named(names).visit(tree)
     parts = tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And) else [tree]
     found = []
@@ -85,7 +87,7 @@ class _Named(ast.NodeTransformer):
 
 def _text_of(given: Any, what: str) -> str:
     if not isinstance(given, Mapping):
-        raise WrongQuestion(f"{what} is a text such as \"age >= 60\", or a mapping from columns to values.")
+        raise WrongQuestion(f'{what} is a text such as "age >= 60", or a mapping from columns to values.')
     parts = []
     for name, wanted in given.items():
         if isinstance(wanted, Mapping):
@@ -110,7 +112,9 @@ def _check(node: ast.AST, known: Mapping[str, Column], what: str) -> None:
     )  # fmt: skip
     for inner in ast.walk(node):
         if not isinstance(inner, allowed):
-            raise WrongQuestion(f"{what}: {ast.unparse(node)!r} has something other than comparisons, and, or, not and + - * /.")
+            raise WrongQuestion(
+                f"{what}: {ast.unparse(node)!r} has something other than comparisons, and, or, not and + - * /."
+            )
         if isinstance(inner, ast.Name) and inner.id not in known:
             near = [n for n in known if n.lower() == inner.id.lower()] or list(known)[:10]
             raise WrongQuestion(
@@ -128,12 +132,19 @@ def _check_levels(node: ast.Compare, known: Mapping[str, Column], what: str) -> 
         column = known[a.id]
         levels = {*column.labels, *(label for label, _ in column.pooled)}
         for constant in ast.walk(b):
-            if isinstance(constant, ast.Constant) and isinstance(constant.value, str) and levels and constant.value not in levels:
+            if (
+                isinstance(constant, ast.Constant)
+                and isinstance(constant.value, str)
+                and levels
+                and constant.value not in levels
+            ):
                 raise WrongQuestion(
                     f"{what}: {a.id!r} has no level {constant.value!r}; it has {', '.join(map(repr, sorted(levels)[:12]))}."
                 )
             if isinstance(constant, ast.Constant) and isinstance(constant.value, int | float) and levels:
-                raise WrongQuestion(f"{what}: {a.id!r} is a category, and {constant.value!r} is a number: put it in quotes.")
+                raise WrongQuestion(
+                    f"{what}: {a.id!r} is a category, and {constant.value!r} is a number: put it in quotes."
+                )
 
 
 def _check_inverted(found: Iterable[Clause], what: str) -> None:
@@ -151,7 +162,9 @@ def _check_inverted(found: Iterable[Clause], what: str) -> None:
                 high[t.left.id] = min(high.get(t.left.id, numpy.inf), right.value)
     for name in low:
         if low[name] > high.get(name, numpy.inf):
-            raise WrongQuestion(f"{what}: {name!r} from {low[name]:g} to {high[name]:g} is an interval the wrong way round.")
+            raise WrongQuestion(
+                f"{what}: {name!r} from {low[name]:g} to {high[name]:g} is an interval the wrong way round."
+            )
 
 
 # -- values ----------------------------------------------------------------------------------------------------------

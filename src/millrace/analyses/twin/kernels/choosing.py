@@ -14,7 +14,6 @@ import numpy
 
 from millrace.analyses.twin.columns import MISSING_RANK, Column
 
-
 LEARNT, HELD = 20_000, 4_000
 LEAST_ROWS = 1_000
 DOUBT = 0.01
@@ -47,7 +46,9 @@ def _taken(frame: Mapping[str, Any], rows: Any) -> dict[str, Any]:
     return {**frame, "codes": codes, "ranks": ranks}
 
 
-def _told_apart(part: Mapping[str, Any], place: int, frame: Any, related: Any, columns: Sequence[Column], rows: Any) -> float:
+def _told_apart(
+    part: Mapping[str, Any], place: int, frame: Any, related: Any, columns: Sequence[Column], rows: Any
+) -> float:
     """How well (AUC) drawn values of the column are told from true ones, given the true earlier columns."""
     import lightgbm
     from sklearn.metrics import roc_auc_score

@@ -106,7 +106,9 @@ def score_table(column: Column, counts: NDArray[Any] | None) -> NDArray[numpy.fl
     return table
 
 
-def scores(X: Any, R: Any, rank_row: Sequence[int], columns: Sequence[Column]) -> tuple[list[Any], NDArray[numpy.float64]]:
+def scores(
+    X: Any, R: Any, rank_row: Sequence[int], columns: Sequence[Column]
+) -> tuple[list[Any], NDArray[numpy.float64]]:
     """(score table of each column, None for ranked and undrawn ones; correlations of all scores (columns, columns))."""
     rows = some_rows(X.shape[1], 2 * ROWS)
     tables: list[Any] = [None] * len(columns)
@@ -129,7 +131,7 @@ def scores(X: Any, R: Any, rank_row: Sequence[int], columns: Sequence[Column]) -
     middle = Z.mean(0)
     Z -= middle
     Z /= numpy.where(spread > 1e-6, spread, 1.0)
-    for j, column in enumerate(columns):
+    for j in range(len(columns)):
         if tables[j] is not None:
             tables[j] = ((tables[j] - middle[j]) / (spread[j] if spread[j] > 1e-6 else 1.0)).astype(numpy.float32)
     return tables, (Z.T @ Z).astype(numpy.float64) / len(rows)
@@ -145,8 +147,12 @@ def _leading(Z: NDArray[numpy.float32], most: int = 3) -> NDArray[numpy.float32]
 def _category_scores(codes: Any, counts: Any, parts: Any) -> NDArray[numpy.float32]:
     if not parts.shape[1]:
         share = counts / max(1, counts.sum())
-        return numpy.where(counts > 0, ndtri(numpy.clip(numpy.cumsum(share) - share / 2, 1e-4, 1 - 1e-4)), 0).astype(numpy.float32)
-    means = [numpy.bincount(codes, weights=parts[:, q], minlength=256) / (counts + SHRINK) for q in range(parts.shape[1])]
+        return numpy.where(counts > 0, ndtri(numpy.clip(numpy.cumsum(share) - share / 2, 1e-4, 1 - 1e-4)), 0).astype(
+            numpy.float32
+        )
+    means = [
+        numpy.bincount(codes, weights=parts[:, q], minlength=256) / (counts + SHRINK) for q in range(parts.shape[1])
+    ]
     return max(means, key=lambda m: float(m[codes].var())).astype(numpy.float32)
 
 

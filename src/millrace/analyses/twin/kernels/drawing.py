@@ -25,7 +25,9 @@ def mix(x):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True, inline="always")
 def start(seed, row, place, attempt):  # type: ignore[no-untyped-def]
     x = mix(numpy.uint64(seed) + numpy.uint64(0x9E3779B97F4A7C15) * (numpy.uint64(row) + numpy.uint64(1)))
-    y = numpy.uint64(place) * numpy.uint64(0xD1B54A32D192ED03) + numpy.uint64(attempt) * numpy.uint64(0x8CB92BA72F3D8DD7)
+    y = numpy.uint64(place) * numpy.uint64(0xD1B54A32D192ED03) + numpy.uint64(attempt) * numpy.uint64(
+        0x8CB92BA72F3D8DD7
+    )
     return mix(x ^ mix(y + numpy.uint64(0x632BE59BD9B4E019)))
 
 

@@ -147,8 +147,9 @@ def _best_set(codes, y, n, m, width, n_k, total, min_leaf, table, score, order, 
 def grow(X, extra, sizes, nominal, features, y, width, index, min_leaf, z, most_depth):  # type: ignore[no-untyped-def]
     """Nodes of a tree that splits the rows `index` (int32, reordered so that each leaf's are together).
 
-    X: uint8 (columns, rows), extra: uint8 (rows,), the column after them; both read-only. sizes: codes of each column. features: numbers of columns to split on. y: uint8 (rows,) classes
-    below `width`. Returns feature (-1: leaf), threshold (-2: by `masks`), left, right, begin, end, masks.
+    X: uint8 (columns, rows), extra: uint8 (rows,), the column after them; both read-only. sizes: codes of each column.
+    features: numbers of columns to split on. y: uint8 (rows,) classes below `width`. Returns feature (-1: leaf), threshold
+    (-2: by `masks`), left, right, begin, end, masks.
     """
     rows = index.size
     most = 2 * (rows // max(1, min_leaf)) + 3
@@ -282,7 +283,11 @@ def leaves_of_ranks(feature, begin, end, index, y, R, candidates, spikes, own_sp
     """
     nodes = feature.size
     fixed, line = numpy.zeros(nodes, numpy.int32), numpy.full(nodes, -1, numpy.int32)
-    slope, low, high = numpy.zeros(nodes, numpy.float32), numpy.zeros(nodes, numpy.float32), numpy.zeros(nodes, numpy.float32)
+    slope, low, high = (
+        numpy.zeros(nodes, numpy.float32),
+        numpy.zeros(nodes, numpy.float32),
+        numpy.zeros(nodes, numpy.float32),
+    )
     held = numpy.zeros(index.size, numpy.float32)
     for node in range(nodes):
         if feature[node] >= 0:
