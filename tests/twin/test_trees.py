@@ -15,10 +15,9 @@ def chi2(left, n):
     right = n - left
     expected_left, expected_right = n * left.sum() / n.sum(), n * right.sum() / n.sum()
     some = n > 0
-    return (
-        ((left - expected_left)[some] ** 2 / expected_left[some]).sum()
-        + ((right - expected_right)[some] ** 2 / expected_right[some]).sum()
-    )
+    return ((left - expected_left)[some] ** 2 / expected_left[some]).sum() + (
+        (right - expected_right)[some] ** 2 / expected_right[some]
+    ).sum()
 
 
 @settings(max_examples=80, deadline=None)
@@ -29,7 +28,9 @@ def test_the_best_threshold_is_that_of_a_plain_search(seed, n, width, sizes):
     y = numpy.where(rng.random(n) < 0.5, codes * width // (sizes + 1), y)
     n_k = numpy.bincount(y, minlength=width).astype(float)
     scratch = numpy.zeros(n, numpy.int64), numpy.zeros(258, numpy.int64), numpy.zeros(width, numpy.int64)
-    found, at = trees._best_threshold(codes.astype(numpy.int64), y.astype(numpy.int64), n, width, n_k, float(n), 5, *scratch)
+    found, at = trees._best_threshold(
+        codes.astype(numpy.int64), y.astype(numpy.int64), n, width, n_k, float(n), 5, *scratch
+    )
     best = 0.0
     for t in range(sizes):
         left = numpy.bincount(y[codes <= t], minlength=width)
@@ -94,7 +95,9 @@ def test_a_leaf_of_codes_holds_the_counts_of_its_rows():
     for node in numpy.flatnonzero(feature < 0):
         counts = numpy.bincount(y[index[begin[node] : end[node]]], minlength=16)
         numpy.testing.assert_array_equal(codes[start[node] : stop[node]], numpy.flatnonzero(counts))
-        numpy.testing.assert_array_equal(numpy.diff(cumulative[start[node] : stop[node]], prepend=0), counts[counts > 0])
+        numpy.testing.assert_array_equal(
+            numpy.diff(cumulative[start[node] : stop[node]], prepend=0), counts[counts > 0]
+        )
 
 
 def test_a_leaf_of_ranks_keeps_common_values_and_the_residuals_of_a_line():
