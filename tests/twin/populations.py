@@ -7,8 +7,8 @@ import pyarrow
 
 
 def people(rows: int = 3_000, seed: int = 0) -> pyarrow.Table:
-    """Numbers, whole numbers, zero-inflated and heavy-tailed ones, categories, truth values, dates, missing ones, a constant and a
-    key. spent <= income; total == spent + saved; city goes with its country."""
+    """Numbers, whole numbers, zero-inflated and heavy-tailed ones, categories, truth values, dates, missing ones, a constant
+    and a key. spent <= income; total == spent + saved; city goes with its country."""
     rng = numpy.random.default_rng(seed)
     age = rng.integers(18, 91, rows)
     country = rng.choice(["north", "south", "west"], rows, p=[0.5, 0.3, 0.2])

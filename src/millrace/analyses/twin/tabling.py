@@ -12,7 +12,6 @@ from millrace.analyses.twin.columns import Column
 from millrace.analyses.twin.joint import Condition, Field, Joint
 from millrace.analyses.twin.where import clauses
 
-
 BASELINE, PROPENSITY, EFFECT = "twin_baseline", "twin_propensity", "twin_effect"
 
 
