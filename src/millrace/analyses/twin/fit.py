@@ -6,7 +6,7 @@ drawing, one task a column for its trees.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from millrace.analyses.twin.facts import fit_facts
 from millrace.analyses.twin.model import Generator, TwinModel
 from millrace.analyses.twin.plan import plan_fit
 from millrace.analyses.twin.spec import Fit
-from millrace.run.errors import WrongQuestion
+from millrace.run.errors import TaskFailed, WrongQuestion
 from millrace.run.keys import content_key
 from millrace.run.run import Run
 
@@ -143,7 +143,7 @@ def _described(spec: Fit, schema: source.Schema, data: source.Source, names: Seq
     columns, samples, codes, ranks = [], {}, None, []
     each = run.map(parts.describe, shared(), shared=(declared, spec.privacy), keep=True, name="column")
     rank_row = []
-    for j, found in enumerate(each):
+    for j, found in enumerate(_told(each)):
         made = run.value(found) if hasattr(found, "url") else found
         column = parts.column_of(made["column"])
         columns.append(column)
@@ -158,6 +158,17 @@ def _described(spec: Fit, schema: source.Schema, data: source.Source, names: Seq
             samples[column.name] = numpy.array(made["sample"])
     held = numpy.stack(ranks) if ranks else numpy.zeros((0, data.rows), numpy.uint16)
     return Learnt(tuple(columns), codes, held, tuple(rank_row), tuple(tables), samples)
+
+
+def _told(values: Iterator[Any]) -> Iterator[Any]:
+    """The values; what a task found wrong with the question is told as it was said there."""
+    try:
+        yield from values
+    except TaskFailed as e:
+        kind, _, said = e.failure.message.partition(": ")
+        if kind == WrongQuestion.__name__:
+            raise WrongQuestion(said) from None
+        raise
 
 
 def _say_columns(columns: Sequence[Column], run: Run) -> None:
