@@ -54,7 +54,7 @@ def assess(spec: Assess, run: Run) -> Fidelity:
 
 def twins_of(model: TwinModel, n: int, seed: int) -> Any:
     """n twins, an Arrow table."""
-    return Sampler(model).draw(n, seed)
+    return Sampler(model).draw(n, seed, models=False)
 
 
 def _target(spec: Assess, model: TwinModel, columns: Sequence[Column]) -> int | None:

@@ -25,6 +25,7 @@ DISTINCT = 0.5
 """Share of distinct texts from which on twins would be copies."""
 COMMON_SHARE = 0.002
 """A value with more than this share of a number's rows is common, and may be a twin's as it is."""
+MOST_DECIMALS = 4
 ROWS_A_VALUE = 20
 """A number with fewer distinct values than a code each has codes for them when so many rows share one on average."""
 EPOCH_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -148,7 +149,7 @@ def _category(name: str, column: Any, declared: Mapping[str, Any], privacy: str)
     rare = RARE[privacy]
     kept = [i for i in order if counts[i] >= rare]
     few = [i for i in order if counts[i] < rare]
-    if sum(counts[i] for i in few) < rare and kept and few:
+    if sum(counts[i] for i in few) < rare and len(kept) > 1 and few:
         few.insert(0, kept.pop())  # a pool that is itself rare would tell of them
     pooled: tuple[tuple[str, float], ...] = ()
     if len(kept) + bool(few) > CODES:
@@ -198,8 +199,22 @@ def _ranked(name: str, known: NDArray[Any], kind: str, arrow: str, missing: bool
     spike = many > max(3.0, COMMON_SHARE * len(held))
     return Column(
         name, kind, arrow, len(edges), missing, True, held, edges=edges, spike=spike,  # type: ignore[arg-type]
-        first=first.astype(numpy.uint16), known=said,
+        first=first.astype(numpy.uint16), scale=_scale(known, kind), known=said,
     )  # fmt: skip
+
+
+def _scale(known: NDArray[Any], kind: str) -> float:
+    """Of what all values are multiples: 1 for whole numbers, 100 for two decimals; 0 with more than MOST_DECIMALS."""
+    if kind != "number":
+        return 1.0
+    size = float(numpy.abs(known).max())
+    for digits in range(1, MOST_DECIMALS + 1):
+        scale = 10.0**digits
+        if size * scale > 2**50:
+            break
+        if numpy.array_equal(numpy.round(known, digits), known):
+            return scale
+    return 0.0
 
 
 # -- values as codes -------------------------------------------------------------------------------------------------

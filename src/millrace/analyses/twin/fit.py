@@ -47,6 +47,8 @@ def fit(spec: Fit, run: Run) -> TwinModel:
     data = source.open_source(spec.data, limit=spec.limit)
     names = _names(spec, schema, data)
     run.follow(plan_fit(fit_facts(spec, data, len(names)), run.budget))
+    if spec.outcome is not None:
+        _check_outcome(spec, data, run)
     learnt = _described(spec, schema, data, names, run)
     _say_columns(learnt.columns, run)
     constraints = _constraints(spec, schema, learnt, run)
@@ -57,7 +59,46 @@ def fit(spec: Fit, run: Run) -> TwinModel:
         "schema": schema.name, "data": content_key([t.key for t in learnt.tables]),
         "indexed": [columns[p["column"]].name for p in generator.parts if p["indexed"]],
     }  # fmt: skip
-    return TwinModel(columns, generator, tuple(constraints), known, notes=tuple(run.notes))
+    outcome, effects = _models(spec, columns, data, run)
+    return TwinModel(columns, generator, tuple(constraints), known, outcome, effects, notes=tuple(run.notes))
+
+
+# -- outcome and effects ---------------------------------------------------------------------------------------------
+def _check_outcome(spec: Fit, data: source.Source, run: Run) -> None:
+    """What no outcome model or effect can be of is told before the long work."""
+    import pyarrow
+
+    from millrace.analyses.twin import effects, outcome
+
+    named = [n for n in (spec.treatment, spec.outcome) if n is not None]
+    table = pyarrow.table({n: data.column(n) for n in named})
+    target, _, _ = outcome.target_of(table.column(spec.outcome), spec.outcome)
+    outcome.usable(target, spec.outcome)
+    if spec.treatment is not None:
+        getattr(effects, "check", lambda *a: None)(table, spec.treatment, spec.outcome)
+
+
+def _models(spec: Fit, columns: Sequence[Column], data: source.Source, run: Run) -> tuple[Any, Any]:
+    """(outcome model, effect model), each None where nothing is named."""
+    if spec.outcome is None:
+        return None, None
+    import pyarrow
+
+    from millrace.analyses.twin import effects, outcome
+
+    used = [c.name for c in columns if c.kind not in ("key", "constant")]
+    table = pyarrow.table({n: data.column(n) for n in used})
+    made = outcome.fit_outcome(run, table, spec.outcome, learner=spec.learner, folds=spec.folds, coverage=spec.coverage)
+    for note in made.notes:
+        run.note(note)
+    if spec.treatment is None:
+        return made, None
+    learnt = effects.fit_effects(
+        run, table, spec.treatment, spec.outcome, method=spec.effect, folds=spec.folds, overlap=spec.overlap
+    )
+    for note in learnt.notes:
+        run.note(note)
+    return made, learnt
 
 
 def _names(spec: Fit, schema: source.Schema, data: source.Source) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,9 @@ def write(model: TwinModel, spec: Generate, run: Run, where: str, place: Path) -
     size = block_rows(len(model.columns))
     items = [(begin, min(begin + size, spec.n)) for begin in range(0, spec.n, size)]
     asked = {"model": model.digest, "where": where, "seed": run.seed, "attempts": spec.attempts}
-    schema = tabling.schema_of(model.columns)
+    beside = _beside(model, run)
+    told = tabling.told_by((beside.get("outcome"), beside.get("effects")))
+    schema = tabling.schema_of(model.columns, told)
     texts = [c.name for c in model.columns if c.kind == "category"]
     draws, digest = 0, content_key([model.digest, where, run.seed])
     run.progress("twins", len(items))
@@ -157,7 +159,7 @@ def write(model: TwinModel, spec: Generate, run: Run, where: str, place: Path) -
             made = run.map(
                 tabling.block,
                 items,
-                shared=(run.share(model.plain), asked),
+                shared=(run.share(model.plain), run.share(beside), asked),
                 keep=True,
                 resources=(tabling.made,),
                 name="twins",
@@ -173,8 +175,21 @@ def write(model: TwinModel, spec: Generate, run: Run, where: str, place: Path) -
         making.unlink(missing_ok=True)
         raise
     return Twins(
-        place, spec.n, model.names, model.name, where, spec.n / draws, digest, notes=tuple(run.notes)
+        place, spec.n, (*model.names, *told), model.name, where, spec.n / draws, digest, notes=tuple(run.notes)
     )  # fmt: skip
+
+
+def _beside(model: TwinModel, run: Run) -> dict[str, Any]:
+    """Outcome and effect models as workers are given them."""
+    found: dict[str, Any] = {}
+    if model.effects is not None:
+        found["effects"] = model.effects.plain
+    elif model.outcome is not None:
+        if isinstance(model.outcome.learner, str):
+            found["outcome"] = model.outcome.plain
+        else:
+            run.note("Twins have no baseline outcome: the outcome model is an object that only this process has.")
+    return found
 
 
 def sample(model: TwinModel, n: int, seed: int = 0, where: Any = None, attempts: int = 10_000) -> Any:
@@ -185,11 +200,15 @@ def sample(model: TwinModel, n: int, seed: int = 0, where: Any = None, attempts:
 class Sampler:
     """A model kept warm: a few twins at a time, the same as `generate` makes."""
 
-    def __init__(self, model: TwinModel | Mapping[str, Any]) -> None:
-        self.joint = Joint(model.plain if isinstance(model, TwinModel) else model)
+    def __init__(self, model: TwinModel) -> None:
+        self.joint = Joint(model.plain)
+        self.models = (model.outcome, model.effects)
 
-    def draw(self, n: int, seed: int = 0, where: Any = None, attempts: int = 10_000, first: int = 0) -> Any:
-        """Rows first .. first + n as an Arrow table."""
+    def draw(
+        self, n: int, seed: int = 0, where: Any = None, attempts: int = 10_000, first: int = 0, models: bool = True
+    ) -> Any:
+        """Rows first .. first + n as an Arrow table; with what the outcome and effect models say of them."""
         condition = self.joint.condition(clauses(where, self.joint.columns))
         field = self.joint.draw(numpy.arange(first, first + n), seed, condition, attempts)
-        return tabling.table_of(self.joint, field, seed)
+        table = tabling.table_of(self.joint, field, seed)
+        return tabling.with_models(table, self.models) if models else table

@@ -107,7 +107,7 @@ def draw_place(
     drawing.draw_ranks(
         f.C, f.R, j, f.V, f.rows, f.attempts, seed, place, *walk, part["begin"], part["end"], part["fixed"], part["line"],
         part["slope"], part["low"], part["high"], part["held"], part["lines"], column.values, ready.codes(j), column.spike,
-        column.codes, column.kind != "number", low, high, f.ok,
+        column.codes, column.scale, low, high, f.ok,
     )  # fmt: skip
 
 

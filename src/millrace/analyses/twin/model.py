@@ -144,7 +144,8 @@ class TwinModel(Saved):
             "known": dict(self.known),
             "columns": [c.described() for c in self.columns],
             "order": [self.columns[j].name for j in self.generator.order],
-            "constraints": [dict(c) for c in self.constraints],
+            "constraints": [{k: v for k, v in c.items() if k != "pairs"} for c in self.constraints],
+            "models": [n for n in ("outcome", "effects") if getattr(self, n) is not None],
         }
 
     def charts(self) -> dict[str, dict[str, Any]]:

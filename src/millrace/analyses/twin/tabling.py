@@ -12,6 +12,8 @@ from millrace.analyses.twin.columns import Column
 from millrace.analyses.twin.joint import Condition, Field, Joint
 from millrace.analyses.twin.where import clauses
 
+BASELINE, PROPENSITY, EFFECT = "twin_baseline", "twin_propensity", "twin_effect"
+
 
 def arrow_type(text: str) -> Any:
     """The Arrow type that prints as this."""
@@ -23,10 +25,13 @@ def arrow_type(text: str) -> Any:
     return pyarrow.type_for_alias(text)
 
 
-def schema_of(columns: Any) -> Any:
+def schema_of(columns: Any, more: tuple[str, ...] = ()) -> Any:
+    """The types of twins' columns, and of those that models add."""
     import pyarrow
 
-    return pyarrow.schema([(c.name, arrow_type(c.arrow)) for c in columns])
+    return pyarrow.schema(
+        [*((c.name, arrow_type(c.arrow)) for c in columns), *((name, pyarrow.float64()) for name in more)]
+    )
 
 
 def table_of(joint: Joint, field: Field, seed: int) -> Any:
@@ -81,15 +86,19 @@ def numbers(values: Any, kind: Any) -> Any:
 
 
 class Made:
-    """What a worker keeps warm: the joint distribution of the model that it was last asked of."""
+    """What a worker keeps warm: the joint distribution and the models of what it was last asked."""
 
     def __init__(self) -> None:
-        self.key, self.joint, self.condition = "", None, None  # type: tuple[str, Joint | None, Condition | None]
+        self.key = ""
+        self.joint: Joint | None = None
+        self.condition: Condition | None = None
+        self.models: tuple[Any, Any] = (None, None)
 
-    def of(self, plain: Mapping[str, Any], key: str, text: str) -> tuple[Joint, Condition]:
+    def of(self, plain: Mapping[str, Any], beside: Mapping[str, Any], key: str, text: str) -> tuple[Joint, Condition]:
         if self.key != f"{key} {text}" or self.joint is None or self.condition is None:
             self.joint = Joint(plain)
             self.condition = self.joint.condition(clauses(text or None, self.joint.columns))
+            self.models = models_of(beside)
             self.key = f"{key} {text}"
         return self.joint, self.condition
 
@@ -99,8 +108,44 @@ def made() -> Made:
     return Made()
 
 
-def block(warm: Made, item: tuple[int, int], plain: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+def models_of(beside: Mapping[str, Any]) -> tuple[Any, Any]:
+    """(outcome model, effect model) of their plain values, None where there is none."""
+    from millrace.analyses.twin import effects_model, outcome
+
+    found = beside.get("outcome"), beside.get("effects")
+    return (
+        None if found[0] is None else outcome.of_plain(found[0]),
+        None if found[1] is None else effects_model.of_plain(found[1]),
+    )
+
+
+def told_by(models: tuple[Any, Any]) -> tuple[str, ...]:
+    """Columns that models add to twins: the outcome untreated (or as it is predicted), chance and effect of treatment."""
+    outcome, effects = models
+    if effects is not None:
+        return (BASELINE, PROPENSITY, EFFECT)
+    return () if outcome is None else (BASELINE,)
+
+
+def with_models(table: Any, models: tuple[Any, Any]) -> Any:
+    """The table with those columns."""
+    import pyarrow
+
+    outcome, effects = models
+    if effects is not None:
+        known = effects.predict(table)
+        for name, values in ((BASELINE, known.baseline), (PROPENSITY, known.propensity), (EFFECT, known.tau)):
+            table = table.append_column(name, pyarrow.array(numpy.asarray(values, numpy.float64)))
+    elif outcome is not None:
+        table = table.append_column(BASELINE, pyarrow.array(numpy.asarray(outcome.predict(table), numpy.float64)))
+    return table
+
+
+def block(
+    warm: Made, item: tuple[int, int], plain: Mapping[str, Any], beside: Mapping[str, Any], asked: Mapping[str, Any]
+) -> dict[str, Any]:
     """Twins of rows [item[0], item[1]): a table, and how many draws they took."""
-    joint, condition = warm.of(plain, asked["model"], asked["where"])
+    joint, condition = warm.of(plain, beside, asked["model"], asked["where"])
     field = joint.draw(numpy.arange(*item), asked["seed"], condition, asked["attempts"])
-    return {"table": table_of(joint, field, asked["seed"]), "draws": int(field.attempts.sum()) + len(field.rows)}
+    table = with_models(table_of(joint, field, asked["seed"]), warm.models)
+    return {"table": table, "draws": int(field.attempts.sum()) + len(field.rows)}

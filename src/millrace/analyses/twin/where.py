@@ -120,6 +120,7 @@ def _check(node: ast.AST, known: Mapping[str, Column], what: str) -> None:
             raise WrongQuestion(
                 f"{what}: there is no column {inner.id!r} (a text stands in quotes). Columns are {', '.join(map(repr, near))}."
             )
+    for inner in ast.walk(node):
         if isinstance(inner, ast.Compare):
             _check_levels(inner, known, what)
 

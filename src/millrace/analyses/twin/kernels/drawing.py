@@ -105,11 +105,12 @@ def draw_codes(  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def draw_ranks(  # type: ignore[no-untyped-def]
     C, R, column, V, rows, attempts, seed, place, feature, threshold, left, right, masks, begin, end, fixed, line, slope,
-    lowest, highest, held, lines, values, codes, spike, missing_code, whole, low, high, ok,
+    lowest, highest, held, lines, values, codes, spike, missing_code, scale, low, high, ok,
 ):  # fmt: skip
     """Ranks of one column into R[column], codes into C[column], values into V[column].
 
-    lines: number in R of each candidate of a line. low, high: bounds by row. whole: values are rounded.
+    lines: number in R of each candidate of a line. low, high: bounds by row. scale: values are multiples of its
+    inverse (0: any).
     """
     n_values = values.size
     for i in range(rows.size):
@@ -178,8 +179,8 @@ def draw_ranks(  # type: ignore[no-untyped-def]
                             value -= part * (values[rank] - values[rank - 1]) if not spike[rank - 1] else 0.0
                 else:
                     value = values[rank] + part * (values[rank + 1] - values[rank])
-                if whole:
-                    value = numpy.floor(value + 0.5)
+                if scale > 0.0:
+                    value = numpy.floor(value * scale + 0.5) / scale
             if value >= low[i] and value <= high[i]:
                 found = True
                 break
