@@ -209,9 +209,9 @@ def track(
     """The real effect of an intervention beside the simulated one: error, grade, the model's fidelity, and advice.
 
     `simulation`: what `simulate` answered, or its folder. `actual`: the real effect on a unit that was offered it,
-    `actual_se` its standard error. `intervention`, `group`: of which one. `record`: the file where results of the
-    model are kept (beside the model when not given). `new`, `training`: rows by which it is seen whether the population has changed. `at`: when, now when
-    not given.
+    `actual_se` its standard error. `intervention`, `group`: of which one. `record`: the file where results of the model are
+    kept (beside the model when not given). `new`, `training`: rows by which it is seen whether the population has changed.
+    `at`: when, now when not given.
     """
     question = {
         "simulation": simulation, "actual": actual, "actual_se": actual_se, "intervention": intervention, "group": group,

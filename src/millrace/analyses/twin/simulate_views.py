@@ -174,7 +174,7 @@ def targeting(answer: Simulation) -> Spec:
         "legend": {"orient": "top", "title": None, "columns": 2},
     }
     return _spec(
-        title, "Treated first are those with the largest effect, as the model has it. Points: as far as it pays; what never does is left out.",
+        title, "Treated first are those with the largest effect, as the model has it. Points: as far as it pays.",
         f"What targeting gains. {title}.", width=460, height=240,
         layer=[
             {"data": {"values": rows}, "mark": {"type": "line"},
