@@ -53,13 +53,13 @@ def fit(spec: Fit, run: Run) -> TwinModel:
     _say_columns(learnt.columns, run)
     constraints = _constraints(spec, schema, learnt, run)
     columns = tuple(_as_sum(c, constraints) for c in learnt.columns)
+    outcome, effects = _models(spec, columns, data, run)  # first: a treatment without overlap is said before the long work
     generator = _generator(spec, columns, learnt, run)
     known = {
         "rows": data.rows, "privacy": spec.privacy, "min_leaf": spec.leaf, "outcome": spec.outcome, "treatment": spec.treatment,
         "schema": schema.name, "data": content_key([t.key for t in learnt.tables]),
         "indexed": [columns[p["column"]].name for p in generator.parts if p["indexed"]],
     }  # fmt: skip
-    outcome, effects = _models(spec, columns, data, run)
     return TwinModel(columns, generator, tuple(constraints), known, outcome, effects, notes=tuple(run.notes))
 
 
@@ -75,7 +75,7 @@ def _check_outcome(spec: Fit, data: source.Source, run: Run) -> None:
     target, _, _ = outcome.target_of(table.column(spec.outcome), spec.outcome)
     outcome.usable(target, spec.outcome)
     if spec.treatment is not None:
-        getattr(effects, "check", lambda *a: None)(table, spec.treatment, spec.outcome)
+        effects.check(table, spec.treatment, spec.outcome)
 
 
 def _models(spec: Fit, columns: Sequence[Column], data: source.Source, run: Run) -> tuple[Any, Any]:
