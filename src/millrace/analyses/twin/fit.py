@@ -53,7 +53,9 @@ def fit(spec: Fit, run: Run) -> TwinModel:
     _say_columns(learnt.columns, run)
     constraints = _constraints(spec, schema, learnt, run)
     columns = tuple(_as_sum(c, constraints) for c in learnt.columns)
-    outcome, effects = _models(spec, columns, data, run)  # first: a treatment without overlap is said before the long work
+    outcome, effects = _models(
+        spec, columns, data, run
+    )  # first: a treatment without overlap is said before the long work
     generator = _generator(spec, columns, learnt, run)
     known = {
         "rows": data.rows, "privacy": spec.privacy, "min_leaf": spec.leaf, "outcome": spec.outcome, "treatment": spec.treatment,
