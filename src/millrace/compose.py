@@ -277,7 +277,7 @@ def open_jobs(settings: Settings) -> Desk:
     from millrace.jobs.database import open_database
     from millrace.jobs.desk import Desk
     from millrace.jobs.table import JobTable, Service
-    from millrace.jobs.tiers import load_tiers
+    from millrace.tiers import load_tiers
 
     tiers = load_tiers(settings.tiers, len(gpus()))
     settings.jobs.mkdir(mode=0o700, parents=True, exist_ok=True)

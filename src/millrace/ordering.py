@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from millrace.analyses import catalogue
 from millrace.jobs import inputs
+from millrace.jobs.routing import route
 from millrace.jobs.states import Job, Order
-from millrace.jobs.tiers import route
 from millrace.run.errors import WrongQuestion
 
 if TYPE_CHECKING:

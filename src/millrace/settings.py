@@ -115,6 +115,11 @@ class Settings(BaseModel):
         default=None,
         description="TOML file of the tiers, queues and routes of jobs; by default those of millrace",
     )
+    webhook: str | None = Field(
+        default=None,
+        min_length=1,
+        description="https://... that is told of scaling events, as Slack reads them; by default nobody is",
+    )
     engine: str = Field(
         default="auto",
         min_length=1,
@@ -346,5 +351,7 @@ def _text(name: str, value: Any) -> str:
         if name in {"memory", "store_limit"}
         else spoken(str(value))
         if name in {"store", "database"}
+        else f"{value[: value.find('/', 8)]}/..."  # what comes after the host is a secret
+        if name == "webhook"
         else str(value)
     )

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from millrace.autoscale.contenders import contenders
-from millrace.autoscale.tiers import read_tiers
 from millrace.cli.scale import simulate
+from millrace.tiers import load_tiers
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text("utf-8")
 
@@ -15,7 +15,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text("utf-8")
 def test_the_tiers_shown_can_be_read(tmp_path: Path) -> None:
     (shown,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "tiers.toml").write_text(shown)
-    heavy = read_tiers(tmp_path / "tiers.toml").of_queue("causal")
+    heavy = load_tiers(tmp_path / "tiers.toml").of_queue("causal")
     assert (heavy.most, heavy.at_once, heavy.zone, heavy.cost_ceiling) == (4, 2, "Europe/Berlin", 3.0)
 
 

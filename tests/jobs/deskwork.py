@@ -15,8 +15,8 @@ from millrace.jobs.desk import Desk
 from millrace.jobs.queues import TableQueue
 from millrace.jobs.states import Job
 from millrace.jobs.table import JobTable
-from millrace.jobs.tiers import Tiers, load_tiers
 from millrace.jobs.worker.warden import Place, Warden
+from millrace.tiers import Tiers, load_tiers
 
 WORK = '''
 import os

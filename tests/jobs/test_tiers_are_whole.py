@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from millrace.analyses import catalogue
-from millrace.jobs.tiers import DEFAULT_QUEUES, DEFAULTS, Tiers, capped, load_tiers, route
+from millrace.jobs.routing import route
 from millrace.run.budget import Budget, Plan, fit
 from millrace.run.errors import DoesNotFit, WrongQuestion
+from millrace.tiers import DEFAULT_QUEUES, DEFAULTS, Tiers, capped, load_tiers
 
 GIB = 1 << 30
 NEEDS = Plan(

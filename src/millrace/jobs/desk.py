@@ -15,8 +15,8 @@ from pathlib import Path
 
 from millrace.jobs.states import OPEN, Job
 from millrace.jobs.table import JobTable
-from millrace.jobs.tiers import Tiers
 from millrace.run.errors import WrongQuestion
+from millrace.tiers import Tiers
 
 DAY_S = 86_400.0
 

@@ -40,6 +40,7 @@ class Statements:
     load: Any
     workers: Any
     see_worker: Any
+    ask_worker: Any
     forget_worker: Any
     forget_workers: Any
     name: Any
@@ -47,6 +48,7 @@ class Statements:
     names: Any
     take_office: Any
     leave_office: Any
+    office: Any
 
 
 def statements(dialect: str) -> Statements:
@@ -104,13 +106,15 @@ def statements(dialect: str) -> Statements:
         published=sa.update(job).where(job.c.id == p("b_id")).values(published_at=p("b_now")),
         load=_load(),
         workers=sa.select(worker).where(worker.c.seen_at >= p("b_since")).order_by(worker.c.started_at, worker.c.id),
-        see_worker=_upsert(insert, worker, ["id"]),
+        see_worker=_upsert(insert, worker, ["id"], kept=("asked",)).returning(worker.c.asked),
+        ask_worker=sa.update(worker).where(worker.c.id == p("b_id")).values(asked=True),
         forget_worker=sa.delete(worker).where(worker.c.id == p("b_id")),
         forget_workers=sa.delete(worker).where(worker.c.seen_at < p("b_before")),
         name=_upsert(insert, named, ["kind", "name"]),
         find_name=sa.select(named.c.input).where(named.c.kind == p("b_kind"), named.c.name == p("b_name")),
         names=sa.select(named).order_by(named.c.kind, named.c.name),
         take_office=_take_office(insert),
+        office=sa.select(office.c.holder, office.c.until).where(office.c.name == p("b_name"), office.c.until >= p("b_now")),
         leave_office=sa.delete(office).where(office.c.name == p("b_name"), office.c.holder == p("b_holder")),
     )  # fmt: skip
 
@@ -211,10 +215,11 @@ def _load() -> Any:
     )  # fmt: skip
 
 
-def _upsert(insert: Any, table: sa.Table, keys: list[str]) -> Any:
+def _upsert(insert: Any, table: sa.Table, keys: list[str], kept: tuple[str, ...] = ()) -> Any:
+    """`kept`: columns that stay as they are in a row that is there."""
     made = insert(table)
     return made.on_conflict_do_update(
-        index_elements=keys, set_={c.name: made.excluded[c.name] for c in table.c if c.name not in keys}
+        index_elements=keys, set_={c.name: made.excluded[c.name] for c in table.c if c.name not in (*keys, *kept)}
     )
 
 

@@ -21,12 +21,14 @@ from millrace.jobs.database import DatabaseAway
 from millrace.jobs.queues import Queue
 from millrace.jobs.states import Job, JobLost, Told
 from millrace.jobs.table import GONE_S, JobTable, Progress, Seen, Sweeper
-from millrace.jobs.tiers import Tier, Tiers
 from millrace.jobs.worker import process
 from millrace.jobs.worker.process import Slot
 from millrace.run.units import format_bytes
+from millrace.tiers import Tier, Tiers
 
 LOOK_S, MEASURE_S = 0.005, 0.1
+TELL_S = 1.0
+"""A worker that turns from idle to busy and back all the time tells it no more often."""
 AWAY_S = 1.0
 ASK_AGAIN_S = 1.0
 
@@ -42,7 +44,9 @@ class Place:
 
 @dataclass(slots=True)
 class Warden:
-    """A worker of `tier` (as this host can carry it). `say` gets a line for people now and then."""
+    """A worker of `tier` (as this host can carry it). `say` gets a line for people now and then; `told` each state that the
+    table is told. `stays`: once it has left its work, it waits for SIGTERM instead of ending (a pod that ends is started
+    again)."""
 
     table: JobTable
     queue: Queue
@@ -52,6 +56,8 @@ class Warden:
     version: str
     say: Callable[[str], None]
     name: str = ""
+    told: Callable[[str], None] | None = None
+    stays: bool = False
     slots: list[Slot] = field(default_factory=list)
     unsettled: list[tuple[Job, Told]] = field(default_factory=list)
     leaving: str = ""
@@ -64,6 +70,8 @@ class Warden:
     _grace_s: float = 0.0
     _began: float = 0.0
     _idle_s: float = 0.0
+    _state: str = ""
+    _since: float = 0.0
 
     def __post_init__(self) -> None:
         self.name = self.name or f"{self.tier.name}-{platform.node()}-{os.getpid()}-{secrets.token_hex(2)}"
@@ -73,8 +81,9 @@ class Warden:
 
     # -- what signals ask ----------------------------------------------------------------------------------------
     def leave(self) -> None:
-        """Claim no more, and end when what runs has ended. Safe in a signal handler."""
-        self.leaving = self.leaving or "idle"
+        """Claim no more, and end. One that is busy stays: who asked could not know. Safe in a signal handler."""
+        if not self.busy:
+            self.leaving = self.leaving or "idle"
 
     def drain(self) -> None:
         """As `leave`, and what runs is paused now: it is queued again, with all that it has finished kept."""
@@ -92,12 +101,17 @@ class Warden:
     def serve(self, idle_s: float = 0.0) -> None:
         """Until it is to leave and nothing runs any more; or nothing has run for `idle_s` (0: for ever)."""
         try:
-            while not (self.leaving and not self.busy and not self.unsettled):
+            while not self._has_left():
                 self.step()
                 if idle_s and self.idle_s >= idle_s:
                     self.leave()
         finally:
             self.close()
+
+    def _has_left(self) -> bool:
+        if not self.leaving or self.busy or self.unsettled:
+            return False
+        return self.leaving == "now" or not self.stays
 
     def step(self, claim: bool = True) -> None:
         """One turn: hear the processes, keep limits and leases, claim."""
@@ -254,7 +268,8 @@ class Warden:
         assert self._sweeper is not None
         for job in self._sweeper.tick():
             self.say(f"{self.name}: job {job.id} was lost by its worker: {job.state}")
-        if now - self._seen_s >= GONE_S / 6:
+        since_s = now - self._seen_s
+        if since_s >= GONE_S / 6 or (since_s >= TELL_S and self.state != self._state):
             self._seen_s = now
             self.seen()
 
@@ -274,14 +289,23 @@ class Warden:
             self._idle_s = time.monotonic()
             self._drop(slot)
 
+    @property
+    def state(self) -> str:
+        return "draining" if self.leaving else "busy" if self.busy else "idle"
+
     def seen(self) -> None:
-        """Tell the table that this worker is there."""
-        now = self.table.clock()
-        state = "draining" if self.leaving else "busy" if self.busy else "idle"
-        tier = self.tier
-        self.table.see(
+        """Tell the table that this worker is there; learn whether it is to leave."""
+        now, state, tier = self.table.clock(), self.state, self.tier
+        if state != self._state:
+            self._since = now - (self.idle_s if state == "idle" else 0.0)
+        asked = self.table.see(
             Seen(
                 self.name, tier.name, platform.node(), os.getpid(), self.version, state, tier.at_once, tier.memory or 0,
-                self._began, now,
+                self._began, now, self._since,
             )
         )  # fmt: skip
+        self._state = state
+        if self.told is not None:
+            self.told(state)
+        if asked:
+            self.leave()
