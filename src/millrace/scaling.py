@@ -142,11 +142,11 @@ def _over(
 
 
 def _pods(tiers: Tiers, port: TableSignals) -> Driver:
-    from millrace.autoscale.drivers.kubernetes import Deployments, JobEach
+    from millrace.autoscale.drivers.kubernetes import Deployments, Desired, JobEach
 
     asked = tiers.scaler.kubernetes
     api, where = _cluster(asked.api, asked.namespace)
-    kind = Deployments if asked.mode == "deployment" else JobEach
+    kind = {"deployment": Deployments, "keda": Desired, "jobs": JobEach}[asked.mode]
     return kind(api, where.namespace, lambda tier: asked.workloads.get(tier.name, f"millrace-{tier.name}"), port)
 
 

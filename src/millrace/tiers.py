@@ -178,11 +178,11 @@ class Compose(_Frozen):
 
 class Kubernetes(_Frozen):
     """Where the workers of a cluster are. `workloads`: of a tier, by default millrace-TIER: a Deployment whose replicas are set
-    (`mode` deployment), or a suspended Job that is copied for each replica (`mode` jobs). `api`: where it is asked; by default
-    as a pod is told."""
+    (`mode` deployment) or told to KEDA (`mode` keda), or a suspended Job that is copied for each replica (`mode` jobs). `api`:
+    where it is asked; by default as a pod is told."""
 
     namespace: str | None = None
-    mode: Literal["deployment", "jobs"] = "deployment"
+    mode: Literal["deployment", "keda", "jobs"] = "deployment"
     workloads: dict[str, str] = {}
     api: str | None = None
 

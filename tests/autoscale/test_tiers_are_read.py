@@ -20,14 +20,15 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     assert read(tmp_path, "") == load_tiers(None)
 
 
-def test_what_is_given_goes_over_the_defaults_and_what_is_of_others_is_passed_over(tmp_path: Path) -> None:
+def test_what_is_given_goes_over_the_defaults(tmp_path: Path) -> None:
     found = read(
         tmp_path,
-        'slice_s = 300\n[routes]\n"reports.*" = "reports"\n[tiers.heavy]\nmost = 7\nhard_s = 100\nzone = "Europe/Berlin"\n'
+        'slice_s = 300\n[routes]\n"reports.*" = "reports"\n[tiers.heavy]\nmost = 7\nhard_s = 4000\nzone = "Europe/Berlin"\n'
         'schedule = [{ days = "mon-fri", hours = [8, 18], replicas = 1 }]\n[prices]\ncore_hour = 1\ngib_hour = 0\n',
     )
     heavy = found.of_queue("shap")
     assert (heavy.name, heavy.least, heavy.most, heavy.at_once) == ("heavy", 0, 7, 2)
+    assert (heavy.hard_s, found.slice_s, found.routes) == (4000, 300, {"reports.*": "reports"})
     assert heavy.price_hour(found.prices) == 16.0
     assert heavy.schedule[0].weekdays() == {0, 1, 2, 3, 4}
 

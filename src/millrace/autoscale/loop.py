@@ -53,7 +53,7 @@ class Event:
 class Scaler:
     """Scales `tiers`. `say` is given each line, `hear` each event; `dry`: decides and says, and touches nothing. `waits` tells
     cheaply whether a job waits in one of the tiers that it is given: those without a replica are not kept until the next
-    tick."""
+    tick. `last`: what was decided of each tier; `ticked_s`: when, on the steady clock."""
 
     tiers: Tiers
     demand: DemandPort
@@ -66,6 +66,8 @@ class Scaler:
     hear: Callable[[Event], None] | None = None
     waits: Callable[[Sequence[str]], bool] | None = None
     clock: Callable[[], float] = time.time
+    last: dict[str, Decision] = field(default_factory=dict)
+    ticked_s: float = field(default_factory=time.monotonic)
     _past: dict[str, Past] = field(default_factory=dict)
     _busiest: dict[str, Busiest] = field(default_factory=dict)
     _alerted: set[str] = field(default_factory=set)
@@ -100,7 +102,9 @@ class Scaler:
 
     def tick(self) -> list[Decision]:
         """One look at all tiers; what was decided. Nothing while another scaler has the office."""
+        self.ticked_s = time.monotonic()
         if not self.dry and not self._in_office():
+            self.last.clear()
             return []
         return [self._scale(tier) for tier in self.tiers.tiers.values()]
 
@@ -144,6 +148,7 @@ class Scaler:
             except MillraceError as wrong:
                 self.say(f"{tier.name}: not done: {wrong}")
         self._tell(decision, now)
+        self.last[tier.name] = decision
         return decision
 
     def _with_forecast(self, tier: Tier, demand: Demand, now: float) -> Demand:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,8 @@ DRIVERS = ("processes", "compose", "kubernetes", "dask")
 
 def run(name: str) -> click.Command:
     def scale(**given: Any) -> int:
+        from millrace.autoscale.told import serving
+
         stop = threading.Event()
         with _kept(given, stays=True) as (desk, keeper):
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -31,12 +34,22 @@ def run(name: str) -> click.Command:
             for remark in keeper.remarks:
                 click.echo(remark, err=True)
             try:
-                keeper.scaler.run(stop)
+                with contextlib.ExitStack() as served:
+                    if given["port"] is not None:
+                        port = served.enter_context(serving(keeper.scaler, given["host"], given["port"]))
+                        click.echo(f"http://{given['host']}:{port}/metrics", err=True)
+                    keeper.scaler.run(stop)
             finally:
                 keeper.close(desk.tiers.grace_s + 10)
         return 0
 
-    return Sectioned(name, params=_options(dry=True), callback=scale, help=(
+    port = [
+        Option(["--port"], type=click.IntRange(0, 65535), metavar="N", section=MACHINE,
+               help="also serve /desired/TIER, /metrics and /healthz there (not given: nothing is served)"),
+        Option(["--host"], default="127.0.0.1", show_default=True, metavar="ADDRESS", section=MACHINE,
+               help="the address of --port; 0.0.0.0 in a pod"),
+    ]  # fmt: skip
+    return Sectioned(name, params=[*port, *_options(dry=True)], callback=scale, help=(
         "Scale the tiers until Ctrl-C. One scaler at a time decides: others wait until it leaves. Workers that are processes of "
         "this host end with it; containers and pods stay."
     ))  # fmt: skip

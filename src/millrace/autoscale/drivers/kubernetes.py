@@ -1,4 +1,5 @@
-"""Replicas as pods of a Kubernetes cluster: of a Deployment whose replicas are set, or a Job each that ends by itself.
+"""Replicas as pods of a Kubernetes cluster: of a Deployment whose replicas are set, here or by KEDA, or a Job each that ends by
+itself.
 
 A Deployment's ReplicaSet chooses which pods go when replicas go down, so they go down only by as many as have drained: a
 drained worker waits, its pod marked with the lowest deletion cost, busy ones with the highest, and while a pod that may be busy
@@ -139,6 +140,24 @@ class Deployments(_Cluster):
             )
         scale["spec"]["replicas"] = replicas
         self._api.put(path, scale)  # with its version: a change in between is refused
+
+
+class Desired(Deployments):
+    """Deployments whose replicas KEDA sets, as `desired` tells; workers are asked to leave, failed boots are ended, and what is
+    desired goes down only by as many as have drained: KEDA by itself would let the ReplicaSet choose a busy pod."""
+
+    desired: dict[str, int]
+
+    def observe(self, tier: Tier) -> Supply:
+        self._names[self._workload(tier)] = tier.name
+        return super().observe(tier)
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._names, self.desired = dict[str, str](), {}
+
+    def _set(self, name: str, was: int, replicas: int) -> None:
+        self.desired[self._names[name]] = replicas
 
 
 class JobEach(_Cluster):
