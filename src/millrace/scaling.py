@@ -96,6 +96,7 @@ def keeper(
 
         hook = Webhook(settings.webhook, say)
         closing.append(lambda _, told=hook: told.close())  # type: ignore[misc]
+    tiers = tiers.model_copy(update={"tiers": {name: tier for name, tier in tiers.tiers.items() if tier.most}})
     every_s = interval_s or desk.tiers.scaler.interval_s or (QUICK_S if kind in ("processes", "dask") else SLOW_S)
     name = holder or f"scale@{platform.node()}-{os.getpid()}-{secrets.token_hex(2)}"
     scaler = Scaler(tiers, demand, made, port, name, every_s, dry, say, hook, port.waits if kind != "dask" else None)

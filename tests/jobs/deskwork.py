@@ -84,6 +84,16 @@ def maps(item):
     return total
 
 
+def litters(item):
+    """Temporary files, more and more."""
+    import tempfile
+    told(tempfile.gettempdir())
+    for _ in range(600):
+        with tempfile.NamedTemporaryFile(delete=False) as file:
+            file.write(os.urandom(1 << 20))
+        time.sleep(0.05)
+
+
 def bad(item):
     raise ValueError("there is no such thing")
 '''

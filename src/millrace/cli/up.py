@@ -76,7 +76,8 @@ def worker(name: str) -> click.Command:
         if remark and given["parent"] is None:  # else its scaler has said so
             _line(remark)
         _same_version(desk.table.workers(), __version__)
-        place = Place(settings.jobs, given["store"] or str(settings.store))
+        base = host.scratch(settings.scratch)
+        place = Place(settings.jobs, given["store"] or str(settings.store), scratch=base)
         warden = Warden(desk.table, TableQueue(desk.table), desk.tiers, tier, place, __version__, _line)
         if given["pod"]:
             warden.told, warden.stays = pod_marker(desk.tiers, _line), True

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from millrace.jobs.states import Prediction
 from millrace.run.budget import Budget, Plan
-from millrace.run.errors import DoesNotFit
+from millrace.run.errors import DoesNotFit, WrongQuestion
 from millrace.run.units import format_bytes
 from millrace.tiers import DEFAULT_QUEUES, Tier, Tiers
 
@@ -33,6 +33,11 @@ def route(
     """
     asked = queue or next((to for pattern, to in tiers.routes.items() if fnmatchcase(label, pattern)), None)
     home = tiers.of_queue(asked or DEFAULT_QUEUES[kind])
+    if home.most == 0 and (plan is None or asked is not None):
+        raise WrongQuestion(
+            f"The queue {asked or DEFAULT_QUEUES[kind]!r} is of the tier {home.name}, which may have no worker (most = 0): use "
+            "another queue, or give the tier workers in the tiers' file."
+        )
     if plan is None:
         return Routed(asked or DEFAULT_QUEUES[kind], home.name, Prediction(), "nobody can predict it: by its kind")
     light = tiers.tiers.get("light")

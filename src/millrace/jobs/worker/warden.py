@@ -21,7 +21,7 @@ from millrace.jobs.database import DatabaseAway
 from millrace.jobs.queues import Queue
 from millrace.jobs.states import Job, JobLost, Told
 from millrace.jobs.table import GONE_S, JobTable, Progress, Seen, Sweeper
-from millrace.jobs.worker import process
+from millrace.jobs.worker import process, temporary
 from millrace.jobs.worker.process import Slot
 from millrace.run.units import format_bytes
 from millrace.tiers import Tier, Tiers
@@ -29,17 +29,24 @@ from millrace.tiers import Tier, Tiers
 LOOK_S, MEASURE_S = 0.005, 0.1
 TELL_S = 1.0
 """A worker that turns from idle to busy and back all the time tells it no more often."""
+SCRATCH_S = 2.0
 AWAY_S = 1.0
 ASK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where jobs are carried out: the jobs' folder, and the store that all runs share."""
+    """Where jobs are carried out: the jobs' folder, the store that all runs share, and where temporary files go (by default
+    below the jobs' folder)."""
 
     home: Path
     store: str
     engine: str = "auto"
+    scratch: Path | None = None
+
+    @property
+    def temporary(self) -> Path:
+        return self.scratch or self.home / "scratch"
 
 
 @dataclass(slots=True)
@@ -70,6 +77,7 @@ class Warden:
     _grace_s: float = 0.0
     _began: float = 0.0
     _idle_s: float = 0.0
+    _scratch_s: float = 0.0
     _state: str = ""
     _since: float = 0.0
 
@@ -78,6 +86,7 @@ class Warden:
         self._sweeper = Sweeper(self.table, max(0.5, self.tiers.lease_s / 15))
         self._began, self._idle_s = self.table.clock(), time.monotonic()
         (self.place.home / "work").mkdir(parents=True, exist_ok=True)
+        temporary.sweep(self.place.temporary)
 
     # -- what signals ask ----------------------------------------------------------------------------------------
     def leave(self) -> None:
@@ -166,7 +175,9 @@ class Warden:
         for slot in self.slots:
             if slot.job is None and slot.process.poll() is None:
                 return slot
-        slot = process.start(self.tier.nice, self.place.home / "work" / "processes.log")
+        slot = process.start(
+            self.tier.nice, self.place.home / "work" / "processes.log", temporary.fresh(self.place.temporary)
+        )
         self.slots.append(slot)
         return slot
 
@@ -193,6 +204,8 @@ class Warden:
         if job is None:
             return
         slot.jobs_done += 1
+        if slot.scratch is not None:
+            temporary.emptied(slot.scratch)
         self.served += 1
         self.unsettled.append((job, slot.verdict or told))
         self._settle()
@@ -223,7 +236,7 @@ class Warden:
             self.unsettled.remove((job, told))
 
     def _keep_limits(self) -> None:
-        """Memory, the soft and the hard limit of the slice, the grace of a drain."""
+        """Memory, temporary files, the soft and the hard limit of the slice, the grace of a drain."""
         now = time.monotonic()
         if self.leaving == "now" and not self._grace_s:
             self._grace_s = now + self.tiers.grace_s
@@ -245,6 +258,16 @@ class Warden:
                 self._stop(slot, "soft limit")
             elif self.leaving == "now":
                 self._stop(slot, "the worker leaves")
+        if now - self._scratch_s >= SCRATCH_S:
+            self._scratch_s = now
+            self._keep_scratch()
+
+    def _keep_scratch(self) -> None:
+        for slot in self.busy:
+            held = 0 if slot.scratch is None else temporary.size(slot.scratch)
+            if held > self.tier.slot_scratch:
+                most = format_bytes(self.tier.slot_scratch)
+                self._kill(slot, "raised", f"it held {format_bytes(held)} in temporary files, and may hold {most}")
 
     def _kill(self, slot: Slot, ending: str, why: str) -> None:
         if slot.verdict is None:
