@@ -11,6 +11,7 @@ import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from millrace.autoscale.loop import OFFICE, Driver, Scaler
@@ -89,7 +90,14 @@ def keeper(
     """
     kind = driver or desk.tiers.scaler.driver
     port = TableSignals(desk.table, loads or (lambda: tier_loads(desk.table, tuple(desk.tiers.tiers))))
-    tiers, remarks, demand, made, closing = _over(kind, desk.tiers, port, _command(arguments, stays), say, stays)
+    tiers, remarks, demand, made, closing = _over(
+        kind,
+        desk.tiers,
+        port,
+        _command(arguments, stays),
+        say,
+        None if stays else desk.home / "workers.log",
+    )
     hook = None
     if settings.webhook is not None and not dry:
         from millrace.autoscale.webhook import Webhook
@@ -105,16 +113,17 @@ def keeper(
 
 def _over(
     kind: str, tiers: Tiers, port: TableSignals, command: Callable[[Tier], Sequence[str]], say: Callable[[str], None],
-    stays: bool,
+    log: Path | None,
 ) -> tuple[Tiers, list[str], DemandPort, Driver, list[Callable[[float], None]]]:  # fmt: skip
-    """The tiers that are scaled, what is said of them, who tells the demand, the driver, and what closes it."""
+    """The tiers that are scaled, what is said of them, who tells the demand, the driver, and what closes it. `log`: of workers
+    that stay when this process has ended; None: they end with it."""
     if kind == "processes":
         from millrace import host
         from millrace.autoscale.drivers.processes import Processes
 
         capped, remarks = at_home(tiers, host.slots(host.cores()), host.default_budget_bytes())
-        local = Processes(command, port, host=platform.node(), say=say)
-        return capped, remarks, port, local, [local.close] if stays else []
+        local = Processes(command, port, host=platform.node(), say=say, log=log)
+        return capped, remarks, port, local, [local.close] if log is None else []
     if kind == "compose":
         from millrace.autoscale.drivers.compose import Containers
 

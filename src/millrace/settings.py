@@ -54,6 +54,12 @@ def _place(value: object) -> object:
     return value if not isinstance(value, str) or is_url(value) else Path(value)
 
 
+def _url(value: object) -> object:
+    if not isinstance(value, str) or not re.match(r"https?://[^/\s]", value):
+        raise WrongQuestion("it is no http:// or https:// address.")
+    return value
+
+
 def _cache_home(environ: Mapping[str, str]) -> Path:
     return _xdg(environ, "XDG_CACHE_HOME", ".cache")
 
@@ -71,6 +77,7 @@ _Progress = Annotated[Literal["auto", "on", "off"], BeforeValidator(_progress)]
 _OnOff = Annotated[Literal["on", "off"], BeforeValidator(_progress)]
 _Path = Annotated[Path, BeforeValidator(_some_path)]
 _Place = Annotated[Path | str, BeforeValidator(_place)]
+_Url = Annotated[str, BeforeValidator(_url)]
 _Number = Annotated[int, BeforeValidator(_no_truth)]
 _Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 
@@ -115,9 +122,8 @@ class Settings(BaseModel):
         default=None,
         description="TOML file of the tiers, queues and routes of jobs; by default those of millrace",
     )
-    webhook: str | None = Field(
+    webhook: _Url | None = Field(
         default=None,
-        min_length=1,
         description="https://... that is told of scaling events, as Slack reads them; by default nobody is",
     )
     engine: str = Field(
@@ -346,12 +352,8 @@ def _home(environ: Mapping[str, str]) -> Path:
 def _text(name: str, value: Any) -> str:
     if value is None:
         return "found out when needed"
-    return (
-        format_bytes(value)
-        if name in {"memory", "store_limit"}
-        else spoken(str(value))
-        if name in {"store", "database"}
-        else f"{value[: value.find('/', 8)]}/..."  # what comes after the host is a secret
-        if name == "webhook"
-        else str(value)
-    )
+    if name in {"memory", "store_limit"}:
+        return format_bytes(value)
+    if name == "webhook":  # what comes after the host is a secret
+        return "/".join([*spoken(value).split("/")[:3], "..."])
+    return spoken(str(value)) if name in {"store", "database"} else str(value)

@@ -328,7 +328,9 @@ def at_home(tiers: Tiers, cores: int, memory_bytes: int) -> tuple[Tiers, list[st
     found, said = dict[str, Tier](), []
     for tier in tiers.tiers.values():
         one, remark = capped(tier, cores, memory_bytes)
-        room = max(tier.least, memory_bytes // (one.memory or memory_bytes), 1)
+        room = tier.most  # of GPUs, where memory is as found
+        if tier.memory is not None:
+            room = max(tier.least, memory_bytes // min(tier.memory, memory_bytes), 1)
         if room < one.most:
             one = one.model_copy(update={"most": room})
             remark = f"{remark or f'{tier.name}:'} {tier.most} workers asked, this host has memory for {room}."

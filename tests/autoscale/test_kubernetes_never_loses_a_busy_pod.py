@@ -11,8 +11,9 @@ from cluster import TOKEN, Cluster, Markers, Work, serving
 from place import one_tier
 
 from millrace.autoscale.drivers.cluster import Api, ClusterAway, ClusterRefused
-from millrace.autoscale.drivers.kubernetes import COST, Deployments, JobEach, Marker
+from millrace.autoscale.drivers.kubernetes import COST, Deployments, Desired, JobEach, Marker
 from millrace.autoscale.loop import Scaler
+from millrace.autoscale.told import desired
 from millrace.host.pod import pod
 from millrace.run.errors import WrongQuestion
 
@@ -41,9 +42,9 @@ SAID: list[str] = []
 
 def at_work(cluster: Cluster, api: Api, mode: str, **more: object) -> tuple[Scaler, Work]:
     SAID.clear()
-    work = Work(cluster, Markers(api, SAID.append) if mode == "deployment" else None)
-    kind = Deployments if mode == "deployment" else JobEach
-    if mode == "deployment":
+    work = Work(cluster, None if mode == "jobs" else Markers(api, SAID.append))
+    kind = {"deployment": Deployments, "keda": Desired, "jobs": JobEach}[mode]
+    if mode != "jobs":
         cluster.add_deployment("millrace-heavy")
     else:
         cluster.add_suspended_job("millrace-heavy")
@@ -53,11 +54,20 @@ def at_work(cluster: Cluster, api: Api, mode: str, **more: object) -> tuple[Scal
     return scaler, work
 
 
+def obeyed(cluster: Cluster, scaler: Scaler) -> None:
+    """What KEDA does with what is desired."""
+    if isinstance(scaler.driver, Desired):
+        with cluster.lock:
+            for tier, replicas in scaler.driver.desired.items():
+                cluster.deployments[f"millrace-{tier}"]["spec"]["replicas"] = replicas
+            cluster.reconcile()
+
+
 def alive(cluster: Cluster) -> int:
     return sum(p["status"]["phase"] in ("Pending", "Running") for p in cluster.pods.values())
 
 
-@pytest.mark.parametrize("mode", ["deployment", "jobs"])
+@pytest.mark.parametrize("mode", ["deployment", "keda", "jobs"])
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_comes_no_busy_pod_goes_and_all_work_is_done(cluster: Cluster, api: Api, mode: str, seed: int) -> None:
     scaler, work = at_work(cluster, api, mode)
@@ -68,6 +78,7 @@ def test_whatever_comes_no_busy_pod_goes_and_all_work_is_done(cluster: Cluster, 
             work.queue += lengths
             given += len(lengths)
         scaler.tick()
+        obeyed(cluster, scaler)
         assert alive(cluster) <= 4
         if draw.random() < 0.7:
             cluster.boot(draw.randint(1, 3))
@@ -75,6 +86,7 @@ def test_whatever_comes_no_busy_pod_goes_and_all_work_is_done(cluster: Cluster, 
         cluster.now += 10
     for _ in range(60):
         scaler.tick()
+        obeyed(cluster, scaler)
         cluster.boot()
         work.step()
         cluster.now += 10
@@ -207,6 +219,15 @@ def test_a_change_by_somebody_else_is_not_written_over(cluster: Cluster, api: Ap
     cluster.deployments["millrace-heavy"]["spec"]["replicas"] = 3
     with pytest.raises(ClusterRefused, match="somebody else"):
         scaler.driver._set("millrace-heavy", 0, 1)  # type: ignore[attr-defined]
+
+
+def test_keda_is_told_and_nothing_is_set(cluster: Cluster, api: Api) -> None:
+    scaler, work = at_work(cluster, api, "keda")
+    assert desired(scaler) == {}  # not known yet
+    work.queue += [9, 9]
+    scaler.tick()
+    assert desired(scaler) == {"heavy": 2} and cluster.deployments["millrace-heavy"]["spec"]["replicas"] == 0
+    assert {method for method, _ in cluster.requests} == {"GET"}
 
 
 def test_a_wrong_token_and_an_api_that_is_away_are_said(cluster: Cluster) -> None:

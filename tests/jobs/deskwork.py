@@ -142,8 +142,10 @@ class Office:
         return [json.loads(line) for line in lines]
 
 
-def until(true: Callable[[], object], step: Callable[[], object] = lambda: time.sleep(0.05)) -> None:
-    give_up = time.monotonic() + GIVE_UP_S
+def until(
+    true: Callable[[], object], step: Callable[[], object] = lambda: time.sleep(0.05), give_up_s: float = GIVE_UP_S
+) -> None:
+    give_up = time.monotonic() + give_up_s
     while not true():
         assert time.monotonic() < give_up, "it did not come about"
         step()

@@ -140,6 +140,7 @@ def test_a_host_caps_the_number_of_workers_by_its_memory() -> None:
     assert [(t.name, t.least, t.most) for t in tiers.tiers.values()] == [
         ("light", 2, 4), ("medium", 1, 1), ("heavy", 0, 1), ("gpu", 0, 0)
     ]  # fmt: skip
+    assert at_home(load_tiers(None, gpus=4), 2, 10 * GIB)[0].tier("gpu").most == 4  # a worker a GPU
     assert any("4 workers asked, this host has memory for 1" in line for line in said)
     assert at_home(load_tiers(None), 64, 512 * GIB) == (
         load_tiers(None).model_copy(

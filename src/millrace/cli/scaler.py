@@ -63,7 +63,8 @@ def once(name: str) -> click.Command:
         return 0
 
     return Sectioned(name, params=_options(dry=True), callback=scale, help=(
-        "One tick, for a timer of your own. Workers that it starts stay when it has ended."
+        "One tick, for a timer of your own. Workers that it starts stay when it has ended, and write to workers.log in the jobs' "
+            "folder."
     ))  # fmt: skip
 
 

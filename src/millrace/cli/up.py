@@ -18,6 +18,7 @@ from millrace.cli.options import MACHINE, Option, Sectioned
 from millrace.run.errors import WrongQuestion
 
 if TYPE_CHECKING:
+    from millrace.jobs.desk import Desk
     from millrace.settings import Settings
 
 PORT = 8373
@@ -50,8 +51,9 @@ def up(name: str) -> click.Command:
             finally:
                 server.shutdown()
                 server.server_close()
+                left = _left(desk)
                 desk.table.close()
-            _line("Stopped. What was running is queued again, with all that it finished kept.")
+            _line(f"Stopped. {left}")
         return 0
 
     return Sectioned(name, params=[_port(), *place_options()], callback=serve, help=(
@@ -128,6 +130,21 @@ def worker_arguments(settings: Settings) -> list[str]:
     """The settings of this command for the workers that it starts."""
     values = {name: getattr(settings, name) for name in (*PLACES, "store")}
     return [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]
+
+
+def _left(desk: Desk) -> str:
+    """What the next `up` will find."""
+    from millrace.jobs.database import DatabaseAway
+
+    try:
+        jobs = sum(load.jobs for load in desk.table.load())
+    except DatabaseAway as e:
+        return str(e)
+    return (
+        f"Open jobs: {jobs}; the next `millrace up` goes on, with all that they finished kept."
+        if jobs
+        else "No job is open."
+    )
 
 
 def changes(say: Callable[[str], None]) -> Callable[[str], None]:

@@ -4,6 +4,7 @@ jobs.sqlite        the job table, unless it is in PostgreSQL
 inputs/DIGEST      data and models
 work/JOB/log.txt   what the job printed
 work/JOB/ATTEMPT/  what that attempt left: ledger, answer, report
+workers.log        what workers of `millrace scale once` say
 up.lock            held by the `millrace up` that serves the folder
 """
 

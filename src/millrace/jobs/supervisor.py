@@ -87,6 +87,7 @@ class Supervisor:
                     self._hold(e)  # the workers hold still; nothing is started or stopped on a guess
                 time.sleep(TICK_S)
         finally:
+            self.say(f"Draining: what runs is paused between two tasks, within {self.desk.tiers.grace_s:g} s.")
             self.keeper.close(self.desk.tiers.grace_s + 10)
 
     def current_loads(self) -> Mapping[str, TierLoad]:

@@ -15,7 +15,9 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from millrace.autoscale.policy import FAILED_BOOTS, Decision
 from millrace.autoscale.signals import UNBOUNDED, Crew, Supply, Worker
@@ -73,17 +75,17 @@ class _Look:
 
 class Processes:
     """Starts workers by `command(tier)`, with `environ` if given; `capacity` is how many of a tier this host can hold; `say`
-    hears of workers that ended badly."""
+    hears of workers that ended badly; `log`: where they write, for those that outlive this process."""
 
     def __init__(
         self, command: Callable[[Tier], Sequence[str]], crew: Crew, environ: Mapping[str, str] | None = None,
         capacity: Callable[[Tier], int] = lambda _: UNBOUNDED, host: str | None = None, least_boot_s: float = LEAST_BOOT_S,
-        say: Callable[[str], None] = lambda _: None,
+        say: Callable[[str], None] = lambda _: None, log: Path | None = None,
     ) -> None:  # fmt: skip
         self._command, self._crew, self._environ, self._capacity = command, crew, environ, capacity
         self._host, self._least_boot_s = host or socket.gethostname(), least_boot_s
         self._tiers: dict[str, _State] = {}
-        self._say = say
+        self._say, self._log = say, log
 
     def observe(self, tier: Tier) -> Supply:
         """What there is now. Raises what the crew raises: a crew that cannot be read is not an empty one."""
@@ -192,7 +194,16 @@ class Processes:
     def _start(self, tier: Tier, state: _State) -> None:
         command = list(self._command(tier))
         try:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=self._environ)
+            with ExitStack() as opened:
+                said = None if self._log is None else opened.enter_context(self._log.open("ab"))
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=said,
+                    start_new_session=True,
+                    env=self._environ,
+                )
         except OSError as wrong:
             raise CannotStart(
                 f"A worker of the tier {tier.name} cannot be started by {command[0]!r}: {wrong}. Look whether it is "

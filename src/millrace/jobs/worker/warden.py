@@ -14,7 +14,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from millrace.jobs.database import DatabaseAway
@@ -165,7 +165,7 @@ class Warden:
             "folder": str(self.place.home / result), "result": result,
             "home": str(self.place.home), "inputs": str(self.place.home / "inputs"),
             "store": self.place.store, "engine": "inline" if self.tier.slot_cores == 1 else self.place.engine,
-            "cores": self.tier.slot_cores, "memory_bytes": memory, "nice": 0,
+            "cores": self.tier.slot_cores, "memory_bytes": memory, "nice": 0, "light": self.tier.warm,
         }  # fmt: skip
         process.give(self._process(), job, given)
         return job
@@ -207,6 +207,8 @@ class Warden:
         if slot.scratch is not None:
             temporary.emptied(slot.scratch)
         self.served += 1
+        if told.ending == "paused" and slot.stopping:
+            told = replace(told, why=slot.stopping)  # the run cannot know why it was asked
         self.unsettled.append((job, slot.verdict or told))
         self._settle()
         if not self.tier.warm or slot.jobs_done >= self.tier.recycle_after or slot.verdict is not None:
