@@ -68,6 +68,19 @@ def read_rows(source: Any, what: str = "data", limit: int | None = None) -> Rows
     return rows
 
 
+def read_table(source: Any, what: str = "data") -> pyarrow.Table:
+    """A file or an object as an Arrow table, with the types that its columns have."""
+    import numpy
+
+    if isinstance(source, str | os.PathLike):
+        source = _open(Path(source), what)
+    if isinstance(source, list | tuple):
+        source = numpy.asarray(source)
+    if isinstance(source, numpy.ndarray) and source.ndim != 2:
+        raise WrongQuestion(f"The {what} has {source.ndim} dimensions; rows and columns are needed.")
+    return _as_arrow(source, what)
+
+
 def read_items(path: Path) -> list[Any]:
     """One item a line: JSON lines, text lines, or the rows of a table as mappings."""
     import msgspec
