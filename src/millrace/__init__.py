@@ -8,6 +8,7 @@
     mr.validate(candidates, cases)       run thousands of untrusted programs
     mr.plan.explain(model, X)            what it will take, without running it
     mr.submit.explain(model, X)          as a durable job that workers carry out
+    mr.connect(url).submit.explain(...)  as a job of a service elsewhere
     with mr.Run(cores=4) as run:         your own function, on every core
         for y in run.map(f, xs): ...
 
@@ -20,11 +21,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Run", "__version__", "calibrate", "explain", "explainer", "plan", "refute", "rng", "submit", "validate"]
+__all__ = [
+    "Run",
+    "__version__",
+    "calibrate",
+    "connect",
+    "explain",
+    "explainer",
+    "plan",
+    "refute",
+    "rng",
+    "submit",
+    "validate",
+]
 
 if TYPE_CHECKING:
     from millrace import planning as plan
     from millrace import submitting as submit
+    from millrace.connecting import connect
     from millrace.face.calibrate import calibrate
     from millrace.face.explain import explain, explainer
     from millrace.face.refute import refute
@@ -34,6 +48,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "calibrate": "millrace.face.calibrate",
+    "connect": "millrace.connecting",
     "explain": "millrace.face.explain",
     "explainer": "millrace.face.explain",
     "refute": "millrace.face.refute",
