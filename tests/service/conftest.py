@@ -42,6 +42,11 @@ def nap(item):
     return item
 
 
+def doze(item):
+    time.sleep(0.5)
+    return -item
+
+
 def bad(item):
     raise ValueError("there is no such thing")
 """

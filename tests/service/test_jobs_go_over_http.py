@@ -95,7 +95,7 @@ def test_what_failed_says_why_and_goes_again(site: Site) -> None:
 
 
 def test_a_running_job_is_cancelled(site: Site) -> None:
-    job = site.order("run", {"function": "work:nap", "items": "items"}, label="to be cancelled")
+    job = site.order("run", {"function": "work:doze", "items": "items"}, label="to be cancelled")
     until(lambda: site.job(job["id"])["state"] == "running")
     assert site.ask("DELETE", f"/v1/jobs/{job['id']}").json()["cancel_asked"]
     assert site.ended(job["id"])["state"] == "cancelled"

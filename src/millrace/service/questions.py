@@ -31,7 +31,7 @@ FunctionName = Annotated[
     str, Field(pattern=FUNCTION, max_length=200, description="module:function, of those that the service allows")
 ]
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$", max_length=200)]
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_ .:/+-]*$", max_length=100)]
+Label = Annotated[str, Field(pattern=r'^[^\x00-\x1f\x7f<>"\\]*$', max_length=100)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,8 @@ class RunQuestion(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    function: FunctionName
-    items: InputName
+    function: FunctionName = Field(json_schema_extra={"x-names": "function"})
+    items: InputName = Field(json_schema_extra={"x-names": "data"})
     limit: int | None = Field(None, ge=1, description="the first N items")
 
 
@@ -100,6 +100,8 @@ def question_model(entry: Entry) -> type[BaseModel]:
                 annotation = annotation | None
         elif rule is not None and rule.kind == "modules":
             annotation = tuple[ModuleName, ...]
+        if rule is not None and rule.kind in ("model", "data", "function"):
+            own.json_schema_extra = {"x-names": rule.kind}  # what the page offers to choose from
         fields[name] = (annotation, own)
     title = f"{entry.name.capitalize()}Question"
     made: type[BaseModel] = create_model(

@@ -11,6 +11,7 @@ from millrace.jobs.tiers import Tier
 from millrace.ordering import Asked
 from millrace.run.budget import Budget
 from millrace.run.errors import DoesNotFit
+from millrace.service import pictures
 from millrace.service.access import needs
 from millrace.service.answers import Plain
 from millrace.service.house import House, house_of
@@ -43,6 +44,7 @@ class TierView(BaseModel):
     cost_per_hour: float | None = Field(description="money, of the workers that are there now")
     cost: float = Field(description="money, since this service began to look")
     history: list[Sample]
+    chart: dict[str, Any] | None = Field(description="the history as a picture (Vega-Lite)")
 
 
 class TierList(BaseModel):
@@ -89,7 +91,7 @@ def routes() -> APIRouter:
                         "least": tier.least, "most": tier.most, "jobs_at_once": tier.at_once, "target_wait_s": tier.slo_s,
                         "load": now.loads.get(tier.name) if now.known else None,
                         "cost_per_hour": seen.cost_per_hour(tier.name) if now.known else None,
-                        "cost": seen.costs.get(tier.name, 0.0), "history": seen.history(tier.name),
+                        "cost": seen.costs.get(tier.name, 0.0), **_past(tier.name, seen.history(tier.name)),
                     }
                     for tier in house.desk.tiers.tiers.values()
                 ],
@@ -99,6 +101,10 @@ def routes() -> APIRouter:
         )  # fmt: skip
 
     return router
+
+
+def _past(name: str, history: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"history": history, "chart": pictures.tier(name, history)}
 
 
 def forecast(house: House, asked: Asked, label: str, queue: str | None) -> dict[str, Any]:
