@@ -8,7 +8,7 @@ import sys
 ALL = (
     "startup", "store", "engine", "dask", "run", "sharing", "explain", "explain_kernel", "refute", "calibrate", "validate",
     "jobs",
-    "scaling",
+    "service", "scaling",
 )  # fmt: skip
 
 

@@ -151,7 +151,8 @@ def attended(desk: Desk, settings: Settings, host: str, port: int, say: Callable
 def _keep(command: list[str], descriptor: int, ending: threading.Event, say: Callable[[str], None]) -> None:
     """Until `ending`: a process that serves, and another one when it ends."""
     while not ending.is_set():
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[descriptor])
+        # In a session of its own: Ctrl-C is for `up`, which ends the service when its workers have drained.
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[descriptor], start_new_session=True)
         while process.poll() is None and not ending.wait(LOOK_S):
             pass
         if process.poll() is None:

@@ -15,9 +15,9 @@ from millrace.service import ask, health, inputs, page_routes, problems, results
 from millrace.service.access import Tokens
 from millrace.service.gate import Gate, Limits
 from millrace.service.house import House
+from millrace.service.lookout import Lookout
 from millrace.service.names import Roots
 from millrace.service.problems import Problem
-from millrace.service.seen import Seen
 from millrace.service.times import Times
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def open_house(settings: Settings, desk: Desk) -> House:
 
     tokens = Tokens(settings.service_tokens) if settings.service_tokens is not None else None
     pool = ThreadPoolExecutor(ROW_THREADS, "rows")
-    seen = Seen(desk, settings.core_hour_price)
+    lookout = Lookout(desk, settings.core_hour_price)
     roots = Roots(settings.roots, {})
-    return House(settings, desk, tokens, Explainers(EXPLAINERS_BYTES), seen, Times(), pool, roots)
+    return House(settings, desk, tokens, Explainers(EXPLAINERS_BYTES), lookout, Times(), pool, roots)
 
 
 def make_app(house: House, limits: Limits | None = None, script_cache: Path | None = None) -> FastAPI:
@@ -48,11 +48,11 @@ def make_app(house: House, limits: Limits | None = None, script_cache: Path | No
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        house.seen.start()
+        house.lookout.start()
         try:
             yield
         finally:
-            house.seen.close()
+            house.lookout.close()
             house.rows.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(

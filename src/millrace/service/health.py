@@ -32,7 +32,7 @@ def routes() -> APIRouter:
     @router.get("/healthz", response_model=Health)
     def healthz(request: Request) -> Plain:
         """Whether the process answers, and which workers were seen. Always 200: for who restarts what hangs."""
-        now = house_of(request).seen.now()
+        now = house_of(request).lookout.now()
         workers = Counter(worker.tier for worker in now.workers)
         return Plain({"status": "ok" if now.known else "away", "workers": dict(workers)})
 

@@ -17,24 +17,26 @@ if TYPE_CHECKING:
     from millrace.analyses.explain.warm import Explainers
     from millrace.jobs.desk import Desk
     from millrace.service.access import Caller, Tokens
-    from millrace.service.seen import Seen
+    from millrace.service.lookout import Lookout
     from millrace.service.times import Times
     from millrace.settings import Settings
 
 
 @dataclass(slots=True)
 class House:
-    """`rows`: the threads that explain rows; `submitting`: held while open jobs are counted and one is added."""
+    """`rows`: the threads that explain rows; `submitting`: held while open jobs are counted and one is added;
+    `checks`: how many readers of what was sent there may be at once; `streams`: events that are followed, by user."""
 
     settings: Settings
     desk: Desk
     tokens: Tokens | None
     explainers: Explainers
-    seen: Seen
+    lookout: Lookout
     times: Times
     rows: ThreadPoolExecutor
     roots: names.Roots
     submitting: threading.Lock = field(default_factory=threading.Lock)
+    checks: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(2))
     streams: dict[str, int] = field(default_factory=dict)
 
     def naming(self, caller: Caller) -> Naming:

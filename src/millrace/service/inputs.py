@@ -81,10 +81,11 @@ def routes() -> APIRouter:
 
 
 async def _kept(request: Request, caller: Caller, kind: str, name: str, form: str) -> Plain:
-    desk = house_of(request).desk
+    house = house_of(request)
+    desk = house.desk
     draft = await _written(desk, request.stream())
     try:
-        await run_in_threadpool(names.keep, desk, caller, kind, name, form, draft)
+        await run_in_threadpool(names.keep, desk, caller, kind, name, form, draft, house.checks)
     finally:
         draft.unlink(missing_ok=True)
     return Plain({"kind": kind, "name": name, "of": caller.user or "operator"})

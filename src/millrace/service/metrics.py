@@ -34,7 +34,7 @@ def exposed(house: House) -> str:
 
 
 def families(house: House) -> list[Family]:
-    seen, now = house.seen, house.seen.now()
+    seen, now = house.lookout, house.lookout.now()
     tiers = house.desk.tiers.tiers
     queues = [(queue, tier) for tier in tiers.values() for queue in tier.queues]
     loads = now.loads if now.known else {}

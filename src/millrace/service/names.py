@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Semaphore
 
 from millrace.host import child_environment
 from millrace.jobs import inputs
@@ -27,6 +28,7 @@ DATA = {
 }  # fmt: skip
 """`py`: candidates of validate, which run in its jail alone."""
 SUFFIXES = {"model": MODELS, "data": DATA}
+MODEL_ENDINGS = {*MODELS.values(), ".joblib", ".pkl", ".pickle"} - {".json"}
 CHECK_S, CHECK_BYTES = 120.0, 4 << 30
 
 
@@ -97,20 +99,27 @@ def listed(desk: Desk, roots: tuple[Path, ...], caller: Caller) -> list[Named]:
         if owner in _owners(caller):
             found.append(Named(kind, name, owner or "operator", given))
     for root in roots:
-        if root.is_dir():
-            found += [Named("data", p.name, "root") for p in sorted(root.iterdir()) if not p.name.startswith(".")]
+        inside = sorted(p for p in root.iterdir() if not p.name.startswith(".")) if root.is_dir() else []
+        found += [
+            Named("model" if p.suffix in MODEL_ENDINGS else "data", p.name, "root")
+            for p in inside
+            if under(roots, p.name)
+        ]
     return found
 
 
-def keep(desk: Desk, caller: Caller, kind: str, name: str, form: str, draft: Path) -> str:
-    """Give what was sent its name, when it is what it says. The draft lies in the inputs' folder; its input's name."""
+def keep(desk: Desk, caller: Caller, kind: str, name: str, form: str, draft: Path, checks: Semaphore) -> str:
+    """Give what was sent its name, when it is what it says. The draft lies in the inputs' folder; its input's name.
+
+    `checks`: how many readers there may be at once."""
     suffix = SUFFIXES[kind].get(form)
     if suffix is None:
         raise WrongQuestion(f"There is no form {form!r} of {kind}; there are {', '.join(SUFFIXES[kind])}.")
     whole = draft.with_suffix(suffix)
     draft.rename(whole)
     try:
-        check(kind, form, whole)
+        with checks:
+            check(kind, form, whole)
         given = inputs.put(desk.inputs, whole)
     finally:
         whole.unlink(missing_ok=True)

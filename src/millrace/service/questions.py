@@ -26,7 +26,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
 InputName = Annotated[
     str, Field(pattern=NAME, max_length=200, description="of data or of a model, as it was registered")
 ]
-FUNCTION = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_.]*$"
+FUNCTION = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"
 FunctionName = Annotated[
     str, Field(pattern=FUNCTION, max_length=200, description="module:function, of those that the service allows")
 ]

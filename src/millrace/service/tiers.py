@@ -81,7 +81,7 @@ def routes() -> APIRouter:
     def tiers(request: Request) -> Plain:
         """The tiers: replicas, queues, waits and cost, now and as they were since the service began to look."""
         house = house_of(request)
-        seen = house.seen
+        seen = house.lookout
         now = seen.now()
         return Plain(
             {

@@ -90,7 +90,7 @@ def _simulations(answer: Any) -> int:
     return sum(map(_simulations, answer)) if isinstance(answer, list) else 0
 
 
-class Seen:
+class Lookout:
     """Looks, and remembers. `price`: money per hour of one worker of a tier."""
 
     def __init__(self, desk: Desk, core_hour_price: float) -> None:
@@ -107,7 +107,7 @@ class Seen:
         self._at = 0.0
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep_looking, name="seen", daemon=True)
+        self._thread = threading.Thread(target=self._keep_looking, name="lookout", daemon=True)
 
     def start(self) -> None:
         self.look()
