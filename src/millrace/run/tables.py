@@ -73,7 +73,7 @@ def read_table(source: Any, what: str = "data") -> pyarrow.Table:
     import numpy
 
     if isinstance(source, str | os.PathLike):
-        source = _open(Path(source), what)
+        source = read_file(Path(source), what)
     if isinstance(source, list | tuple):
         source = numpy.asarray(source)
     if isinstance(source, numpy.ndarray) and source.ndim != 2:
