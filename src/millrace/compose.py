@@ -309,12 +309,14 @@ def carry_out(
     entry = catalogue.find(analysis)
     spec = entry.load("spec")(**question)
     if run is not None:
+        for text in notes:  # what was decided about the question before it was asked
+            run.note(text)
         return entry.load("analysis")(spec, run)
     from millrace.lessons import question_key
 
     question_digest = question_key(analysis, spec, machine.seed)
     run = open_run(analysis, machine, spec=described(spec), preload=entry.preload)
-    for text in notes:  # what was decided about the question before it was asked
+    for text in notes:
         run.note(text)
     return finish(run, lambda: entry.load("analysis")(spec, run), machine, question_digest)
 
