@@ -142,7 +142,7 @@ class About(BaseModel):
     priority: int = Field(0, ge=-100, le=100, description="a step is worth an hour of waiting")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="for everything random")
     label: Label = Field("", description="what the job is called; routes may go by it")
-    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/+-]+$", max_length=200)] | None = Field(
+    key: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=200)] | None = Field(
         None, description="idempotency key: a second order of yours with it is the same job"
     )
     max_total_s: float = Field(0.0, ge=0, le=1e9, description="of all slices together; 0 is no bound")
