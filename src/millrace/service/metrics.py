@@ -99,7 +99,7 @@ def families(house: House) -> list[Family]:
         Family("shap_explainer_cache_hit_rate", "gauge", "share of requests for rows whose explainer was warm",
                _if(asked > 0, held.hits / max(1, asked))),
         Family("causal_refutation_iterations", "counter", "simulations of refutations", [({}, counts["refutations"])]),
-        Family("twin_generation_count", "counter", "generations of twins", [({}, counts["twins"])]),
+        Family("twin_generation_count", "counter", "generations of twins", [({}, counts["twins"] + house.samplers.generations)]),
     ]  # fmt: skip
 
 
