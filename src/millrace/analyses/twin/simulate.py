@@ -313,7 +313,8 @@ def _scenario(
         per_row, g.rows, intervention.cost_per_unit, spec.value_per_unit, spec.budget, units
     )
     low, high = sorted((sign * ate.low, sign * ate.high))
-    advice = decide(Evidence(sign * ate.effect, low, high, spec.smallest_effect, fidelity, spec.least_fidelity))
+    smallest = spec.smallest_effect(intervention.cost_per_unit)
+    advice = decide(Evidence(sign * ate.effect, low, high, smallest, fidelity, spec.least_fidelity))
     experiment, seen = _experiment(g, ate, intervention, spec, real * len(g.rows) / g.twins)
     groups = _groups(g, intervention, asked, found, real, run)
     net = None if spec.value_per_unit is None else sign * ate.effect * spec.value_per_unit - intervention.cost_per_unit
@@ -380,7 +381,7 @@ def _experiment(
     times = intervention.intensity * intervention.adoption.mean
     sd = math.sqrt(variance)
     treated = math.sqrt(variance + (times * float(g.effect.std())) ** 2)
-    effect = max(abs(ate.effect), spec.smallest_effect)
+    effect = max(abs(ate.effect), spec.smallest)
     made = power.sample_size(effect, treated, sd, alpha=1 - spec.level, wanted=spec.power, attrition=spec.attrition)
     seen = power.power(ate.effect, real / 2, real / 2, treated, sd, 1 - spec.level)
     if made is None:
