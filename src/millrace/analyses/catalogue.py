@@ -112,6 +112,8 @@ ENTRIES = (
         "simulate",
         "what interventions would do to twins, how surely, and what to do about it",
         spec=f"{TWIN}.simulate_spec:Simulate",
+        facts=f"{TWIN}.simulate_plan:facts_of_simulate",
+        plan=f"{TWIN}.simulate_plan:plan_simulate",
         preload=(f"{TWIN}.simulate_blocks",),
     ),
     _verb("twin", "track", "a real result beside the simulated one", spec=f"{TWIN}.simulate_spec:Track"),
