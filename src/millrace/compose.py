@@ -253,22 +253,27 @@ def _stores(asked: str | os.PathLike[str] | None, scratch: Path, owned: contextl
 
 def _engine(kind: str, slots: int, preload: tuple[str, ...], tokens: Tokens | None) -> Engine:
     from millrace.engines.inline import InlineEngine
+    from millrace.host.strain import quota_meter
 
     if kind == "inline" or (kind == "auto" and sys.platform != "linux"):  # worker processes need Linux
-        return InlineEngine(open_store, tokens)
+        return InlineEngine(open_store, tokens, quota_meter)
     from millrace.engines.processes import ProcessEngine
 
     def pool() -> Engine:
         if tokens is None:
-            return ProcessEngine(slots, opener=open_store, preload=preload)
+            return ProcessEngine(slots, opener=open_store, meter=quota_meter, preload=preload)
         modules = *preload, "millrace.host.tokens"
-        return ProcessEngine(slots, opener=open_store, preload=modules, tokens=tokens, environment=WITHOUT)
+        return ProcessEngine(
+            slots, opener=open_store, tokens=tokens, meter=quota_meter, preload=modules, environment=WITHOUT
+        )
 
     if kind == "processes":
         return pool()
     from millrace.engines.auto import AutoEngine
 
-    return AutoEngine(pool, threshold_s=2 * POOL_START_S, slots=slots, opener=open_store, tokens=tokens)
+    return AutoEngine(
+        pool, threshold_s=2 * POOL_START_S, slots=slots, opener=open_store, tokens=tokens, meter=quota_meter
+    )
 
 
 def open_jobs(settings: Settings) -> Desk:
