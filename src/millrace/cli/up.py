@@ -1,4 +1,4 @@
-"""`millrace up`, `millrace worker --tier T`, `millrace serve`: the processes that carry jobs out."""
+"""`millrace up` and `millrace worker --tier T`: the processes that carry jobs out. `millrace serve` is in `serve`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ctypes
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,42 +13,39 @@ import click
 
 from millrace.cli.desks import PLACES, place_options, settings_of
 from millrace.cli.options import MACHINE, Option, Sectioned
+from millrace.cli.serve import at_options
 from millrace.run.errors import WrongQuestion
 
 if TYPE_CHECKING:
     from millrace.settings import Settings
 
-PORT = 8373
 _PR_SET_PDEATHSIG = 1
 
 
 def up(name: str) -> click.Command:
     def serve(**given: Any) -> int:
+        from millrace.cli.serve import attended
         from millrace.compose import open_jobs
-        from millrace.jobs.health import health_server
         from millrace.jobs.supervisor import Supervisor, held
 
-        settings = settings_of(given)
+        settings = settings_of(given, "service_tokens")
         with held(settings.jobs):
             desk = open_jobs(settings)
             supervisor = Supervisor(desk, _arguments(settings), _line)
             _on_signals(supervisor.stop)
-            server = health_server(desk.table, given["port"])
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            _line(f"Jobs in {settings.jobs}; http://127.0.0.1:{server.server_port}/healthz; Ctrl-C drains and stops.")
-            for said in desk.check():
-                _line(said)
             try:
-                supervisor.serve()
+                with attended(desk, settings, given["host"], given["port"], _line) as url:
+                    _line(f"Jobs in {settings.jobs}; {url}; Ctrl-C drains and stops.")
+                    for said in desk.check():
+                        _line(said)
+                    supervisor.serve()
             finally:
-                server.shutdown()
-                server.server_close()
                 desk.table.close()
             _line("Stopped. What was running is queued again, with all that it finished kept.")
         return 0
 
-    return Sectioned(name, params=[_port(), *place_options()], callback=serve, help=(
-        "Serve the jobs' folder: the table, workers of every tier, /healthz. Ctrl-C drains and stops all of it."
+    return Sectioned(name, params=[*at_options(), *place_options()], callback=serve, help=(
+        "Serve the jobs' folder: the table, workers of every tier, the HTTP service and its page. Ctrl-C drains and stops all."
     ))  # fmt: skip
 
 
@@ -61,7 +57,7 @@ def worker(name: str) -> click.Command:
         from millrace.jobs.tiers import capped
         from millrace.jobs.worker.warden import Place, Warden
 
-        _die_with(given["parent"])
+        die_with(given["parent"])
         settings = settings_of(given)
         desk = open_jobs(settings)
         asked = desk.tiers.tier(given["tier"])
@@ -90,28 +86,6 @@ def worker(name: str) -> click.Command:
     ))  # fmt: skip
 
 
-def serve(name: str) -> click.Command:
-    def run(**given: Any) -> int:
-        from millrace.compose import open_jobs
-        from millrace.jobs.health import health_server
-
-        desk = open_jobs(settings_of(given))
-        server = health_server(desk.table, given["port"])
-        _on_signals(lambda: threading.Thread(target=server.shutdown).start())
-        _line(f"http://127.0.0.1:{server.server_port}/healthz; Ctrl-C stops.")
-        server.serve_forever(0.1)
-        server.server_close()
-        desk.table.close()
-        return 0
-
-    return Sectioned(name, params=[_port(), *place_options()], callback=run, help="/healthz of the jobs, on loopback.")
-
-
-def _port() -> Option:
-    return Option(["--port"], type=click.IntRange(0, 65535), default=PORT, show_default=True, metavar="N",
-                  section=MACHINE, help="of /healthz on 127.0.0.1; 0 is any free one")  # fmt: skip
-
-
 def _arguments(settings: Settings) -> list[str]:
     """The settings of this command for the workers that it starts."""
     values = {name: getattr(settings, name) for name in (*PLACES, "store")}
@@ -127,7 +101,7 @@ def _on_signals(stop: Callable[[], object]) -> None:
         signal.signal(number, lambda *_: stop())
 
 
-def _die_with(parent: int | None) -> None:
+def die_with(parent: int | None) -> None:
     """SIGTERM when the supervisor dies: what runs is paused and kept."""
     if parent is None or sys.platform != "linux":
         return

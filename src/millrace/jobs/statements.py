@@ -33,6 +33,9 @@ class Statements:
     again: Any
     outranked: Any
     listed: Any
+    open_of: Any
+    ended_after: Any
+    tallies: Any
     ended_before: Any
     delete: Any
     unpublished: Any
@@ -89,9 +92,21 @@ def statements(dialect: str) -> Statements:
         .where(
             sa.or_(p("b_state", sa.Text) == "", job.c.state == p("b_state", sa.Text)),
             sa.or_(p("b_tier", sa.Text) == "", job.c.tier == p("b_tier", sa.Text)),
+            sa.or_(p("b_of_all", sa.Boolean), job.c.owner == p("b_owner", sa.Text)),
+            sa.or_(p("b_before", sa.BigInteger) == 0, job.c.id < p("b_before", sa.BigInteger)),
         )
         .order_by(job.c.id.desc())
         .limit(p("b_limit", sa.Integer)),
+        open_of=sa.select(sa.func.count()).where(job.c.owner == p("b_owner"), job.c.state.in_(("queued", "running"))),
+        ended_after=sa.select(job)
+        .where(sa.or_(job.c.ended_at > p("b_at"), sa.and_(job.c.ended_at == p("b_at"), job.c.id > p("b_id"))))
+        .order_by(job.c.ended_at, job.c.id)
+        .limit(p("b_limit", sa.Integer)),
+        tallies=sa.select(
+            sa.func.sum(sa.case((job.c.attempt > 1, job.c.attempt - 1), else_=0)),
+            sa.func.sum(sa.case((sa.or_(job.c.escalated, job.c.ending == "out of memory"), 1), else_=0)),
+            sa.func.sum(sa.case((sa.and_(job.c.state == "failed", job.c.why.like("poison:%")), 1), else_=0)),
+        ),
         ended_before=sa.select(job.c.id).where(job.c.ended_at < p("b_before")),
         delete=sa.delete(job).where(job.c.id == p("b_id"), job.c.ended_at < p("b_before")),
         unpublished=sa.select(job.c.id, job.c.queue)

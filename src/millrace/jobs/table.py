@@ -126,9 +126,31 @@ class JobTable:
             raise NoSuchJob(f"There is no job {number}. `millrace jobs` lists what there is.")
         return Job(*row)
 
-    def jobs(self, state: str = "", tier: str = "", limit: int = 1000) -> list[Job]:
-        """The newest first."""
-        return [Job(*row) for row in self._all(self._say.listed, b_state=state, b_tier=tier, b_limit=limit)]
+    def of_key(self, key: str) -> Job | None:
+        """The job of that idempotency key."""
+        row = self._one(self._say.by_key, b_key=key)
+        return None if row is None else Job(*row)
+
+    def jobs(
+        self, state: str = "", tier: str = "", limit: int = 1000, *, owner: str | None = None, before: int = 0
+    ) -> list[Job]:
+        """The newest first. `owner`: of that one only; `before`: with a smaller number only."""
+        asked = {"b_state": state, "b_tier": tier, "b_limit": limit, "b_before": before}
+        rows = self._all(self._say.listed, **asked, b_of_all=owner is None, b_owner=owner or "")
+        return [Job(*row) for row in rows]
+
+    def open_of(self, owner: str) -> int:
+        """How many jobs of that owner are queued or running."""
+        return int(self._one(self._say.open_of, b_owner=owner)[0])
+
+    def ended_after(self, at: float, number: int, limit: int = 500) -> list[Job]:
+        """Jobs that ended after that time (or then, with a larger number), in their order."""
+        return [Job(*row) for row in self._all(self._say.ended_after, b_at=at, b_id=number, b_limit=limit)]
+
+    def tallies(self) -> tuple[int, int, int]:
+        """Over all jobs in the table: attempts beyond the first, jobs that ran out of memory, poison jobs."""
+        again, memory, poison = self._one(self._say.tallies)
+        return int(again or 0), int(memory or 0), int(poison or 0)
 
     def cancel(self, number: int, why: str = "cancelled on request") -> Job:
         """A queued job is cancelled at once; a running one is asked to end. What has ended stays as it is."""
