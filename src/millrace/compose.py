@@ -32,6 +32,7 @@ from millrace.sharing import WITHOUT, share
 
 if TYPE_CHECKING:
     from millrace.jobs.desk import Desk
+    from millrace.jobs.tiers import Tiers
     from millrace.run.ports import Engine, Store, Tokens
     from millrace.run.task import Task
     from millrace.settings import Settings
@@ -276,15 +277,21 @@ def _engine(kind: str, slots: int, preload: tuple[str, ...], tokens: Tokens | No
     )
 
 
+def tiers_of(settings: Settings, gpus: int = 0) -> Tiers:
+    """The tiers of these settings. `gpus`: how many workers the tier gpu may have, where the file does not say."""
+    from millrace.jobs.tiers import load_tiers
+
+    return load_tiers(settings.tiers, gpus)
+
+
 def open_jobs(settings: Settings) -> Desk:
     """The job table, inputs and tiers of these settings; close its table."""
     from millrace.host.gpu import gpus
     from millrace.jobs.database import open_database
     from millrace.jobs.desk import Desk
     from millrace.jobs.table import JobTable, Service
-    from millrace.jobs.tiers import load_tiers
 
-    tiers = load_tiers(settings.tiers, len(gpus()))
+    tiers = tiers_of(settings, len(gpus()))
     settings.jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
     engine = open_database(settings.database or settings.jobs / "jobs.sqlite")
     table = JobTable(engine, lease_s=tiers.lease_s, service=Service(tiers.weight, tiers.unknown_s))

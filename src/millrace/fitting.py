@@ -8,7 +8,7 @@ from typing import Any
 
 from millrace import compose
 from millrace.analyses import catalogue
-from millrace.forecast import forecast
+from millrace.forecast import planned
 from millrace.run.errors import DoesNotFit
 from millrace.run.units import format_duration, parse_duration
 
@@ -94,7 +94,7 @@ def _largest(
 
 def _fits(analysis: str, asked: Mapping[str, Any], machine: compose.Machine) -> bool:
     try:
-        wall_s = forecast(analysis, asked, machine).plan.wall_s
+        wall_s = planned(analysis, asked, machine).wall_s
     except DoesNotFit:
         return False
     return machine.deadline is None or wall_s <= parse_duration(machine.deadline)
@@ -103,7 +103,7 @@ def _fits(analysis: str, asked: Mapping[str, Any], machine: compose.Machine) -> 
 def _refusal(analysis: str, asked: Mapping[str, Any], machine: compose.Machine) -> DoesNotFit:
     """Why the smallest question does not fit."""
     try:
-        made = forecast(analysis, asked, machine).plan
+        made = planned(analysis, asked, machine)
     except DoesNotFit as refused:
         return refused
     return DoesNotFit(
