@@ -142,6 +142,11 @@ def test_every_entry_of_the_tables_names_a_command_whose_options_all_have_help()
             assert record[1], (path, param)
 
 
+def test_no_two_commands_have_one_name() -> None:
+    names = [entry.name for entry in COMMANDS]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_help_stands_in_sections() -> None:
     command = root(Faults()).get_command(click.Context(click.Group()), "explain")
     assert command is not None
