@@ -32,9 +32,7 @@ def main(folder: Path) -> None:
     model = mr.twin.fit(train, outcome="mdvis", treatment="free", out=folder / "model")
     print(model.summary(), end="\n\n")
     print(mr.twin.assess(model, train, holdout=held, out=folder / "fidelity").summary(), end="\n\n")
-    twins = mr.twin.generate(
-        model, 2_000, where="lpi < 5 and (hlthf == 1 or hlthp == 1)", out=folder / "twins.parquet"
-    )
+    twins = mr.twin.generate(model, 2_000, where="lpi < 5 and (hlthf == 1 or hlthp == 1)", out=folder / "twins.parquet")
     print(twins.summary(), end="\n\n")
     free = {"name": "free_care", "effect": {"source": "learned"}, "cost_per_unit": 0}
     print(mr.twin.simulate(model, free, n=20_000, out=folder / "free").summary())

@@ -9,6 +9,7 @@
     mr.twin.fit(data)                    a population that behaves like the real one
     mr.plan.explain(model, X)            what it will take, without running it
     mr.submit.explain(model, X)          as a durable job that workers carry out
+    mr.connect(url).submit.explain(...)  as a job of a service elsewhere
     with mr.Run(cores=4) as run:         your own function, on every core
         for y in run.map(f, xs): ...
 
@@ -25,6 +26,7 @@ __all__ = [
     "Run",
     "__version__",
     "calibrate",
+    "connect",
     "explain",
     "explainer",
     "plan",
@@ -38,6 +40,7 @@ __all__ = [
 if TYPE_CHECKING:
     from millrace import planning as plan
     from millrace import submitting as submit
+    from millrace.connecting import connect
     from millrace.face import twin
     from millrace.face.calibrate import calibrate
     from millrace.face.explain import explain, explainer
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
 _MODULES = {"plan": "millrace.planning", "submit": "millrace.submitting", "twin": "millrace.face.twin"}
 _WHERE = {
     "calibrate": "millrace.face.calibrate",
+    "connect": "millrace.connecting",
     "explain": "millrace.face.explain",
     "explainer": "millrace.face.explain",
     "refute": "millrace.face.refute",
