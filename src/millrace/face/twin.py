@@ -79,6 +79,7 @@ def generate(
     *,
     where: str | Mapping[str, Any] | None = None,
     attempts: int = 10_000,
+    margins: Path | Mapping[str, Any] | None = None,
     seed: int = 0,
     out: Path | None = None,
     engine: str = "auto",
@@ -91,10 +92,11 @@ def generate(
     """`n` twins of a model (what `fit` returned, or its folder), streamed to the Parquet file `out`.
 
     `where`: only such twins, drawn so and not filtered: "age >= 60 and region == 'west'", or a mapping from columns to a
-    value, a list of values, or {"low": 60, "high": 70}. `attempts`: draws of one twin at most. Row i is the same for every n,
-    engine and memory budget. Without `out` the file goes with the answer.
+    value, a list of values, or {"low": 60, "high": 70}. `attempts`: draws of one twin at most. `margins`: known counts or
+    shares of levels by column, to which twins are weighted (`twin_weight`). Row i is the same for every n, engine and memory
+    budget. Without `out` the file goes with the answer.
     """
-    question = {"model": model, "n": n, "where": where, "attempts": attempts, "file": out}
+    question = {"model": model, "n": n, "where": where, "attempts": attempts, "margins": margins, "file": out}
     machine = compose.Machine(engine, cores, memory, store, seed, show=shown(progress))
     return ask("twin generate", question, machine, run)  # type: ignore[no-any-return]
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy
 
+from millrace.analyses.twin import raking
 from millrace.analyses.twin.columns import Column
 from millrace.analyses.twin.joint import Condition, Field, Joint
 from millrace.analyses.twin.where import clauses
 
-BASELINE, PROPENSITY, EFFECT = "twin_baseline", "twin_propensity", "twin_effect"
+BASELINE, PROPENSITY, EFFECT, WEIGHT = "twin_baseline", "twin_propensity", "twin_effect", "twin_weight"
 
 
 def arrow_type(text: str) -> Any:
@@ -148,4 +149,8 @@ def block(
     joint, condition = warm.of(plain, beside, asked["model"], asked["where"])
     field = joint.draw(numpy.arange(*item), asked["seed"], condition, asked["attempts"])
     table = with_models(table_of(joint, field, asked["seed"]), warm.models)
+    if asked["factors"]:
+        import pyarrow
+
+        table = table.append_column(WEIGHT, pyarrow.array(raking.weights_of(asked["factors"], joint.columns, field.C)))
     return {"table": table, "draws": int(field.attempts.sum()) + len(field.rows)}
