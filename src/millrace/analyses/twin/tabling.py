@@ -49,7 +49,7 @@ def _array(joint: Joint, j: int, column: Column, field: Field, seed: int) -> Any
     n, kind = len(field.rows), arrow_type(column.arrow)
     if column.kind == "constant":
         if column.labels:
-            return pyarrow.array([column.labels[0]] * n, kind)
+            return pyarrow.array([column.labels[0]] * n, pyarrow.string()).cast(kind)
         return numbers(numpy.full(n, column.values[0]), kind)
     if column.kind == "key":
         if column.arrow == "string":
@@ -60,7 +60,11 @@ def _array(joint: Joint, j: int, column: Column, field: Field, seed: int) -> Any
     if column.pooled:
         return pyarrow.array(joint.texts(j, field, seed), kind)
     codes = pyarrow.array(field.C[j].astype(numpy.int16), mask=field.C[j] == column.codes)
-    return pyarrow.DictionaryArray.from_arrays(codes, pyarrow.array(column.labels, pyarrow.string())).cast(kind)
+    return (
+        pyarrow.DictionaryArray.from_arrays(codes, pyarrow.array(column.labels, pyarrow.string()))
+        .cast(pyarrow.string())
+        .cast(kind)
+    )
 
 
 def numbers(values: Any, kind: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy
 
 from millrace.analyses.twin.columns import MISSING_RANK, Column
+from millrace.analyses.twin.kernels import measures
 
 LEARNT, HELD = 20_000, 4_000
 LEAST_ROWS = 1_000
@@ -51,7 +52,6 @@ def _told_apart(
 ) -> float:
     """How well (AUC) drawn values of the column are told from true ones, given the true earlier columns."""
     import lightgbm
-    from sklearn.metrics import roc_auc_score
 
     from millrace.analyses.twin import joint
 
@@ -86,4 +86,4 @@ def _told_apart(
         fitted = lightgbm.train(said, lightgbm.Dataset(A, y, params={"verbosity": -1}), num_boost_round=60)
         scores.append(fitted.predict(B, num_threads=1))
         labels.append(numpy.repeat([1, 0], test.sum()))
-    return float(roc_auc_score(numpy.concatenate(labels), numpy.concatenate(scores)))
+    return measures.auc(numpy.concatenate(scores), numpy.concatenate(labels))
