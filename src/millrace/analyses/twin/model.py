@@ -149,7 +149,11 @@ class TwinModel(Saved):
         }
 
     def charts(self) -> dict[str, dict[str, Any]]:
-        return dict(self.pictures)
+        if self.effects is None:
+            return dict(self.pictures)
+        from millrace.analyses.twin import simulate_views
+
+        return {**self.pictures, **simulate_views.of_effects(self.effects)}
 
 
 def _some(constraints: tuple[Mapping[str, Any], ...], most: int = 6) -> str:
