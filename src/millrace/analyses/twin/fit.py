@@ -77,7 +77,7 @@ def _pictures(model: TwinModel, data: source.Source, run: Run) -> dict[str, Any]
     real, made = (matrices.matrix(rows, columns, levels, LOOKED_AT) for rows in (data, twins))
     nominal = numpy.array([c.name in levels for c in columns])
     look = views.Look(measures.shapes(real, made, nominal), measures.trends(real, made, nominal))
-    return views.both(look, real, made, nominal, columns) | views.of_effects(model.effects)
+    return views.both(look, real, made, nominal, columns)
 
 
 # -- outcome and effects ---------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def fidelity(
     made["given_away_by"] = given_away(found)
     if found.privacy is not None:
         made["privacy"] = distances(found.privacy)
-    return made | of_effects(effects)
+    return made if effects is None else made | simulate_views.of_effects(effects)
 
 
 def both(look: Look, real: Any, twins: Any, nominal: Any, columns: Sequence[Column]) -> dict[str, Spec]:
@@ -67,13 +67,6 @@ def both(look: Look, real: Any, twins: Any, nominal: Any, columns: Sequence[Colu
     if len(columns) > 1:
         made["dependence"] = dependence(look, real, twins, columns)
     return made
-
-
-def of_effects(effects: Any) -> dict[str, Spec]:
-    """Overlap and uplift of the effect model, where there is one."""
-    if effects is None:
-        return {}
-    return {"overlap": simulate_views.overlap(effects), "uplift": simulate_views.uplift(effects)}
 
 
 # -- columns ---------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 Likelihood judges badly between methods. So a column is learnt both ways from most rows, drawn for held-out rows from their
 true earlier columns, and a classifier (LightGBM) tries to tell the drawn values from the true ones; the way that it tells
-less well is taken, plain trees in doubt.
+less well is taken.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from millrace.analyses.twin.kernels import measures
 
 LEARNT, HELD = 20_000, 4_000
 LEAST_ROWS = 1_000
-DOUBT = 0.01
+DOUBT, MANY = 0.01, 15
+"""Closer than DOUBT, plain trees are taken with fewer than MANY earlier columns, and the index with more."""
 SEED = 20_240_601
 FEW = 3
 """With fewer earlier columns an index has nothing to gather."""
@@ -39,7 +40,7 @@ def prefers_index(
     for indexed in (False, True):
         part = learn(place, small, related, columns, asked, indexed, rows)
         told.append(_told_apart(part, place, small, related, columns, at))
-    return told[1] < told[0] - DOUBT
+    return told[1] < told[0] + (DOUBT if place >= MANY else -DOUBT)
 
 
 def _taken(frame: Mapping[str, Any], rows: Any) -> dict[str, Any]:
