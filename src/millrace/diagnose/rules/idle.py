@@ -30,7 +30,7 @@ def tail(case: Case) -> Finding | None:
     last = int(case.scenario.name[int(np.argmax(ends))])
     tried = [(case.gain(replay.cut(case.scenario, last, p)), p) for p in PIECES]
     best, pieces = max(tried)
-    pieces = min(p for g, p in tried if g >= 0.9 * best)
+    pieces = min(p for g, p in tried if g >= best - 0.1 * abs(best))
     best = {p: g for g, p in tried}[pieces]
     sorted_gain = case.gain(replay.longest_first(case.scenario))
     name = case.name(last)
