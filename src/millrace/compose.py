@@ -32,10 +32,10 @@ from millrace.sharing import WITHOUT, share
 
 if TYPE_CHECKING:
     from millrace.jobs.desk import Desk
-    from millrace.jobs.tiers import Tiers
     from millrace.run.ports import Engine, Store, Tokens
     from millrace.run.task import Task
     from millrace.settings import Settings
+    from millrace.tiers import Tiers
 
 ENGINES = ("auto", "inline", "processes", "dask", "dask=ADDRESS")
 POOL_START_S = 0.35
@@ -279,7 +279,7 @@ def _engine(kind: str, slots: int, preload: tuple[str, ...], tokens: Tokens | No
 
 def tiers_of(settings: Settings, gpus: int = 0) -> Tiers:
     """The tiers of these settings. `gpus`: how many workers the tier gpu may have, where the file does not say."""
-    from millrace.jobs.tiers import load_tiers
+    from millrace.tiers import load_tiers
 
     return load_tiers(settings.tiers, gpus)
 

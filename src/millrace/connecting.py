@@ -33,7 +33,7 @@ FORMS = {
               ".skops": "skops"},
     "data": {".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow",
              ".npy": "npy", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".py": "py", ".gml": "gml", ".dot": "dot",
-             ".gv": "dot"},
+             ".gv": "dot", ".toml": "toml"},
 }  # fmt: skip
 LOOK_S, TIMEOUT_S = 0.3, 120.0
 
@@ -90,6 +90,11 @@ class Service:
         sent = {name: self.named("data", value) if name == "background" else value for name, value in options.items()}
         body = {"model": self.named("model", model), "batch": list(rows), **sent}
         return self.ask("POST", "/v1/explain", json=body).json()["answers"]  # type: ignore[no-any-return]
+
+    def twins(self, model: str, n: int = 10, **options: Any) -> list[Told]:
+        """Up to 1,000 twins at once of a model there (job-7: what job 7 fitted); `where`, `seed`, `first`."""
+        told = self.ask("POST", f"/v1/twin/{model}/generate", json={"n": n, **options})
+        return told.json()["twins"]  # type: ignore[no-any-return]
 
     def names(self) -> list[Told]:
         """Data and models that questions may name."""

@@ -18,8 +18,8 @@ from millrace.run.lines import columns
 from millrace.run.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
-    from millrace.jobs.tiers import Tiers
     from millrace.settings import Settings
+    from millrace.tiers import Tiers
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,7 @@ def test_labels_cannot_hold_what_breaks_lines(site: Site) -> None:
         assert told.status_code == 422, label
 
 
+@pytest.mark.slow
 def test_slow_clients_are_let_go_and_hold_nobody_up(site: Site) -> None:
     """A hundred that send a byte and wait: others are served meanwhile, and the slow ones are closed."""
     where = urlsplit(site.url)

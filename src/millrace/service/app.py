@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 
 from millrace import __version__
-from millrace.service import ask, health, inputs, page_routes, problems, results, rows, tiers
+from millrace.service import ask, health, inputs, page_routes, problems, results, rows, tiers, twins
 from millrace.service.access import Tokens
 from millrace.service.gate import Gate, Limits
 from millrace.service.house import House
@@ -37,7 +37,7 @@ def open_house(settings: Settings, desk: Desk) -> House:
     pool = ThreadPoolExecutor(ROW_THREADS, "rows")
     lookout = Lookout(desk, settings.core_hour_price)
     roots = Roots(settings.roots, {})
-    return House(settings, desk, tokens, Explainers(EXPLAINERS_BYTES), lookout, Times(), pool, roots)
+    return House(settings, desk, tokens, Explainers(EXPLAINERS_BYTES), lookout, Times(), pool, roots, twins.Samplers())
 
 
 def make_app(house: House, limits: Limits | None = None, script_cache: Path | None = None) -> FastAPI:
@@ -60,7 +60,15 @@ def make_app(house: House, limits: Limits | None = None, script_cache: Path | No
         docs_url=None, redoc_url=None, swagger_ui_oauth2_redirect_url=None, separate_input_output_schemas=False,
     )  # fmt: skip
     app.state.house = house
-    for router in (ask.routes(), ask.looking(), results.routes(), rows.routes(), inputs.routes(), tiers.routes()):
+    for router in (
+        ask.routes(),
+        ask.looking(),
+        results.routes(),
+        rows.routes(),
+        twins.routes(),
+        inputs.routes(),
+        tiers.routes(),
+    ):
         app.include_router(router)
     app.include_router(health.routes())
     app.include_router(page_routes.routes(script_cache))

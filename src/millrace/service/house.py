@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from millrace.service.access import Caller, Tokens
     from millrace.service.lookout import Lookout
     from millrace.service.times import Times
+    from millrace.service.twins import Samplers
     from millrace.settings import Settings
 
 
@@ -35,6 +37,7 @@ class House:
     times: Times
     rows: ThreadPoolExecutor
     roots: names.Roots
+    samplers: Samplers
     submitting: threading.Lock = field(default_factory=threading.Lock)
     checks: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(2))
     streams: dict[str, int] = field(default_factory=dict)
@@ -42,10 +45,17 @@ class House:
     def naming(self, caller: Caller) -> Naming:
         """What the caller's words mean."""
         return Naming(
-            lambda kind, name: names.find(self.desk, self.roots, caller, kind, name),
+            lambda kind, name: self._find(caller, kind, name),
             lambda given: str(self.desk.inputs / given),
             self.settings.functions,
         )
+
+    def _find(self, caller: Caller, kind: str, name: str) -> str:
+        """By name; the model job-7 is what the job 7 fitted, where the caller sees that."""
+        of_job = re.fullmatch(r"job-([1-9]\d{0,17})", name) if kind == "model" else None
+        if of_job is None:
+            return names.find(self.desk, self.roots, caller, kind, name)
+        return names.fitted(self.desk, self.roots, self.job(caller, int(of_job[1])))
 
     def job(self, caller: Caller, number: int) -> Job:
         """The job, when the caller may see it: that of another one is as if it were not there."""

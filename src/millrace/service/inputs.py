@@ -23,7 +23,7 @@ OwnName = Annotated[
     str, InPath(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="what your questions call it")
 ]
 ModelForm = Literal["lightgbm", "xgboost-json", "xgboost-ubj", "catboost", "onnx", "skops"]
-DataForm = Literal["csv", "parquet", "arrow", "npy", "jsonl", "json", "py", "gml", "dot"]
+DataForm = Literal["csv", "parquet", "arrow", "npy", "jsonl", "json", "py", "gml", "dot", "toml"]
 BINARY = {
     "requestBody": {
         "required": True,

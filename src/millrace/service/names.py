@@ -16,6 +16,7 @@ from threading import Semaphore
 from millrace.host import child_environment
 from millrace.jobs import inputs
 from millrace.jobs.desk import Desk
+from millrace.jobs.states import Job
 from millrace.run.errors import WrongQuestion
 from millrace.service.access import Caller
 
@@ -24,7 +25,7 @@ MODELS = {
 }  # fmt: skip
 DATA = {
     "csv": ".csv", "parquet": ".parquet", "arrow": ".arrow", "npy": ".npy", "jsonl": ".jsonl", "json": ".json", "py": ".py",
-    "gml": ".gml", "dot": ".dot",
+    "gml": ".gml", "dot": ".dot", "toml": ".toml",
 }  # fmt: skip
 """`py`: candidates of validate, which run in its jail alone."""
 SUFFIXES = {"model": MODELS, "data": DATA}
@@ -75,6 +76,18 @@ def _put(desk: Desk, roots: Roots, place: Path) -> str:
     known = roots.put.get(stamp)
     if known is None or not (desk.inputs / known).exists():
         known = roots.put[stamp] = inputs.put(desk.inputs, place)
+    return known
+
+
+def fitted(desk: Desk, roots: Roots, job: Job) -> str:
+    """The input that is the model which a job of `twin fit` made."""
+    stamp = (f"job-{job.id}", job.attempt, 0)
+    known = roots.put.get(stamp)
+    if known is None or not (desk.inputs / known).exists():
+        found = [path.parent for path in desk.answer(job).glob("twin-*/model.json")]
+        if len(found) != 1:
+            raise WrongQuestion(f"Job {job.id} is of {job.analysis} and left no model: name a job of twin fit.")
+        known = roots.put[stamp] = inputs.put(desk.inputs, found[0])
     return known
 
 

@@ -22,7 +22,13 @@ def tier(name: str, history: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     most = max([1, *(row["n"] for row in rows)])
     ticks = sorted({0, most, *([most // 2] if most > 3 else [])})
     short = kept[-1]["at"] - kept[0]["at"] < SHORT_S
-    axis = {"grid": False, "tickCount": 4, "format": "%H:%M:%S" if short else "%H:%M", "labelOverlap": "greedy"}
+    axis = {
+        "grid": False,
+        "tickCount": 4,
+        "format": "%H:%M:%S" if short else "%H:%M",
+        "labelOverlap": "greedy",
+        "labelSeparation": 12,
+    }
     last = history[-1]
     told = f"{last['replicas']} workers, {last['running']} jobs that run and {last['queued']} that wait"
     return {

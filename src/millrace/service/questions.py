@@ -8,6 +8,7 @@ takes the name of data, so that a new one opens nothing by itself.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -64,6 +65,16 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
         "study_name": Rule("withheld"),
     },
     "validate": {"cases": Rule("data"), "library": Rule("modules")},
+    "twin fit": {
+        "schema": Rule("data", (dict[str, Any],)),
+        "learner": Rule("plain", (Literal["lightgbm", "xgboost", "hist_gradient_boosting", "random_forest"],)),
+    },
+    "twin generate": {
+        "model": Rule("model"),
+        "where": Rule("plain", (Annotated[str, Field(max_length=2000)], dict[str, Any])),
+        "file": Rule("withheld"),
+    },
+    "twin assess": {"model": Rule("model")},
     "run": {"function": Rule("function"), "items": Rule("data")},
 }
 DATA = Rule("data")
@@ -103,10 +114,14 @@ def question_model(entry: Entry) -> type[BaseModel]:
         if rule is not None and rule.kind in ("model", "data", "function"):
             own.json_schema_extra = {"x-names": rule.kind}  # what the page offers to choose from
         fields[name] = (annotation, own)
-    title = f"{entry.name.capitalize()}Question"
-    made: type[BaseModel] = create_model(
-        title, __config__=ConfigDict(extra="forbid"), __doc__=entry.load("spec").__doc__, **fields
-    )
+    title = f"{entry.name.title().replace(' ', '')}Question"
+    with (
+        warnings.catch_warnings()
+    ):  # `schema` is also the name of a deprecated method of pydantic's, which nobody calls
+        warnings.simplefilter("ignore", UserWarning)
+        made: type[BaseModel] = create_model(
+            title, __config__=ConfigDict(extra="forbid"), __doc__=entry.load("spec").__doc__, **fields
+        )
     return made
 
 
@@ -127,7 +142,7 @@ class About(BaseModel):
     priority: int = Field(0, ge=-100, le=100, description="a step is worth an hour of waiting")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="for everything random")
     label: Label = Field("", description="what the job is called; routes may go by it")
-    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/+-]+$", max_length=200)] | None = Field(
+    key: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=200)] | None = Field(
         None, description="idempotency key: a second order of yours with it is the same job"
     )
     max_total_s: float = Field(0.0, ge=0, le=1e9, description="of all slices together; 0 is no bound")

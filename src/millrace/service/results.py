@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.responses import FileResponse, Response
 
 from millrace import folder
-from millrace.jobs.states import Job
+from millrace.jobs.states import OPEN, Job
 from millrace.run.errors import WrongQuestion
 from millrace.service.access import Caller, Reader
 from millrace.service.answers import Plain
@@ -39,7 +39,7 @@ class Section(BaseModel):
 
 
 class Report(BaseModel):
-    """What was found and where the time went. `result` is empty until the job has succeeded."""
+    """What was found and where the time went. `result` is empty until the job has succeeded, all of it until it has begun."""
 
     run_id: str
     digest: str | None
@@ -147,10 +147,15 @@ def _files(place: Path) -> list[str]:
 def sections(house: House, job: Job) -> dict[str, Any]:
     """As `Report`, from the folder of the job's last attempt."""
     place = house.desk.home / job.result if job.result else house.desk.folder(job.id) / str(job.attempt)
+    nothing = {"run_id": "", "digest": job.digest, "result": [], "run": [], "files": []}
+    if not (place / "ledger.jsonl").is_file():
+        return nothing
     try:
         found, past = folder.result_sections(place), folder.run_sections(place)
-    except WrongQuestion as e:
-        raise Refused(409, f"Job {job.id} has no report yet, it is {job.state}: {e}") from e
+    except WrongQuestion:
+        if job.state in OPEN:  # its first line is not written yet
+            return nothing
+        raise
     done = job.state == "succeeded"
     return {
         "run_id": past.run_id, "digest": job.digest, "result": _plain(found), "run": _plain(past.sections),

@@ -106,11 +106,8 @@ def serve(app: FastAPI, sock: socket.socket, parent: int | None = None) -> None:
         h11_max_incomplete_event_size=64 << 10, proxy_headers=False,
     )  # fmt: skip
     server = uvicorn.Server(config)
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # uvicorn raises them again when it has ended, for the handler before it
-        signal.signal(number, lambda *_: None)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # uvicorn raises them again when it has ended, for the handler before it
     if parent is not None:
         threading.Thread(target=_watch, args=(server, parent), daemon=True).start()
     try:
@@ -122,4 +119,4 @@ def serve(app: FastAPI, sock: socket.socket, parent: int | None = None) -> None:
 def _watch(server: uvicorn.Server, parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(WATCH_S)
-    os.kill(os.getpid(), signal.SIGTERM)
+    server.should_exit = True  # not by a signal: that could come before the server listens to any

@@ -10,6 +10,7 @@ const AGAIN_MS = 1500;
 
 export async function job(main, signal, _, number) {
   let now = await json(`v1/jobs/${number}`);
+  let watching = false;
   const top = el("div");
   const about = el("div");
   const result = el("section", { "aria-label": "Result" });
@@ -23,19 +24,15 @@ export async function job(main, signal, _, number) {
   }
 
   async function report() {
-    jump.firstChild.hidden = now.state !== "succeeded";
-    try {
-      const told = await json(`v1/jobs/${number}/report?form=json`, { signal });
-      show(result, told.result.length ? [el("h2", {}, "Result"), ...told.result.map(section)] : null, files(number, told));
-      show(run, el("h2", {}, now.ended_at ? "Where the time went" : "Where the time goes, so far"), ...told.run.map(section));
-    } catch (error) {
-      if (error.status !== 409) throw error;
-    }
+    const told = await json(`v1/jobs/${number}/report?form=json`, { signal });
+    show(result, told.result.length ? [el("h2", {}, "Result"), ...told.result.map(section)] : null, files(number, told));
+    show(run, told.run.length ? [el("h2", {}, now.ended_at ? "Where the time went" : "Where the time goes, so far"), ...told.run.map(section)] : null);
+    for (const [button, place] of parts) button.hidden = !place.childNodes.length;
   }
 
   function tell() {
     show(top, el("h1", {}, `Job ${now.id}: ${now.label}`),
-      el("div", { class: "row" }, chip(now.state), ...progress(now), ...actions(now, async () => { now = await json(`v1/jobs/${number}`); tell(); })),
+      el("div", { class: "row" }, chip(now.state), ...progress(now), ...actions(now, again)),
       now.waits ? el("p", { class: "quiet" }, `It waits: ${now.waits}.`) : null,
       now.why && now.state !== "succeeded" ? el("p", { class: now.state === "failed" ? "wrongs" : "quiet" }, now.why) : null);
     show(about, el("div", { class: "columns" },
@@ -53,13 +50,30 @@ export async function job(main, signal, _, number) {
   }
 
   const to = (name, place) => el("button", { type: "button", class: "plain", onclick: () => { place.scrollIntoView(); place.querySelector("h2, summary")?.focus(); } }, name);
-  const jump = el("nav", { class: "jump", "aria-label": "Parts of this page" }, to("Result", result), to("Question", about), to("Time", run), to("Log", log));
+  const parts = [["Result", result], ["Question", about], ["Time", run], ["Log", log]].map(([name, place]) => [to(name, place), place]);
+  const jump = el("nav", { class: "jump", "aria-label": "Parts of this page" }, parts.map(([button]) => button));
   tell();
   show(main, el("p", { class: "small" }, el("a", { href: "#/jobs" }, "All jobs")), top, jump, result, about, run, log);
   await report();
-  if (!now.ended_at) watch();
+  watch();
+
+  async function again() {
+    now = await json(`v1/jobs/${number}`);
+    tell();
+    watch();
+  }
 
   async function watch() {
+    if (watching || now.ended_at) return;
+    watching = true;
+    try {
+      await heard();
+    } finally {
+      watching = false;
+    }
+  }
+
+  async function heard() {
     while (!signal.aborted) {
       try {
         await follow(`v1/jobs/${number}/events`, signal, (name, told) => { now = told; tell(); });

@@ -5,7 +5,7 @@ import { bytes, duration, el, figure, notice, show, title } from "./say.js";
 
 const FORMS = {
   model: { txt: "lightgbm", json: "xgboost-json", ubj: "xgboost-ubj", cbm: "catboost", onnx: "onnx", skops: "skops" },
-  data: { csv: "csv", parquet: "parquet", pq: "parquet", arrow: "arrow", feather: "arrow", npy: "npy", jsonl: "jsonl", ndjson: "jsonl", json: "json", py: "py", gml: "gml", dot: "dot" },
+  data: { csv: "csv", parquet: "parquet", pq: "parquet", arrow: "arrow", feather: "arrow", npy: "npy", jsonl: "jsonl", ndjson: "jsonl", json: "json", py: "py", gml: "gml", dot: "dot", toml: "toml" },
 };
 
 export async function submit(main, signal, query) {
