@@ -68,7 +68,7 @@ def test_the_names_are_exactly_those_of_the_contract(scraped: str) -> None:
     typed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", scraped, re.MULTILINE))
     for name, labels in NAMES.items():
         assert name in typed, name
-        own = found.get(name) or found.get(f"{name}_bucket")
+        own = found[name] if name in found else found.get(f"{name}_bucket")
         assert own is not None and own - {"le"} == set(labels), (name, own)
     assert "twin_generation_count_total" not in scraped and "causal_refutation_iterations_total" not in scraped
 
