@@ -8,6 +8,7 @@ from pathlib import Path
 
 ALL = (
     "startup", "store", "engine", "dask", "run", "sharing", "explain", "explain_kernel", "refute", "calibrate", "validate",
+    "plans",
     "jobs",
     "service", "scaling",
 )  # fmt: skip

@@ -23,8 +23,8 @@ STAGES = ("innovator", "early_adopter", "early_majority", "late_majority", "lagg
 
 @dataclass(frozen=True)
 class World:
-    """columns: by name, (n,) each, the 15 of a prescriber, `contacted` and `prescriptions`. effect, propensity, baseline: (n,)
-    the truth: what being contacted changes, its chance, and the mean of prescriptions without it."""
+    """columns: by name, (n,) each, the 15 of a prescriber, `contacted` and `prescriptions`. effect, propensity, baseline:
+    (n,) the truth: what being contacted changes, its chance, and the mean of prescriptions without it."""
 
     columns: dict[str, Any]
     effect: np.ndarray

@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from millrace import compose
 from millrace.analyses import catalogue
-from millrace.forecast import forecast
+from millrace.analyses.knobs import knobs_of
+from millrace.forecast import planned
 from millrace.run.errors import DoesNotFit
 from millrace.run.units import format_duration, parse_duration
 
-
-@dataclass(frozen=True, slots=True)
-class Knob:
-    """A field of questions that may be made smaller. `facts`: what plans know it as, the first that there is; where the
-    question does not say how many, there are as many as they tell. `least`: below so many there is hardly a question left."""
-
-    field: str
-    facts: tuple[str, ...]
-    least: int = 1
-
-    def counts(self, facts: Any) -> str:
-        """What it counts, as people say it."""
-        known = next((name for name in self.facts if hasattr(facts, name)), self.field)
-        return known.replace("_", " ")
-
-    def whole(self, spec: Any, facts: Any) -> int | None:
-        """How many there are as it was asked; None when nobody knows."""
-        given = getattr(spec, self.field)
-        known = next((getattr(facts, name) for name in self.facts if hasattr(facts, name)), None)
-        return given if given is not None else known
+if TYPE_CHECKING:
+    from millrace.analyses.knobs import Knob
 
 
-KNOBS = (
-    Knob("simulations", ("simulations",)),
-    Knob("background_rows", ("background_rows",), 20),
-    Knob("limit", ("rows", "candidates"), 100),
-)
-"""The first is made smaller first."""
 FIGURES = 2
 """The largest size is found to so many significant figures: a prediction is not better than that."""
 
@@ -73,7 +49,7 @@ def fitted(
 
 def _knobs(spec: Any) -> list[Knob]:
     own = isinstance(getattr(spec, "background", None), str) and spec.background == "auto"  # else it is the user's
-    return [k for k in KNOBS if k.field in type(spec).model_fields and (k.field != "background_rows" or own)]
+    return [k for k in knobs_of(type(spec).model_fields) if k.field != "background_rows" or own]
 
 
 def _largest(
@@ -94,7 +70,7 @@ def _largest(
 
 def _fits(analysis: str, asked: Mapping[str, Any], machine: compose.Machine) -> bool:
     try:
-        wall_s = forecast(analysis, asked, machine).plan.wall_s
+        wall_s = planned(analysis, asked, machine).wall_s
     except DoesNotFit:
         return False
     return machine.deadline is None or wall_s <= parse_duration(machine.deadline)
@@ -103,7 +79,7 @@ def _fits(analysis: str, asked: Mapping[str, Any], machine: compose.Machine) -> 
 def _refusal(analysis: str, asked: Mapping[str, Any], machine: compose.Machine) -> DoesNotFit:
     """Why the smallest question does not fit."""
     try:
-        made = forecast(analysis, asked, machine).plan
+        made = planned(analysis, asked, machine)
     except DoesNotFit as refused:
         return refused
     return DoesNotFit(

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from millrace.analyses import catalogue
 from millrace.jobs import inputs
 from millrace.jobs.inputs import Input
+from millrace.jobs.routing import Routed, route
 from millrace.jobs.states import Job, Order
-from millrace.jobs.tiers import Routed, route
 from millrace.run.errors import WrongQuestion
 
 if TYPE_CHECKING:

@@ -54,6 +54,12 @@ def _place(value: object) -> object:
     return value if not isinstance(value, str) or is_url(value) else Path(value)
 
 
+def _url(value: object) -> object:
+    if not isinstance(value, str) or not re.match(r"https?://[^/\s]", value):
+        raise WrongQuestion("it is no http:// or https:// address.")
+    return value
+
+
 def _cache_home(environ: Mapping[str, str]) -> Path:
     return _xdg(environ, "XDG_CACHE_HOME", ".cache")
 
@@ -76,6 +82,7 @@ _Progress = Annotated[Literal["auto", "on", "off"], BeforeValidator(_progress)]
 _OnOff = Annotated[Literal["on", "off"], BeforeValidator(_progress)]
 _Path = Annotated[Path, BeforeValidator(_some_path)]
 _Place = Annotated[Path | str, BeforeValidator(_place)]
+_Url = Annotated[str, BeforeValidator(_url)]
 _Paths = Annotated[tuple[Path, ...], BeforeValidator(_list)]
 _Texts = Annotated[tuple[str, ...], BeforeValidator(_list)]
 _Number = Annotated[int, BeforeValidator(_no_truth)]
@@ -121,6 +128,10 @@ class Settings(BaseModel):
     tiers: _Path | None = Field(
         default=None,
         description="TOML file of the tiers, queues and routes of jobs; by default those of millrace",
+    )
+    webhook: _Url | None = Field(
+        default=None,
+        description="https://... that is told of scaling events, as Slack reads them; by default nobody is",
     )
     engine: str = Field(
         default="auto",
@@ -381,11 +392,13 @@ def _home(environ: Mapping[str, str]) -> Path:
 
 def _text(name: str, value: Any) -> str:
     if value is None:
-        return "none" if name in {"service_tokens", "url", "url_token"} else "found out when needed"
+        return "none" if name in {"service_tokens", "url", "url_token", "webhook"} else "found out when needed"
     if name in {"memory", "store_limit", "upload_limit"}:
         return format_bytes(value)
     if name == "url_token":
         return "(not shown)"
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
+    if name == "webhook":  # what comes after the host is a secret
+        return "/".join([*spoken(value).split("/")[:3], "..."])
     return spoken(str(value)) if name in {"store", "database"} else str(value)

@@ -142,6 +142,17 @@ def test_every_entry_of_the_tables_names_a_command_whose_options_all_have_help()
             assert record[1], (path, param)
 
 
+def test_no_two_commands_have_one_name() -> None:
+    names = [entry.name for entry in COMMANDS]
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in catalogue.ENTRIES])
+def test_what_has_a_plan_can_be_made_to_fit(name: str) -> None:
+    entry = catalogue.find(name)
+    assert ("fit" in options(*entry.path)) == bool(entry.plan)
+
+
 def test_help_stands_in_sections() -> None:
     command = root(Faults()).get_command(click.Context(click.Group()), "explain")
     assert command is not None

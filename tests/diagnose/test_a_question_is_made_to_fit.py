@@ -161,3 +161,14 @@ def test_candidates_are_made_fewer(desk):
     unknown = {**question, "candidates": iter(programs)}
     with pytest.raises(DoesNotFit, match="smallest question"):
         fitted("validate", unknown, compose.Machine(cores=1, deadline="1ms"))
+
+
+def test_twins_are_made_fewer(desk):
+    pytest.importorskip("lightgbm")
+    rng = np.random.default_rng(2)
+    a = rng.normal(size=400)
+    learnt = mr.twin.fit(pyarrow.table({"a": a, "b": a + rng.normal(size=400)}), out=desk / "twin", engine="inline")
+    question = {"model": learnt, "n": 2_000_000}
+    whole = forecast("twin generate", question, compose.Machine(cores=1)).plan.wall_s
+    asked, (said,) = fitted("twin generate", question, compose.Machine(cores=1, deadline=whole / 2))
+    assert 0 < asked["n"] < 1_100_000 and "2,000,000 twins do not fit" in said

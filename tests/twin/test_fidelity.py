@@ -71,7 +71,7 @@ def fidelity(model, table, tmp_path_factory):
 
 def test_an_assessment_says_all_that_is_asked(fidelity):
     assert fidelity.shape > 0.97
-    assert fidelity.trend > 0.97
+    assert fidelity.trend > 0.95
     assert 0.4 < fidelity.c2st < 0.75
     assert sum(fidelity.violations.values()) == 0
     assert "spent <= income" in fidelity.violations

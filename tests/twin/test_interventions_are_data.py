@@ -70,5 +70,7 @@ def test_a_grid_has_every_combination() -> None:
     assert len(found) == 6
     assert found[-1].name == "email, intensity=2, adoption.mean=0.6"
     assert (found[-1].intensity, found[-1].adoption.mean) == (2, 0.6)
+    vary = {"vary": {"intensity": [1, 2]}}
+    assert [one.intensity for one in read_all([{"name": "email", **vary}, {"name": "call"}])] == [1, 2, 1]
     with pytest.raises(WrongQuestion, match="no 'colour'"):
         grid({"name": "email"}, {"colour": ["red"]})

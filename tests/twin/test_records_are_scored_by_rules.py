@@ -27,16 +27,10 @@ def test_exact_agreement_is_excellent(effect: float) -> None:
 @pytest.mark.parametrize(
     ("error", "grade"),
     [
-        (0.0, "excellent"),
-        (0.0999, "excellent"),
-        (0.1, "good"),
-        (0.1999, "good"),
-        (0.2, "fair"),
-        (0.3499, "fair"),
-        (0.35, "poor"),
-        (9, "poor"),
+        (0.0, "excellent"), (0.0999, "excellent"), (0.1, "good"), (0.1999, "good"), (0.2, "fair"), (0.3499, "fair"),
+        (0.35, "poor"), (9, "poor"),
     ],
-)
+)  # fmt: skip
 def test_grades_have_their_bounds(error: float, grade: str) -> None:
     assert grade_of(error) == grade
 

@@ -107,10 +107,20 @@ ENTRIES = (
     _verb("validate", "export", "the best programs of a run as files", command="millrace.cli.validate:export"),
     _twin("fit", "learns a population: all columns together, then outcome and effects", ("parts",)),
     _twin("generate", "twins of a learnt population, as one Parquet file", ("tabling",)),
+    _verb(
+        "twin",
+        "simulate",
+        "what interventions would do to twins, how surely, and what to do about it",
+        spec=f"{TWIN}.simulate_spec:Simulate",
+        facts=f"{TWIN}.simulate_plan:facts_of_simulate",
+        plan=f"{TWIN}.simulate_plan:plan_simulate",
+        preload=(f"{TWIN}.simulate_blocks",),
+    ),
+    _verb("twin", "track", "a real result beside the simulated one", spec=f"{TWIN}.simulate_spec:Track"),
     _twin("assess", "how like the real rows twins are, and how far from single ones", ("assess",)),
 )
 ABOUT = {
-    "twin": "a synthetic population that behaves like the real one: fit, generate, assess",
+    "twin": "a synthetic population that behaves like the real one: fit, generate, simulate, assess, track",
     "calibrate": "fits a stochastic simulator to data: run, rescore, replay, probe",
     "validate": "runs thousands of untrusted candidate programs: run, inline, export",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import signal
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from millrace.cli.serve import at_options
 from millrace.run.errors import WrongQuestion
 
 if TYPE_CHECKING:
+    from millrace.jobs.desk import Desk
     from millrace.settings import Settings
 
 _PR_SET_PDEATHSIG = 1
@@ -27,21 +29,27 @@ def up(name: str) -> click.Command:
         from millrace.cli.serve import attended
         from millrace.compose import open_jobs
         from millrace.jobs.supervisor import Supervisor, held
+        from millrace.scaling import keeper
 
         settings = settings_of(given, "service_tokens")
         with held(settings.jobs):
             desk = open_jobs(settings)
-            supervisor = Supervisor(desk, _arguments(settings), _line)
+            supervisor = Supervisor(desk, _line)
+            supervisor.keeper = keeper(
+                settings, desk, worker_arguments(settings), say=changes(_line), driver="processes",
+                holder=f"up@{platform.node()}:{settings.jobs}", loads=supervisor.current_loads,
+            )  # fmt: skip
             _on_signals(supervisor.stop)
             try:
                 with attended(desk, settings, given["host"], given["port"], _line) as url:
                     _line(f"Jobs in {settings.jobs}; {url}; Ctrl-C drains and stops.")
-                    for said in desk.check():
+                    for said in (*supervisor.keeper.remarks, *desk.check()):
                         _line(said)
                     supervisor.serve()
             finally:
+                left = _left(desk)
                 desk.table.close()
-            _line("Stopped. What was running is queued again, with all that it finished kept.")
+            _line(f"Stopped. {left}")
         return 0
 
     return Sectioned(name, params=[*at_options(), *place_options()], callback=serve, help=(
@@ -54,19 +62,23 @@ def worker(name: str) -> click.Command:
         from millrace import __version__, host
         from millrace.compose import open_jobs
         from millrace.jobs.queues import TableQueue
-        from millrace.jobs.tiers import capped
         from millrace.jobs.worker.warden import Place, Warden
+        from millrace.scaling import pod_marker
+        from millrace.tiers import capped
 
         die_with(given["parent"])
         settings = settings_of(given)
         desk = open_jobs(settings)
         asked = desk.tiers.tier(given["tier"])
         tier, remark = capped(asked, host.slots(host.cores()), host.default_budget_bytes())
-        if remark:
+        if remark and given["parent"] is None:  # else its scaler has said so
             _line(remark)
         _same_version(desk.table.workers(), __version__)
-        place = Place(settings.jobs, given["store"] or str(settings.store))
+        base = host.scratch(settings.scratch)
+        place = Place(settings.jobs, given["store"] or str(settings.store), scratch=base)
         warden = Warden(desk.table, TableQueue(desk.table), desk.tiers, tier, place, __version__, _line)
+        if given["pod"]:
+            warden.told, warden.stays = pod_marker(desk.tiers, _line), True
         _on_signals(warden.drain)
         signal.signal(signal.SIGUSR1, lambda *_: warden.leave())
         warden.serve(given["idle_s"])
@@ -79,17 +91,49 @@ def worker(name: str) -> click.Command:
                help="leave when nothing has run for so long (not given: stay)"),
         Option(["--store"], metavar="STORE", section=MACHINE, help="where finished work is kept and found again"),
         Option(["--parent"], type=int, metavar="PID", section=MACHINE, help="leave when that process ends"),
+        Option(["--pod"], is_flag=True, section=MACHINE,
+               help="it is a pod of a Deployment: it marks itself, and once it was let go it waits for its end"),
         *place_options(),
     ]  # fmt: skip
     return Sectioned(name, params=params, callback=serve, help=(
-        "A worker of a tier. SIGTERM: what runs is paused, queued again, and the worker ends. SIGUSR1: it ends when idle."
+        "A worker of a tier. SIGTERM: what runs is paused, queued again, and the worker ends. SIGUSR1: it ends if it is idle."
     ))  # fmt: skip
 
 
-def _arguments(settings: Settings) -> list[str]:
+def worker_arguments(settings: Settings) -> list[str]:
     """The settings of this command for the workers that it starts."""
     values = {name: getattr(settings, name) for name in (*PLACES, "store")}
     return [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]
+
+
+def _left(desk: Desk) -> str:
+    """What the next `up` will find."""
+    from millrace.jobs.database import DatabaseAway
+
+    try:
+        jobs = sum(load.jobs for load in desk.table.load())
+    except DatabaseAway as e:
+        return str(e)
+    return (
+        f"Open jobs: {jobs}; the next `millrace up` goes on, with all that they finished kept."
+        if jobs
+        else "No job is open."
+    )
+
+
+def changes(say: Callable[[str], None]) -> Callable[[str], None]:
+    """On a terminal, a tier's line is said when it is another one than before: a log gets the line of every tick."""
+    if not sys.stderr.isatty():
+        return say
+    said: dict[str, str] = {}
+
+    def only_new(text: str) -> None:
+        about = text.partition(":")[0]
+        if said.get(about) != text:
+            said[about] = text
+            say(text)
+
+    return only_new
 
 
 def _line(text: str) -> None:

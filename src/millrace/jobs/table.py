@@ -56,7 +56,8 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A worker as the table knows it. `state`: booting, idle, busy, draining."""
+    """A worker as the table knows it. `state`: booting, idle, busy, draining; `since`: when it came into it; `asked`: to leave
+    when it is idle, which only `ask_to_leave` writes."""
 
     id: str
     tier: str
@@ -68,6 +69,8 @@ class Seen:
     memory_bytes: int
     started_at: float
     seen_at: float
+    since: float = 0.0
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +235,14 @@ class JobTable:
         was, self._version = self._version, version
         return was != version
 
-    def see(self, worker: Seen) -> None:
-        """A worker says that it is there."""
-        self._none(self._say.see_worker, **{name: getattr(worker, name) for name in Seen.__slots__})
+    def see(self, worker: Seen) -> bool:
+        """A worker says that it is there; whether it was asked to leave when it is idle."""
+        row = self._one(self._say.see_worker, **{name: getattr(worker, name) for name in Seen.__slots__})
+        return bool(row[0])
+
+    def ask_to_leave(self, worker: str) -> None:
+        """Ask a worker to leave when it is idle: it learns it when it says that it is there."""
+        self._none(self._say.ask_worker, b_id=worker)
 
     def forget(self, worker: str) -> None:
         self._none(self._say.forget_worker, b_id=worker)
@@ -270,6 +278,11 @@ class JobTable:
 
     def leave_office(self, name: str, holder: str) -> None:
         self._none(self._say.leave_office, b_name=name, b_holder=holder)
+
+    def office(self, name: str) -> tuple[str, float] | None:
+        """Who has the office, and until when (Unix seconds); None: nobody."""
+        row = self._one(self._say.office, b_name=name, b_now=self.clock())
+        return None if row is None else (str(row[0]), float(row[1]))
 
     def unpublished(self, older_s: float, limit: int = 1000) -> list[tuple[int, str]]:
         """(number, queue) of queued jobs without a message, or whose message is older than `older_s`."""

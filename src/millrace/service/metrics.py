@@ -76,7 +76,7 @@ def families(house: House) -> list[Family]:
                [({"tier": n}, load.work_s * (tiers[n].slot_cores if n in tiers else 1)) for n, load in loads.items()]),
         Family("millrace_oldest_wait_seconds", "gauge", "how long the oldest job of a queue waits", of_queues("waits")),
         Family("millrace_wait_target_seconds", "gauge", "how long a job of a queue should wait at most",
-               [({"queue": queue}, tier.slo_s) for queue, tier in queues if tier.slo_s is not None]),
+               [({"queue": queue}, tier.slo_s) for queue, tier in queues]),
         Family("millrace_replicas", "gauge", "workers", replicas),
         Family("millrace_replicas_limit", "gauge", "workers that a tier never has more of",
                [({"tier": tier.name}, tier.most) for tier in tiers.values() if tier.most is not None]),

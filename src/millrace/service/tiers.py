@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from millrace.jobs.tiers import Tier
 from millrace.ordering import Asked
 from millrace.run.budget import Budget
 from millrace.run.errors import DoesNotFit
@@ -16,6 +15,7 @@ from millrace.service.access import needs
 from millrace.service.answers import Plain
 from millrace.service.house import House, house_of
 from millrace.service.problems import responses
+from millrace.tiers import Tier
 
 
 class Sample(BaseModel):

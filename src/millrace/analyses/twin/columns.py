@@ -29,7 +29,8 @@ class Column:
     """kind: "key" is one value a row, "sum" follows from other columns. arrow: Arrow type of its twins, as text. codes: how
     many, without the one for missing, which comes after them. ranked: it has ranks. values: float64, of each code; of each
     rank (sorted) when ranked. labels: of each code of a category. edges: float64 (codes,), the largest value of each code,
-    when ranked. spike: bool, by rank, whether the value is common; first: the first rank of the same value. pooled: labels of
+    when ranked. spike: bool, by rank, whether so many rows have the value that it stays as it is;
+    common: whether so many that twins may have it exactly. first: the first rank of the same value. pooled: labels of
     the last code's members with their shares, when it stands for many. scale: values are multiples of its inverse (100: two
     decimals; 0: any). known: labels and numbers by name that describe the
     column to people (rows, missing, distinct).
@@ -45,6 +46,7 @@ class Column:
     labels: tuple[str, ...] = ()
     edges: NDArray[numpy.float64] = field(default_factory=lambda: _NONE)
     spike: NDArray[numpy.bool_] = field(default_factory=lambda: numpy.zeros(0, numpy.bool_))
+    common: NDArray[numpy.bool_] = field(default_factory=lambda: numpy.zeros(0, numpy.bool_))
     first: NDArray[numpy.uint16] = field(default_factory=lambda: numpy.zeros(0, numpy.uint16))
     pooled: tuple[tuple[str, float], ...] = ()
     scale: float = 0.0

@@ -23,8 +23,11 @@ MOST_LEVELS = 20_000
 """Levels of text that are pooled; more have nothing that twins could learn."""
 DISTINCT = 0.5
 """Share of distinct texts from which on twins would be copies."""
-COMMON_SHARE = 0.002
-"""A value with more than this share of a number's rows is common, and may be a twin's as it is."""
+COMMON = {"low": 2, "standard": 5, "high": 20}
+"""A number that so many rows have is common, and may be a twin's as it is."""
+SPIKE_SHARE = 0.02
+"""A value with more than this share of a number's rows stays as it is in a leaf, and does not move along a line."""
+TIES = 20_240_602
 MOST_DECIMALS = 4
 ROWS_A_VALUE = 20
 """A number with fewer distinct values than a code each has codes for them when so many rows share one on average."""
@@ -135,7 +138,7 @@ def _category(name: str, column: Any, declared: Mapping[str, Any], privacy: str)
     n, missing = len(places), bool((places < 0).any())
     counts = numpy.bincount(places[places >= 0], minlength=len(texts))
     present = int((counts > 0).sum())
-    if (n and present > max(DISTINCT * n, CODES)) or present > MOST_LEVELS:
+    if (n and present > DISTINCT * n) or present > MOST_LEVELS:
         raise WrongQuestion(
             f"Column {name!r} has {present:,} different texts in {n:,} rows: twins of it would be copies, or noise. Leave it out "
             f'(drop={name!r}), or say in the schema that it is a key (kind = "key": twins get keys of their own).'
@@ -186,19 +189,22 @@ def number(name: str, values: NDArray[numpy.float64], kind: str, arrow: str, pri
         if common.sum() >= 2:
             levels = levels[common]
         return Column(name, kind, arrow, len(levels), missing, values=levels, known=said)  # type: ignore[arg-type]
-    return _ranked(name, known, kind, arrow, missing, said)
+    return _ranked(name, known, kind, arrow, missing, said, privacy)
 
 
-def _ranked(name: str, known: NDArray[Any], kind: str, arrow: str, missing: bool, said: dict[str, Any]) -> Column:
+def _ranked(
+    name: str, known: NDArray[Any], kind: str, arrow: str, missing: bool, said: dict[str, Any], privacy: str
+) -> Column:
     """Ranks in (at most 65,534 of) the sorted values; codes are stretches of about as many rows each."""
     n = len(known)
     held = known if n <= RANKS else known[numpy.round(numpy.linspace(0, n - 1, RANKS)).astype(numpy.int64)]
     edges = numpy.unique(held[numpy.round(numpy.linspace(0, len(held) - 1, CODES + 1)).astype(numpy.int64)[1:]])
     first = numpy.searchsorted(held, held, "left")
     many = numpy.searchsorted(held, held, "right") - first
-    spike = many > max(3.0, COMMON_SHARE * len(held))
+    common = many * (n / len(held)) >= COMMON[privacy]
+    spike = (many > SPIKE_SHARE * len(held)) & common
     return Column(
-        name, kind, arrow, len(edges), missing, True, held, edges=edges, spike=spike,  # type: ignore[arg-type]
+        name, kind, arrow, len(edges), missing, True, held, edges=edges, spike=spike, common=common,  # type: ignore[arg-type]
         first=first.astype(numpy.uint16), scale=_scale(known, kind), known=said,
     )  # fmt: skip
 
@@ -231,9 +237,7 @@ def encode_numbers(
 ) -> tuple[NDArray[numpy.uint8], NDArray[numpy.uint16] | None]:
     absent = numpy.isnan(values)
     if column.ranked:
-        ranks = numpy.minimum(numpy.searchsorted(column.values, values, "left"), len(column.values) - 1).astype(
-            numpy.uint16
-        )
+        ranks = _ranks(column, values)
         codes = codes_of_ranks(column)[ranks]
         ranks[absent] = MISSING_RANK
         codes[absent] = column.codes
@@ -244,6 +248,16 @@ def encode_numbers(
     codes = numpy.where(nearer, before, at).astype(numpy.uint8)
     codes[absent] = column.codes
     return codes, None
+
+
+def _ranks(column: Column, values: NDArray[numpy.float64]) -> NDArray[numpy.uint16]:
+    """Ranks; those of equal values are spread over the ranks of that value, so that lines do not see steps."""
+    last = len(column.values) - 1
+    ranks = numpy.minimum(numpy.searchsorted(column.values, values, "left"), last)
+    after = numpy.searchsorted(column.values, values, "right")
+    spread = (numpy.random.default_rng(TIES).random(len(values)) * numpy.maximum(after - ranks, 1)).astype(numpy.int64)
+    moved = numpy.minimum(ranks + spread, last)
+    return numpy.where(column.spike[ranks], ranks, moved).astype(numpy.uint16)
 
 
 def codes_of_ranks(column: Column) -> NDArray[numpy.uint8]:

@@ -50,6 +50,17 @@ FINAL = Growth(trees=200, rate=0.05, leaves=15, least_rows=50, bins=127, l2=10.0
 """Of the effect per row, from scores that are mostly noise."""
 
 
+def check(table: pyarrow.Table, treatment: str, outcome: str) -> None:
+    """Raise what `fit_effects` would raise of the columns before any model is fitted."""
+    features.require(table, [treatment, outcome])
+    if treatment == outcome:
+        raise WrongQuestion(f"{treatment!r} is both treatment and outcome.")
+    t, arms = _treatment(table.column(treatment), treatment)
+    y, _, _ = outcomes.target_of(table.column(outcome), outcome)
+    used, _ = outcomes.usable(numpy.where(numpy.isnan(t), numpy.nan, y), outcome)
+    _arms(t[used], arms, treatment)
+
+
 def fit_effects(
     run: Run,
     table: pyarrow.Table,
@@ -72,9 +83,7 @@ def fit_effects(
         raise NotSupported(f"There is no method {method!r} of learning effects; there are {', '.join(METHODS)}.")
     if overlap not in ("error", "trim"):
         raise WrongQuestion(f"overlap={overlap!r}: say 'error' or 'trim'.")
-    features.require(table, [treatment, outcome])
-    if treatment == outcome:
-        raise WrongQuestion(f"{treatment!r} is both treatment and outcome.")
+    check(table, treatment, outcome)
     t, arms = _treatment(table.column(treatment), treatment)
     y, kind, labels = outcomes.target_of(table.column(outcome), outcome)
     used, notes = outcomes.usable(numpy.where(numpy.isnan(t), numpy.nan, y), outcome)
@@ -82,7 +91,6 @@ def fit_effects(
         notes = [f"{table.num_rows - len(used):,} rows without {treatment} or {outcome} were left out of the effects."]
         table = table.take(used)
     y, t = y[used], t[used]
-    _arms(t, arms, treatment)
     encoding = features.learn(table, [n for n in (columns or table.column_names) if n not in (treatment, outcome)])
     x = features.encode(encoding, table)
     alike = (2 * t + (y if kind == "binary" else 0)).astype(int)

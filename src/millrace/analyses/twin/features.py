@@ -123,7 +123,7 @@ def codes(column: Any, labels: Sequence[str], name: str, what: str = "data") -> 
 
     texts = _texts(column)
     at = pc.index_in(texts, value_set=pyarrow.array(list(labels), pyarrow.large_string()))
-    found = at.cast(pyarrow.float64()).to_numpy()
+    found = at.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
     unseen = numpy.isnan(found) & ~pc.is_null(texts).to_numpy(zero_copy_only=False)
     if unseen.any():
         odd = sorted(set(texts.filter(pyarrow.array(unseen)).to_pylist()))

@@ -6,7 +6,7 @@ drawing, one task a column for its trees.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from millrace.analyses.twin.facts import fit_facts
 from millrace.analyses.twin.model import Generator, TwinModel
 from millrace.analyses.twin.plan import plan_fit
 from millrace.analyses.twin.spec import Fit
-from millrace.run.errors import WrongQuestion
+from millrace.run.errors import TaskFailed, WrongQuestion
 from millrace.run.keys import content_key
 from millrace.run.run import Run
 
@@ -53,13 +53,15 @@ def fit(spec: Fit, run: Run) -> TwinModel:
     _say_columns(learnt.columns, run)
     constraints = _constraints(spec, schema, learnt, run)
     columns = tuple(_as_sum(c, constraints) for c in learnt.columns)
+    outcome, effects = _models(
+        spec, columns, data, run
+    )  # first: a treatment without overlap is said before the long work
     generator = _generator(spec, columns, learnt, run)
     known = {
         "rows": data.rows, "privacy": spec.privacy, "min_leaf": spec.leaf, "outcome": spec.outcome, "treatment": spec.treatment,
         "schema": schema.name, "data": content_key([t.key for t in learnt.tables]),
         "indexed": [columns[p["column"]].name for p in generator.parts if p["indexed"]],
     }  # fmt: skip
-    outcome, effects = _models(spec, columns, data, run)
     return TwinModel(columns, generator, tuple(constraints), known, outcome, effects, notes=tuple(run.notes))
 
 
@@ -75,7 +77,7 @@ def _check_outcome(spec: Fit, data: source.Source, run: Run) -> None:
     target, _, _ = outcome.target_of(table.column(spec.outcome), spec.outcome)
     outcome.usable(target, spec.outcome)
     if spec.treatment is not None:
-        getattr(effects, "check", lambda *a: None)(table, spec.treatment, spec.outcome)
+        effects.check(table, spec.treatment, spec.outcome)
 
 
 def _models(spec: Fit, columns: Sequence[Column], data: source.Source, run: Run) -> tuple[Any, Any]:
@@ -143,7 +145,7 @@ def _described(spec: Fit, schema: source.Schema, data: source.Source, names: Seq
     columns, samples, codes, ranks = [], {}, None, []
     each = run.map(parts.describe, shared(), shared=(declared, spec.privacy), keep=True, name="column")
     rank_row = []
-    for j, found in enumerate(each):
+    for j, found in enumerate(_told(each)):
         made = run.value(found) if hasattr(found, "url") else found
         column = parts.column_of(made["column"])
         columns.append(column)
@@ -158,6 +160,17 @@ def _described(spec: Fit, schema: source.Schema, data: source.Source, names: Seq
             samples[column.name] = numpy.array(made["sample"])
     held = numpy.stack(ranks) if ranks else numpy.zeros((0, data.rows), numpy.uint16)
     return Learnt(tuple(columns), codes, held, tuple(rank_row), tuple(tables), samples)
+
+
+def _told(values: Iterator[Any]) -> Iterator[Any]:
+    """The values; what a task found wrong with the question is told as it was said there."""
+    try:
+        yield from values
+    except TaskFailed as e:
+        kind, _, said = e.failure.message.partition(": ")
+        if kind == WrongQuestion.__name__:
+            raise WrongQuestion(said) from None
+        raise
 
 
 def _say_columns(columns: Sequence[Column], run: Run) -> None:

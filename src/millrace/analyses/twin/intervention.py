@@ -135,16 +135,7 @@ def read(given: Any) -> Intervention:
         return given
     where = "The intervention"
     if isinstance(given, str | os.PathLike):
-        where = str(given)
-        try:
-            given = tomllib.loads(Path(given).read_text())
-        except OSError as e:
-            raise WrongQuestion(
-                f"There is no intervention {where} ({e.strerror}): name a TOML file, or give a mapping."
-            ) from e
-        except tomllib.TOMLDecodeError as e:
-            raise WrongQuestion(f"{where} is not TOML: {e}.") from e
-        given = given.get("intervention", given)
+        where, given = str(given), _loaded(given)
     if not isinstance(given, Mapping):
         raise WrongQuestion(f"An intervention is a TOML file or a mapping, and this is a {type(given).__qualname__}.")
     try:
@@ -157,7 +148,8 @@ def read(given: Any) -> Intervention:
 
 
 def read_all(given: Any) -> tuple[Intervention, ...]:
-    """One or several: a file, a folder of TOML files, a text `a.toml,b.toml`, a mapping, or a sequence of these. Names differ."""
+    """One or several: a file, a folder of TOML files, a text `a.toml,b.toml`, a mapping, or a sequence of these. Names differ.
+    One with `vary`, a table of values by name, is a grid (see `grid`)."""
     if isinstance(given, str) and "," in given:
         given = [part.strip() for part in given.split(",") if part.strip()]
     if isinstance(given, str | os.PathLike) and Path(given).is_dir():
@@ -167,12 +159,33 @@ def read_all(given: Any) -> tuple[Intervention, ...]:
     many = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     if not many:
         raise WrongQuestion("No intervention is given.")
-    found = tuple(read(one) for one in many)
+    found = tuple(one for each in many for one in _varied(each))
     names = [one.name for one in found]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         raise WrongQuestion(f"Two interventions are called {twice[0]!r}: give each a name of its own.")
     return found
+
+
+def _varied(given: Any) -> tuple[Intervention, ...]:
+    """One, or the grid that its `vary` asks for."""
+    said = _loaded(given) if isinstance(given, str | os.PathLike) else given
+    if isinstance(said, Mapping) and isinstance(said.get("vary"), Mapping):
+        return grid({k: v for k, v in said.items() if k != "vary"}, said["vary"])
+    return (read(given),)
+
+
+def _loaded(place: str | os.PathLike[str]) -> Any:
+    """What a TOML file says."""
+    try:
+        said = tomllib.loads(Path(place).read_text())
+    except OSError as e:
+        raise WrongQuestion(
+            f"There is no intervention {place} ({e.strerror}): name a TOML file, or give a mapping."
+        ) from e
+    except tomllib.TOMLDecodeError as e:
+        raise WrongQuestion(f"{place} is not TOML: {e}.") from e
+    return said.get("intervention", said)
 
 
 def grid(base: Any, variations: Mapping[str, Sequence[Any]]) -> tuple[Intervention, ...]:

@@ -107,6 +107,7 @@ def draw_place(
     drawing.draw_ranks(
         f.C, f.R, j, f.V, f.rows, f.attempts, seed, place, *walk, part["begin"], part["end"], part["fixed"], part["line"],
         part["slope"], part["low"], part["high"], part["held"], part["lines"], column.values, ready.codes(j), column.spike,
+        column.common,
         column.codes, column.scale, low, high, f.ok,
     )  # fmt: skip
 

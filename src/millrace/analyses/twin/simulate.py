@@ -1,8 +1,8 @@
 """`twin simulate`: what interventions would do to the twins of a model.
 
-The order of work: interventions read and checked against the model on a few twins, so that what cannot be asked is said at once;
-blocks of twins, a task each (see `simulate_blocks`); effects with all their doubts from sums over blocks in block order (see
-`simulate_measures`); the real experiment that would show them; a recommendation (see `recommend`); scenarios ranked.
+The order of work: the question read and checked (see `simulate_question`); blocks of twins, a task each (see
+`simulate_blocks`); effects with all their doubts from sums over blocks in block order (see `simulate_measures`); the real
+experiment that would show them; a recommendation (see `recommend`); scenarios ranked.
 """
 
 from __future__ import annotations
@@ -15,47 +15,31 @@ from typing import Any
 
 import numpy
 
-from millrace.analyses.twin import power, simulate_blocks, simulate_measures, track_record
-from millrace.analyses.twin.generate import Twins
-from millrace.analyses.twin.intervention import Intervention, read_all
-from millrace.analyses.twin.joint import Joint
-from millrace.analyses.twin.model import TwinModel, read_model
+from millrace.analyses.twin import power, simulate_blocks, simulate_measures, simulate_plan, track_record
+from millrace.analyses.twin.intervention import Intervention
+from millrace.analyses.twin.model import TwinModel
 from millrace.analyses.twin.plan import block_rows
 from millrace.analyses.twin.recommend import Evidence, decide
 from millrace.analyses.twin.simulate_answer import Scenario, Simulation
 from millrace.analyses.twin.simulate_measures import LEAST_GROUP, Doubts, Draws, Estimate, Group
+from millrace.analyses.twin.simulate_question import ATTEMPTS, Asked, read_question, rows_of
 from millrace.analyses.twin.simulate_spec import Simulate as Spec
-from millrace.analyses.twin.tabling import table_of
-from millrace.analyses.twin.where import clauses
 from millrace.run.errors import WrongQuestion
 from millrace.run.run import Run
 
 LEAST_ELIGIBLE = 100
-PILOT = 4_096
 DRAWS_OF_DOUBT = 21
 """Where the random numbers of the doubts begin, among those of the run."""
-ATTEMPTS = 10_000
 
 Array = numpy.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What was read and checked. share: of the population that `where` describes. groups: see `simulate_blocks.grouping`."""
-
-    spec: Spec
-    model: TwinModel
-    interventions: tuple[Intervention, ...]
-    twins: str
-    where: str
-    share: float
-    groups: tuple[Mapping[str, Any], ...]
 
 
 def simulate(spec: Spec, run: Run) -> Simulation:
     """Answer the question. `WrongQuestion` for what the model cannot tell, and for fewer than 100 eligible twins."""
     run.progress("reading the question")
-    asked = _read(spec, run)
+    asked = read_question(spec, run)
+    n = rows_of(asked.twins) if asked.twins else spec.n
+    run.follow(simulate_plan.plan_simulate(simulate_plan.facts(spec, asked.model, asked.interventions, n), run.budget))
     parts = _measured(asked, run)
     found = simulate_measures.draws(run.rng(DRAWS_OF_DOUBT))
     fidelity, record = _fidelity(spec, asked.model)
@@ -82,7 +66,7 @@ def simulate(spec: Spec, run: Run) -> Simulation:
     )
 
 
-def _question(asked: _Asked, record: Path | None) -> dict[str, Any]:
+def _question(asked: Asked, record: Path | None) -> dict[str, Any]:
     """By which the simulation is handed on."""
     effects = asked.model.effects
     return {
@@ -100,134 +84,8 @@ def _outcome(model: TwinModel) -> str:
     return "the outcome"
 
 
-# -- read and checked ----------------------------------------------------------------------------------------------------
-def _read(spec: Spec, run: Run) -> _Asked:
-    model = read_model(spec.model)
-    interventions = read_all(spec.intervention)
-    joint = Joint(model.plain)
-    for intervention in interventions:
-        _check(intervention, model)
-    parts = clauses(spec.where, joint.columns)
-    where = " and ".join(f"({c.text})" if len(parts) > 1 else c.text for c in parts)
-    twins = _twins(spec.twins, model)
-    free = table_of(joint, joint.draw(numpy.arange(PILOT), run.seed), run.seed)
-    get = simulate_blocks.getter(free)
-    held = numpy.ones(PILOT, bool)
-    for part in parts:
-        held &= part.holds(get)
-    sample = free
-    if twins or parts:
-        sample = _sample(twins, joint, parts, run)
-        get = simulate_blocks.getter(sample)
-    groups = []
-    for name in dict.fromkeys(spec.by):
-        if name not in model.names:
-            raise WrongQuestion(
-                f"by={name!r}: there is no such column. The model has {', '.join(map(repr, model.names))}."
-            )
-        groups.append(
-            simulate_blocks.grouping(
-                name, get(name), model.column(name).labels if not model.column(name).pooled else ()
-            )
-        )
-    for intervention in interventions:
-        _outside(intervention, model, sample, run)
-    share = max(float(held.mean()), 1 / model.known["rows"])
-    return _Asked(spec, model, interventions, twins, where, share, tuple(groups))
-
-
-def _twins(given: Any, model: TwinModel) -> str:
-    """The path of the twins' file, "" when they are drawn."""
-    if given is None:
-        return ""
-    path = given.path if isinstance(given, Twins) else Path(given)
-    if isinstance(given, Twins) and given.model != model.name:
-        raise WrongQuestion(
-            f"The twins are of {given.model}, and the model is {model.name}: give the model that made them."
-        )
-    if path.is_dir():
-        path = path / "twins.parquet"
-    if not path.exists():
-        raise WrongQuestion(f"There is no file {path} with twins: `millrace twin generate` makes one.")
-    from pyarrow import parquet
-
-    names = parquet.read_schema(path).names
-    missing = [n for n in model.names if n not in names]
-    if missing:
-        raise WrongQuestion(
-            f"The twins in {path} have no column {', '.join(map(repr, missing[:5]))}, which the model has."
-        )
-    return str(path.resolve())
-
-
-def _sample(twins: str, joint: Joint, parts: Sequence[Any], run: Run) -> Any:
-    """A few of the twins that are asked about."""
-    if not twins:
-        return table_of(joint, joint.draw(numpy.arange(PILOT), run.seed, joint.condition(parts), ATTEMPTS), run.seed)
-    from pyarrow import parquet
-
-    with parquet.ParquetFile(twins) as file:
-        return file.read_row_group(0).slice(0, PILOT)
-
-
-def _check(intervention: Intervention, model: TwinModel) -> None:
-    """That the model can tell what the intervention does."""
-    name, effect = intervention.name, intervention.effect
-    clauses(intervention.eligible, model.columns, f"{name}: eligible")
-    named = [*intervention.changed, *([effect.by] if effect.by else [])]
-    missing = [c for c in named if c not in model.names]
-    if missing:
-        raise WrongQuestion(
-            f"{name}: there is no column {missing[0]!r} that could change. The model has {', '.join(map(repr, model.names))}."
-        )
-    if effect.source == "learned" and model.effects is None:
-        raise WrongQuestion(
-            f"{name}: its effect is to be learned, and the model has learned none. Fit it with outcome= and treatment=, or "
-            "give the "
-            "intervention an assumed effect with its source."
-        )
-    if effect.source == "structural":
-        if model.outcome is None:
-            raise WrongQuestion(
-                f"{name}: a structural effect goes through the outcome model, and there is none. Fit with outcome=."
-            )
-        known = [c for c in intervention.changed if c in model.outcome.encoding.names]
-        if not known:
-            raise WrongQuestion(
-                f"{name}: none of the columns that it changes ({', '.join(intervention.changed)}) is known to the outcome model."
-            )
-    for column in (*intervention.shift, *intervention.scale):
-        if not model.column(column).numeric:
-            raise WrongQuestion(
-                f"{name}: {column!r} is a {model.column(column).kind}, and only numbers can be shifted or scaled."
-            )
-    for column, value in intervention.set.items():
-        labels = model.column(column).labels
-        if labels and str(value) not in labels:
-            raise WrongQuestion(
-                f"{name}: {column!r} has no level {value!r}, so that nobody knows what it would do. It has "
-                f"{', '.join(map(repr, labels[:12]))}."
-            )
-        if model.column(column).numeric and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise WrongQuestion(f"{name}: {column!r} is a number, and cannot be set to {value!r}.")
-
-
-def _outside(intervention: Intervention, model: TwinModel, sample: Any, run: Run) -> None:
-    """Say it when changed columns leave what the model has seen."""
-    for name in (n for n in intervention.changed if model.column(n).numeric):
-        get = simulate_blocks.getter(simulate_blocks.changed(sample, intervention))
-        values, column = get(name), model.column(name)
-        out = float(numpy.mean((values < column.low) | (values > column.high)))
-        if out > 0.005:
-            run.note(
-                f"{intervention.name}: {out:.0%} of the twins get a {name} outside of {column.low:g} to {column.high:g}, "
-                "which is all "
-                "that the model has seen: trees tell nothing of what lies beyond."
-            )
-
-
 # -- blocks --------------------------------------------------------------------------------------------------------------
-def _measured(asked: _Asked, run: Run) -> list[list[dict[str, Any]]]:
+def _measured(asked: Asked, run: Run) -> list[list[dict[str, Any]]]:
     """By block, by intervention: what `simulate_blocks.measure` told."""
     model, spec = asked.model, asked.spec
     sources = {i.effect.source for i in asked.interventions}
@@ -293,7 +151,7 @@ class _Gathered:
 
 # -- one scenario --------------------------------------------------------------------------------------------------------
 def _scenario(
-    g: _Gathered, intervention: Intervention, asked: _Asked, found: Draws, fidelity: float | None, run: Run
+    g: _Gathered, intervention: Intervention, asked: Asked, found: Draws, fidelity: float | None, run: Run
 ) -> tuple[Scenario, Array]:
     spec = asked.spec
     if len(g.rows) < LEAST_ELIGIBLE:
@@ -313,7 +171,8 @@ def _scenario(
         per_row, g.rows, intervention.cost_per_unit, spec.value_per_unit, spec.budget, units
     )
     low, high = sorted((sign * ate.low, sign * ate.high))
-    advice = decide(Evidence(sign * ate.effect, low, high, spec.smallest_effect, fidelity, spec.least_fidelity))
+    smallest = spec.smallest_effect(intervention.cost_per_unit)
+    advice = decide(Evidence(sign * ate.effect, low, high, smallest, fidelity, spec.least_fidelity))
     experiment, seen = _experiment(g, ate, intervention, spec, real * len(g.rows) / g.twins)
     groups = _groups(g, intervention, asked, found, real, run)
     net = None if spec.value_per_unit is None else sign * ate.effect * spec.value_per_unit - intervention.cost_per_unit
@@ -343,7 +202,7 @@ def _effect(
 
 
 def _groups(
-    g: _Gathered, intervention: Intervention, asked: _Asked, found: Draws, real: float, run: Run
+    g: _Gathered, intervention: Intervention, asked: Asked, found: Draws, real: float, run: Run
 ) -> tuple[Group, ...]:
     names, counts, effects, several, few = [], [], [], [], []
     times = intervention.intensity * intervention.adoption.mean
@@ -380,7 +239,7 @@ def _experiment(
     times = intervention.intensity * intervention.adoption.mean
     sd = math.sqrt(variance)
     treated = math.sqrt(variance + (times * float(g.effect.std())) ** 2)
-    effect = max(abs(ate.effect), spec.smallest_effect)
+    effect = max(abs(ate.effect), spec.smallest)
     made = power.sample_size(effect, treated, sd, alpha=1 - spec.level, wanted=spec.power, attrition=spec.attrition)
     seen = power.power(ate.effect, real / 2, real / 2, treated, sd, 1 - spec.level)
     if made is None:

@@ -185,8 +185,8 @@ def target(
     m = len(effect)
     worth = best_first * value > cost if value is not None else best_first > 0
     most = int(worth.sum())  # the order is by effect, so that all that are worth it come first
-    if budget is not None and cost > 0:
-        most = min(most, int(budget / (cost * units_a_twin) + 1e-9))
+    if budget is not None and cost * units_a_twin * most > budget:
+        most = int(budget / (cost * units_a_twin) + 1e-9)
     gains = numpy.concatenate([[0.0], numpy.cumsum(best_first)])
     k = numpy.round(numpy.linspace(0, 1, POINTS) * m).astype(int)
     gain, spent = gains[k] / m, cost * k / m

@@ -35,7 +35,9 @@ class Simulate(Closed):
     population: int | None = Field(
         None, ge=1, description="real units that the twins stand for (each twin one, when not given)"
     )
-    smallest: float = Field(SMALLEST, ge=0, description="smallest effect of interest, in outcome units")
+    smallest: float = Field(
+        SMALLEST, ge=0, description="smallest effect of interest, in outcome units (never less than its cost is worth)"
+    )
     smallest_money: float | None = Field(None, gt=0, description="the same as money a unit (needs value_per_unit)")
     level: float = Field(0.95, gt=0.5, lt=1, description="of the intervals")
     power: float = Field(0.8, gt=0, lt=1, description="of the real experiment that is proposed")
@@ -56,12 +58,13 @@ class Simulate(Closed):
             )
         return self
 
-    @property
-    def smallest_effect(self) -> float:
-        """In outcome units."""
-        if self.smallest_money is None or self.value_per_unit is None:
+    def smallest_effect(self, cost_per_unit: float) -> float:
+        """Of interest, in outcome units. Where a unit's worth is known, an effect that is worth less than it costs is none."""
+        if self.value_per_unit is None:
             return self.smallest
-        return self.smallest_money / self.value_per_unit
+        if self.smallest_money is not None:
+            return self.smallest_money / self.value_per_unit
+        return max(self.smallest, cost_per_unit / self.value_per_unit)
 
 
 class Track(Closed):

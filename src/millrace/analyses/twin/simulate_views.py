@@ -151,11 +151,12 @@ def targeting(answer: Simulation) -> Spec:
     """What treating the first share of the twins gains, in money where a value is given."""
     money = answer.first.targeting.net is not None
     rows = []
-    for s in answer.scenarios:
+    paying = [s for s in answer.scenarios if s.targeting.best] or [answer.first]
+    for s in paying:
         t = s.targeting
         values = t.net if t.net is not None else t.gain
         rows += [{"name": s.name, "share": float(a), "gain": float(b)} for a, b in zip(t.share, values, strict=True)]
-    marks = [_best(s) for s in answer.scenarios if s.targeting.best]
+    marks = [_best(s) for s in paying if s.targeting.best]
     t = answer.first.targeting
     title = (
         f"{answer.first.name}: treat the first {t.best / t.eligible:.0%} by effect"
@@ -165,7 +166,7 @@ def targeting(answer: Simulation) -> Spec:
     x = {"type": "quantitative", "title": "share of the eligible twins that is treated", "axis": {"format": "%"}}
     what = "net money" if money else f"gain in {answer.outcome}"
     y = {"type": "quantitative", "title": f"{what}, for each eligible twin"}
-    names = [s.name for s in answer.scenarios]
+    names = [s.name for s in paying]
     colour = {
         "field": "name",
         "type": "nominal",
@@ -240,7 +241,8 @@ def overlap(answer: Simulation) -> Spec:
             {"data": {"values": rows}, "mark": {"type": "bar", "opacity": 0.55},
              "encoding": {"x": {"field": "low", **x}, "x2": {"field": "high"},
                           "y": {"field": "share", "type": "quantitative", "title": "share of the arm", "stack": None,
-                                "axis": {"format": "%"}},
+                                "axis": {"format": "%"}, "scale": {"domainMin": 0}},
+                          "y2": {"datum": 0},
                           "color": {"field": "arm", "type": "nominal", "legend": {"orient": "top", "title": None},
                                     "scale": {"domain": ["not treated", "treated"], "range": [GREY, BLUE]}}}},
             {"data": {"values": [{"at": low}, {"at": high}]}, "mark": {"type": "rule", "color": RED, "strokeDash": [3, 3]},

@@ -128,7 +128,7 @@ def _check(node: ast.AST, known: Mapping[str, Column], what: str) -> None:
 def _check_levels(node: ast.Compare, known: Mapping[str, Column], what: str) -> None:
     """Texts that a category is compared with are its levels."""
     for a, b in ((node.left, node.comparators[0]), (node.comparators[0], node.left)):
-        if not isinstance(a, ast.Name) or known[a.id].kind not in ("category", "constant"):
+        if not isinstance(a, ast.Name) or a.id not in known or known[a.id].kind not in ("category", "constant"):
             continue
         column = known[a.id]
         levels = {*column.labels, *(label for label, _ in column.pooled)}

@@ -105,11 +105,13 @@ def draw_codes(  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def draw_ranks(  # type: ignore[no-untyped-def]
     C, R, column, V, rows, attempts, seed, place, feature, threshold, left, right, masks, begin, end, fixed, line, slope,
-    lowest, highest, held, lines, values, codes, spike, missing_code, scale, low, high, ok,
+    lowest, highest, held, lines, values, codes, spike, common,
+    missing_code, scale, low, high, ok,
 ):  # fmt: skip
     """Ranks of one column into R[column], codes into C[column], values into V[column].
 
-    lines: number in R of each candidate of a line. low, high: bounds by row. scale: values are multiples of its
+    spike: bool by rank, values that stay as they are; common: values that may be copied. lines: number in R
+    of each candidate of a line. low, high: bounds by row. scale: values are multiples of its
     inverse (0: any).
     """
     n_values = values.size
@@ -137,7 +139,7 @@ def draw_ranks(  # type: ignore[no-untyped-def]
                     value = numpy.nan
                     found = True
                     break
-                value = values[rank]
+                y = rank + unit(mix(h))
             else:
                 m = n - stay
                 j = k - stay
@@ -159,26 +161,17 @@ def draw_ranks(  # type: ignore[no-untyped-def]
                     y = max(2.0 * highest[node] - y, lowest[node])
                 if y < 0.0:
                     y = 0.0
-                rank = int(y)
-                if rank >= n_values - 1:
-                    rank = n_values - 2
-                    y = rank + 0.999
-                part = y - rank
-                if spike[rank] or spike[rank + 1]:
-                    if spike[rank] and spike[rank + 1] and t < 4:
-                        continue
-                    # between a common value and the next one: on the side of the next one, not a copy of either
-                    if spike[rank] and not spike[rank + 1]:
-                        value = values[rank + 1]
-                        if rank + 2 < n_values and not spike[rank + 2]:
-                            value += part * (values[rank + 2] - values[rank + 1])
-                        rank += 1
-                    else:
-                        value = values[rank]
-                        if rank > 0 and not spike[rank]:
-                            value -= part * (values[rank] - values[rank - 1]) if not spike[rank - 1] else 0.0
-                else:
-                    value = values[rank] + part * (values[rank + 1] - values[rank])
+                rank = min(int(y), n_values - 1)
+                if spike[rank] and t < 4:  # a value that stays as it is has its own share of the leaf
+                    continue
+            if common[rank]:
+                value = values[rank]
+            else:
+                part = min(y - rank, 0.999)
+                other = rank + 1 if rank + 1 < n_values else rank - 1
+                if common[other] and rank > 0 and not common[rank - 1]:
+                    other = rank - 1
+                value = values[rank] + part * (values[other] - values[rank])
                 if scale > 0.0:
                     value = numpy.floor(value * scale + 0.5) / scale
             if value >= low[i] and value <= high[i]:
