@@ -19,7 +19,9 @@ FIT_DRIVER_BYTES, LOOK_BYTES = 120 << 20, 300_000
 COLUMN_ROW_BYTES, TREE_ROW_BYTES = 70, 60
 """Of a task of fit: a column described; its trees grown."""
 NODE_BYTES = 130
-TREE_S, DESCRIBE_S = 4.5e-9, 6e-7
+RELATED_BYTES, RELATED_ROWS = 20, 100_000
+"""A score of a row, with its copies, while dependence is measured; rows that it is measured on."""
+TREE_S, DESCRIBE_S = 9e-9, 1e-6
 """Core-seconds: a row, an earlier column and a level of a tree; a row described."""
 CHOICE_S = 0.7
 """Trees both ways on a held-out slice, and a classifier of each."""
@@ -72,7 +74,9 @@ def plan_fit(facts: FitFacts, budget: Budget) -> Plan:
     return fit(
         Plan(
             analysis="twin fit", method="trees", tasks=2 * d + 1, block=1, slots=1,
-            worker_bytes=WORKER_BYTES + max(COLUMN_ROW_BYTES * n, TREE_ROW_BYTES * n + NODE_BYTES * nodes),
+            worker_bytes=WORKER_BYTES + max(
+                COLUMN_ROW_BYTES * n, TREE_ROW_BYTES * n + NODE_BYTES * nodes, RELATED_BYTES * min(n, RELATED_ROWS) * d
+            ),
             driver_bytes=FIT_DRIVER_BYTES + 3 * n * d + 8 * n + LOOK_BYTES * d,
             shared_bytes=n * (facts.row_bytes + 3 * d), answer_bytes=5 * n * d, core_s=core_s,
             base_bytes=WORKER_BYTES - KERNEL_BYTES,

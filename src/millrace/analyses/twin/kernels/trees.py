@@ -18,9 +18,10 @@ import numpy
 from numba import njit
 from numpy.typing import NDArray
 
-SEEN = 16_384
-FEW = 16
-"""So many columns are tried in every node; of more, those go on that told more than chance in the node above."""
+SEEN = 8_192
+FEW, MOST, NEAR = 16, 24, 8_192
+"""So many columns (FEW) are tried in every node; of more, those go on that told more than chance in the node above, and below
+NEAR rows the best MOST of them."""
 CLASSES = 16
 LEAST_LINE = 15
 MISSING = 65_535
@@ -238,9 +239,11 @@ def grow(X, extra, sizes, nominal, features, y, width, index, min_leaf, z, most_
             continue
         for i in range(high):
             index[low + i] = spare[i]
-        kept = 0
+        kept, least_told = 0, free
+        if many[level] > MOST and n < NEAR:
+            least_told = max(free, numpy.sort(told[: many[level]])[many[level] - MOST])
         for q in range(many[level]):
-            if many[level] <= FEW or told[q] > free:
+            if many[level] <= FEW or told[q] >= least_told:
                 tried[level + 1, kept] = tried[level, q]
                 kept += 1
         many[level + 1] = kept
