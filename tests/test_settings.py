@@ -212,7 +212,7 @@ def test_every_setting_can_come_from_its_variable(tmp_path: Path) -> None:
         "store": "/s", "store_limit": "1GiB", "scratch": "/x", "runs": "/r", "engine": "inline", "cores": "3",
         "memory": "2GiB", "nice": "4", "progress": "on", "cache": "/c", "core_hour_price": "0.2",
         "sharing": "off", "tokens": "/t", "placement": "gpu:0,2", "gpu_memory": "0.5",
-        "jobs": "/j", "database": "postgresql://h/d", "tiers": "/t",
+        "jobs": "/j", "database": "postgresql://h/d", "tiers": "/t", "broker": "redis://h/0",
     }  # fmt: skip
     assert set(values) == set(Settings.model_fields)
     environ = {f"MILLRACE_{name.upper()}": value for name, value in values.items()}

@@ -271,8 +271,8 @@ def _engine(kind: str, slots: int, preload: tuple[str, ...], tokens: Tokens | No
     return AutoEngine(pool, threshold_s=2 * POOL_START_S, slots=slots, opener=open_store, tokens=tokens)
 
 
-def open_jobs(settings: Settings) -> Desk:
-    """The job table, inputs and tiers of these settings; close its table."""
+def open_jobs(settings: Settings, say: Callable[[str], None] = print) -> Desk:
+    """The job table, inputs and tiers of these settings; close its table. `say` is told when a broker is away."""
     from millrace.host.gpu import gpus
     from millrace.jobs.database import open_database
     from millrace.jobs.desk import Desk
@@ -283,7 +283,11 @@ def open_jobs(settings: Settings) -> Desk:
     settings.jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
     engine = open_database(settings.database or settings.jobs / "jobs.sqlite")
     table = JobTable(engine, lease_s=tiers.lease_s, service=Service(tiers.weight, tiers.unknown_s))
-    return Desk(settings.jobs, table, tiers)
+    if settings.broker is None:
+        return Desk(settings.jobs, table, tiers)
+    from millrace.jobs.celery.opening import messages
+
+    return Desk(settings.jobs, table, tiers, messages(settings.broker, table, tiers, say))
 
 
 def versions() -> dict[str, str]:

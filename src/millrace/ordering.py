@@ -36,8 +36,10 @@ def order(
     label: str = "",
     key: str | None = None,
     max_total_s: float = 0.0,
+    caller: Mapping[str, Any] | None = None,
 ) -> Job:
-    """Submit the question as a job. `key`: a second order with it is the same job.
+    """Submit the question as a job. `key`: a second order with it is the same job. `caller`: who is to be told of the end,
+    as `jobs.celery` writes it.
 
     Files and named inputs become digests; what else is in the question must be plain values. Raises `WrongQuestion` for
     what cannot be asked, `DoesNotFit` when no tier would do.
@@ -59,12 +61,9 @@ def order(
         )
     kind = "run" if analysis == "run" else catalogue.find(analysis).path[0]
     to = route(desk.tiers, kind, label, plan, queue)
-    return desk.table.submit(
-        Order(
-            analysis, {"question": asked, "cwd": str(Path.cwd())}, to.queue, to.tier, seed, priority, owner, label, key,
-            to.prediction, max_total_s,
-        )
-    )  # fmt: skip
+    asked_from = {"question": asked, "cwd": str(Path.cwd())} | ({"caller": caller} if caller is not None else {})
+    made = Order(analysis, asked_from, to.queue, to.tier, seed, priority, owner, label, key, to.prediction, max_total_s)
+    return desk.publish(desk.table.submit(made))
 
 
 def register(desk: Desk, kind: str, name: str, source: Path) -> str:

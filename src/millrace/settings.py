@@ -111,6 +111,11 @@ class Settings(BaseModel):
         min_length=1,
         description="where the job table is, postgresql://HOST/NAME; by default SQLite in the directory of jobs",
     )
+    broker: str | None = Field(
+        default=None,
+        min_length=1,
+        description="what wakes workers of jobs on other hosts, redis://HOST:PORT/0; by default they look at the table",
+    )
     tiers: _Path | None = Field(
         default=None,
         description="TOML file of the tiers, queues and routes of jobs; by default those of millrace",
@@ -345,6 +350,6 @@ def _text(name: str, value: Any) -> str:
         format_bytes(value)
         if name in {"memory", "store_limit"}
         else spoken(str(value))
-        if name in {"store", "database"}
+        if name in {"store", "database", "broker"}
         else str(value)
     )

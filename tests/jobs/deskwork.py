@@ -87,7 +87,7 @@ def maps(item):
 def bad(item):
     raise ValueError("there is no such thing")
 '''
-GIVE_UP_S = 300.0
+GIVE_UP_S = float(os.environ.get("GIVE_UP", 300))
 
 
 class Office:

@@ -128,7 +128,7 @@ def logs(name: str) -> click.Command:
 
 def cancel(name: str) -> click.Command:
     def told(desk: Desk, found: Job, given: dict[str, Any]) -> int:
-        now = desk.table.cancel(found.id)
+        now = desk.publish(desk.table.cancel(found.id))
         asked = now.state == "running"
         click.echo(f"Job {now.id} is {'asked to stop between two tasks' if asked else now.state}.")
         return 0
@@ -138,7 +138,7 @@ def cancel(name: str) -> click.Command:
 
 def retry(name: str) -> click.Command:
     def told(desk: Desk, found: Job, given: dict[str, Any]) -> int:
-        now = desk.table.again(found.id)
+        now = desk.publish(desk.table.again(found.id))
         click.echo(f"Job {now.id} is {now.state}.")
         return 0
 

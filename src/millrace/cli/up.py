@@ -17,6 +17,10 @@ from millrace.cli.options import MACHINE, Option, Sectioned
 from millrace.run.errors import WrongQuestion
 
 if TYPE_CHECKING:
+    from millrace.jobs.desk import Desk
+    from millrace.jobs.queues import Queue
+    from millrace.jobs.supervisor import Supervisor
+    from millrace.jobs.tiers import Tier
     from millrace.settings import Settings
 
 PORT = 8373
@@ -31,8 +35,9 @@ def up(name: str) -> click.Command:
 
         settings = settings_of(given)
         with held(settings.jobs):
-            desk = open_jobs(settings)
-            supervisor = Supervisor(desk, _arguments(settings), _line)
+            desk = open_jobs(settings, _line)
+            supervisor = Supervisor(desk, _arguments(settings, given["app"]), _line)
+            over = _over_broker(settings, given["app"], supervisor)
             _on_signals(supervisor.stop)
             server = health_server(desk.table, given["port"])
             threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -44,11 +49,12 @@ def up(name: str) -> click.Command:
             finally:
                 server.shutdown()
                 server.server_close()
+                over()
                 desk.table.close()
             _line("Stopped. What was running is queued again, with all that it finished kept.")
         return 0
 
-    return Sectioned(name, params=[_port(), *place_options()], callback=serve, help=(
+    return Sectioned(name, params=[_port(), _app(), *place_options()], callback=serve, help=(
         "Serve the jobs' folder: the table, workers of every tier, /healthz. Ctrl-C drains and stops all of it."
     ))  # fmt: skip
 
@@ -57,20 +63,20 @@ def worker(name: str) -> click.Command:
     def serve(**given: Any) -> int:
         from millrace import __version__, host
         from millrace.compose import open_jobs
-        from millrace.jobs.queues import TableQueue
         from millrace.jobs.tiers import capped
         from millrace.jobs.worker.warden import Place, Warden
 
         _die_with(given["parent"])
         settings = settings_of(given)
-        desk = open_jobs(settings)
+        desk = open_jobs(settings, _line)
         asked = desk.tiers.tier(given["tier"])
         tier, remark = capped(asked, host.slots(host.cores()), host.default_budget_bytes())
         if remark:
             _line(remark)
         _same_version(desk.table.workers(), __version__)
         place = Place(settings.jobs, given["store"] or str(settings.store))
-        warden = Warden(desk.table, TableQueue(desk.table), desk.tiers, tier, place, __version__, _line)
+        queue = _queue(settings, given["app"], desk, tier)
+        warden = Warden(desk.table, queue, desk.tiers, tier, place, __version__, _line)
         _on_signals(warden.drain)
         signal.signal(signal.SIGUSR1, lambda *_: warden.leave())
         warden.serve(given["idle_s"])
@@ -83,6 +89,7 @@ def worker(name: str) -> click.Command:
                help="leave when nothing has run for so long (not given: stay)"),
         Option(["--store"], metavar="STORE", section=MACHINE, help="where finished work is kept and found again"),
         Option(["--parent"], type=int, metavar="PID", section=MACHINE, help="leave when that process ends"),
+        _app(),
         *place_options(),
     ]  # fmt: skip
     return Sectioned(name, params=params, callback=serve, help=(
@@ -112,9 +119,40 @@ def _port() -> Option:
                   section=MACHINE, help="of /healthz on 127.0.0.1; 0 is any free one")  # fmt: skip
 
 
-def _arguments(settings: Settings) -> list[str]:
+def _app() -> Option:
+    return Option(["--app"], metavar="MODULE:APP", section=MACHINE,
+                  help="a Celery application on the same broker, whose tasks run here, too")  # fmt: skip
+
+
+def _queue(settings: Settings, app: str | None, desk: Desk, tier: Tier) -> Queue:
+    """What wakes this worker: the table itself, or a broker."""
+    if settings.broker is not None:
+        from millrace.jobs.celery.opening import open_queue
+
+        return open_queue(settings.broker, app, desk.table, desk.tiers, tier, _line)
+    if app is not None:
+        raise WrongQuestion("The tasks of an application come over its broker: give --broker its URL.")
+    from millrace.jobs.queues import TableQueue
+
+    return TableQueue(desk.table)
+
+
+def _over_broker(settings: Settings, app: str | None, supervisor: Supervisor) -> Callable[[], object]:
+    """With a broker, tasks that are no jobs count, too, and what is lost is sent again; what closes all of that."""
+    if settings.broker is None:
+        if app is not None:
+            raise WrongQuestion("The tasks of an application come over its broker: give --broker its URL.")
+        return lambda: None
+    from millrace.jobs.celery.opening import Watch
+
+    watch = Watch(settings.broker, app, supervisor.desk, _line)
+    supervisor.loads = lambda: watch.with_tasks(supervisor.table_loads())
+    return watch.close
+
+
+def _arguments(settings: Settings, app: str | None) -> list[str]:
     """The settings of this command for the workers that it starts."""
-    values = {name: getattr(settings, name) for name in (*PLACES, "store")}
+    values = {name: getattr(settings, name) for name in (*PLACES, "store")} | {"app": app}
     return [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]
 
 

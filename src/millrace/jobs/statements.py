@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from millrace.jobs.schema import job, named, office, worker
+from millrace.jobs.states import ASKED_BY_TASK
 
 
 def p(name: str, kind: Any = None) -> sa.BindParameter[Any]:
@@ -37,6 +38,7 @@ class Statements:
     delete: Any
     unpublished: Any
     published: Any
+    untold: Any
     load: Any
     workers: Any
     see_worker: Any
@@ -102,6 +104,12 @@ def statements(dialect: str) -> Statements:
         .order_by(job.c.service_key, job.c.id)
         .limit(p("b_limit", sa.Integer)),
         published=sa.update(job).where(job.c.id == p("b_id")).values(published_at=p("b_now")),
+        untold=sa.select(job)
+        .where(
+            job.c.ended_at < p("b_before"), job.c.ended_at > p("b_since"), job.c.published_at.is_(None),
+            job.c.idempotency_key.like(f"{ASKED_BY_TASK}%"),
+        )
+        .limit(p("b_limit", sa.Integer)),
         load=_load(),
         workers=sa.select(worker).where(worker.c.seen_at >= p("b_since")).order_by(worker.c.started_at, worker.c.id),
         see_worker=_upsert(insert, worker, ["id"]),
@@ -187,6 +195,7 @@ def _cancel() -> Any:
             ended_at=sa.case((queued, p("b_now")), else_=None),
             ending=sa.case((queued, "cancelled"), else_=job.c.ending),
             why=sa.case((queued, p("b_why")), else_=job.c.why),
+            published_at=sa.case((queued, sa.null()), else_=job.c.published_at),
             cancel_asked=True,
         )
         .returning(*job.c)

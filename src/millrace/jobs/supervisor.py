@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from millrace.jobs.celery.broker import BrokerAway
 from millrace.jobs.database import DatabaseAway
 from millrace.jobs.desk import Desk
 from millrace.jobs.signals import TierLoad, tier_loads
@@ -30,6 +31,7 @@ Wanted = Callable[[Tier, TierLoad], int]
 TICK_S, HOUSEKEEPING_S = 0.2, 3600.0
 IDLE_S = 10.0
 QUICK_S, AGAIN_S, AGAIN_MOST_S = 5.0, 0.5, 30.0
+AWAY_SAID_S = 10.0
 
 
 @contextmanager
@@ -72,18 +74,21 @@ class Kept:
 
 @dataclass(slots=True)
 class Supervisor:
-    """`arguments`: the settings, as options of `millrace worker`. `wanted`: how many workers a tier is to have."""
+    """`arguments`: the settings, as options of `millrace worker`. `wanted`: how many workers a tier is to have. `loads`: of
+    the tiers, what the job table says when it is not given."""
 
     desk: Desk
     arguments: list[str]
     say: Callable[[str], None]
     wanted: Wanted = by_jobs
+    loads: Callable[[], Mapping[str, TierLoad]] | None = None
     idle_s: float = IDLE_S
     kept: list[Kept] = field(default_factory=list)
     stopping: bool = False
     _not_before: dict[str, float] = field(default_factory=dict)
     _failures: dict[str, int] = field(default_factory=dict)
     _tidy_s: float = 0.0
+    _said_s: float = 0.0
 
     def stop(self) -> None:
         """Drain everything and end. Safe in a signal handler."""
@@ -95,16 +100,24 @@ class Supervisor:
             while not self.stopping:
                 self._reap()
                 try:
-                    loads = tier_loads(self.desk.table, tuple(self.desk.tiers.tiers))
-                    self._start_missing(loads)
+                    self._start_missing(self.loads() if self.loads else self.table_loads())
                     for job in sweeper.tick():
                         self.say(f"job {job.id} was lost by its worker: {job.state}")
                     self._tidy()
-                except DatabaseAway as e:
-                    self.say(str(e))  # the workers hold still; nothing is started or stopped on a guess
+                except (DatabaseAway, BrokerAway) as e:
+                    self._hold(e)  # the workers hold still; nothing is started or stopped on a guess
                 time.sleep(TICK_S)
         finally:
             self.drain()
+
+    def table_loads(self) -> dict[str, TierLoad]:
+        return tier_loads(self.desk.table, tuple(self.desk.tiers.tiers))
+
+    def _hold(self, why: Exception) -> None:
+        """Said once in a while: it may be away for long."""
+        if time.monotonic() >= self._said_s:
+            self._said_s = time.monotonic() + AWAY_SAID_S
+            self.say(str(why))
 
     def drain(self) -> None:
         """Workers pause what they run, keep it, and leave; who does not within the grace is killed."""

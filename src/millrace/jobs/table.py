@@ -126,6 +126,11 @@ class JobTable:
             raise NoSuchJob(f"There is no job {number}. `millrace jobs` lists what there is.")
         return Job(*row)
 
+    def of_key(self, key: str) -> Job | None:
+        """The job that was submitted with that idempotency key."""
+        row = self._one(self._say.by_key, b_key=key)
+        return None if row is None else Job(*row)
+
     def jobs(self, state: str = "", tier: str = "", limit: int = 1000) -> list[Job]:
         """The newest first."""
         return [Job(*row) for row in self._all(self._say.listed, b_state=state, b_tier=tier, b_limit=limit)]
@@ -255,7 +260,15 @@ class JobTable:
         rows = self._all(self._say.unpublished, b_now=now, b_before=now - older_s, b_limit=limit)
         return [(row[0], row[1]) for row in rows]
 
+    def untold(self, older_s: float, within_s: float, limit: int = 100) -> list[Job]:
+        """Jobs asked for by a task that ended longer ago than `older_s`, within the last `within_s`, whose caller was not
+        told (see `published`)."""
+        now = self.clock()
+        rows = self._all(self._say.untold, b_before=now - older_s, b_since=now - within_s, b_limit=limit)
+        return [Job(*row) for row in rows]
+
     def published(self, numbers: Sequence[int]) -> None:
+        """The message about the present state of these jobs is out."""
         now = self.clock()
         for number in numbers:
             self._none(self._say.published, b_id=number, b_now=now)
