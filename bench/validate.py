@@ -192,6 +192,12 @@ def main(quick: bool) -> None:
         {"every candidate on every case, unsafe": (lambda: pool(searched, task), 1, 4.0)},
         turns,
     )
+    bench.against(
+        f"{len(searched)} of a search on 6 cases, pure_library",
+        lambda: ours(searched, task, pure_library=True),
+        {"without": (lambda: ours(searched, task), 1, None)},
+        turns,
+    )
     with tempfile.TemporaryDirectory() as store:
         found = programs(count, "batch")
         ours(found, CASE, store=store)

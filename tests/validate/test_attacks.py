@@ -38,7 +38,7 @@ def judged(cell, library, source):
     program = canonical.read(source, "solve", library)
     if isinstance(program, canonical.Rejected):
         return "rejected"
-    job = (program.source, program.entry, program.lane == "batch", program.modules)
+    job = (program.source, program.entry, program.lane, program.modules)
     text, expected = json.dumps([TASK_GRID]), json.dumps(turned(TASK_GRID), separators=(",", ":"))
     result = compare(cell, job, text, expected, True)
     return short(result["verdict"], result["detail"])
@@ -261,14 +261,14 @@ def test_memory_that_others_left_in_a_child_is_not_the_next_ones_fault(library):
         for i in range(40):
             program = canonical.read(f"def solve(I):\n    return keep(I, {i})\n", "solve", names)
             assert program.lane == "batch"
-            assert made.call(program.source, program.entry, "[1]", frozen=False, batch=True).end == "value", i
+            assert made.call(program.source, program.entry, "[1]", frozen=False, lane="batch").end == "value", i
 
 
 def test_what_one_program_imports_the_next_does_not_find(cell):
     with_it = "import sqlite3\ndef f(x):\n    return 'sqlite3' in __import__('sys').modules\n"
     without = "def f(x):\n    return 'sqlite3' in __import__('sys').modules\n"
-    assert cell.call(with_it, "f", "[0]", frozen=False, batch=False, modules=("sqlite3",)).text == "true"
-    assert cell.call(without, "f", "[0]", frozen=False, batch=False).text == "false"
+    assert cell.call(with_it, "f", "[0]", frozen=False, lane="candidate", modules=("sqlite3",)).text == "true"
+    assert cell.call(without, "f", "[0]", frozen=False, lane="candidate").text == "false"
 
 
 def test_modules_within_packages_and_late_imports_of_the_library_work(cell, library):

@@ -34,7 +34,7 @@ def judged(cell, names, source):
     program = canonical.read(source, "solve", names)
     if isinstance(program, canonical.Rejected):
         return "rejected"
-    job = (program.source, program.entry, program.lane == "batch", program.modules)
+    job = (program.source, program.entry, program.lane, program.modules)
     text, expected = json.dumps([TASK_GRID]), json.dumps(turned(TASK_GRID), separators=(",", ":"))
     result = compare(cell, job, text, expected, True)
     return short(result["verdict"], result["detail"])
@@ -78,7 +78,7 @@ def test_a_timer_that_is_swallowed_does_not_help(cell, names):
 
 def test_the_same_program_draws_the_same_numbers(cell):
     source = "import random\ndef f(x):\n    return [random.random(), hash('a'), list({'a', 'b', 'c'})]\n"
-    told = {cell.call(source, "f", "[0]", frozen=False, batch=False).text for _ in range(3)}
+    told = {cell.call(source, "f", "[0]", frozen=False, lane="candidate").text for _ in range(3)}
     assert len(told) == 1
 
 
@@ -107,7 +107,7 @@ def test_a_library_that_does_not_load_is_said():
 
 def test_memory_of_a_child_is_held(cell):
     source = "def f(x):\n    try:\n        bytearray(200 << 20)\n    except MemoryError:\n        return 'held'\n"
-    assert cell.call(source, "f", "[0]", frozen=False, batch=False).text == '"held"'
+    assert cell.call(source, "f", "[0]", frozen=False, lane="candidate").text == '"held"'
 
 
 def test_expected_outputs_are_nowhere_in_a_childs_memory(cell):
@@ -118,4 +118,4 @@ def test_expected_outputs_are_nowhere_in_a_childs_memory(cell):
     job = (source, "f", False, ("gc",))
     result = compare(cell, job, "[4711]", json.dumps("secret-4711"), False)
     assert result["verdict"] == "wrong"
-    assert cell.call(source, "f", "[4711]", frozen=False, batch=False, modules=("gc",)).text == "false"
+    assert cell.call(source, "f", "[4711]", frozen=False, lane="candidate", modules=("gc",)).text == "false"

@@ -66,6 +66,17 @@ def test_validate_keeps_the_laws_of_an_analysis(law, tmp_path):
     law(ask, tmp_path)
 
 
+def test_a_library_that_is_declared_pure_changes_no_answer():
+    mixed = [
+        *population(300, 5),
+        *GOOD.values(),
+        *(HOSTILE[k][0] for k in ("endless in the library", "a large result", "wrong")),
+    ]
+    question = {**QUICK, "engine": "inline", "candidates": mixed, "cases": arc_task(turned, 4)}
+    apart, together = (mr.validate(**question, pure_library=declared) for declared in (False, True))
+    assert together.digest == apart.digest
+
+
 def test_verdicts_equal_those_of_running_every_program_here():
     task, programs = arc_task(turned, 6), population(400, 3)
     answer = mr.validate(programs, task, cores=2, **QUICK)

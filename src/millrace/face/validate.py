@@ -21,6 +21,7 @@ def validate(
     library: str | Sequence[str] = (),
     entry: str | None = None,
     isolation: str = "auto",
+    pure_library: bool = False,
     require_isolation: bool = False,
     stop: str = "first",
     case_cpu_s: float = 1.0,
@@ -48,7 +49,8 @@ def validate(
     input and expected, HumanEval's file, or "module:scorer", a function that is handed the program and gives a number in
     [0, 1]. `library`: modules that programs may use. Limits are processor time, private memory and output of a program; a
     program that is proven to call nothing but the library shares its process with others of its kind, every other has its
-    own, behind the layers of the jail that this machine has.
+    own, behind the layers of the jail that this machine has. `pure_library`: what the library returns depends on its arguments
+    alone, and it changes none of them, so that what such programs have in common is computed once a case.
 
     The answer holds a verdict for each candidate and the best `top` programs, verified once more alone. The rest is about
     the machine and never changes the answer: see `explain`. Raises the errors of `millrace.run.errors`, `WrongQuestion` and its
@@ -56,8 +58,8 @@ def validate(
     """
     question = {
         "candidates": candidates, "cases": cases, "library": library if isinstance(library, str) else tuple(library),
-        "entry": entry, "isolation": isolation, "require_isolation": require_isolation, "stop": stop,
-        "case_cpu_s": case_cpu_s, "candidate_cpu_s": candidate_cpu_s, "case_memory": case_memory,
+        "entry": entry, "isolation": isolation, "pure_library": pure_library, "require_isolation": require_isolation,
+        "stop": stop, "case_cpu_s": case_cpu_s, "candidate_cpu_s": candidate_cpu_s, "case_memory": case_memory,
         "output_bytes": output_bytes, "recursion": recursion, "top": top, "repeats": repeats, "scale": scale, "limit": limit,
     }  # fmt: skip
     machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))

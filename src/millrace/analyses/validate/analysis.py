@@ -21,7 +21,7 @@ from millrace.analyses.validate.cases import Cases, read_cases
 from millrace.analyses.validate.entrants import ROUND, Entrant, Known, Tally, Turns
 from millrace.analyses.validate.facts import facts
 from millrace.analyses.validate.kernels import judge
-from millrace.analyses.validate.kernels.cell import Names, survey
+from millrace.analyses.validate.kernels.cell import Lane, Names, survey
 from millrace.analyses.validate.plan import plan
 from millrace.analyses.validate.spec import Spec
 from millrace.analyses.validate.winners import Podium
@@ -165,12 +165,19 @@ class _Work:
         index = entrant.order[entrant.asked]
         entrant.asked += 1
         case, program = entrant.cases[index], entrant.program
-        batch = self.spec.isolation == "batch" or (self.spec.isolation == "auto" and program["lane"] == "batch")
-        job = (program["source"], program["entry"], batch, tuple(program["modules"]))
+        job = (program["source"], program["entry"], self._lane(program["lane"]), tuple(program["modules"]))
         key = content_key((self.place, program["digest"], program["entry"], case.digest))
         self.places.setdefault(key, []).append(("case", entrant.number, index))
         args = (job, case.kind, case.text, case.expected, case.frozen)
         return Task(judge.judged, args, key, entrant.number, resources=self.resources, name="judge")
+
+    def _lane(self, proven: Lane) -> Lane:
+        """Whose child a program may have. proven: "batch" when it calls nothing but the library."""
+        if self.spec.isolation == "candidate":
+            return "candidate"
+        if proven == "batch" and self.spec.pure_library:
+            return "shared"
+        return "batch" if self.spec.isolation == "batch" else proven
 
     # -- what comes back ---------------------------------------------------------------------------------------------
     def take(self, outcome: Outcome) -> None:

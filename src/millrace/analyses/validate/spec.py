@@ -30,6 +30,11 @@ class Spec(BaseModel):
     isolation: Literal["auto", "candidate", "batch"] = Field(
         "auto", description="a process for each program, or one for 32; auto: by what can be proven about a program"
     )
+    pure_library: bool = Field(
+        False,
+        description="what the library returns depends on its arguments alone, and it changes none of them: what programs have in "
+        "common is computed once",
+    )
     require_isolation: bool = Field(False, description="an error when a layer of the jail is missing here")
     stop: Literal["first", "all"] = Field("first", description="at the first wrong case, or run all of them")
     case_cpu_s: float = Field(1.0, gt=0, description="processor seconds of one case")

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,8 +35,10 @@ SLEEP_S = 1.0
 for the disk, is in another state, so load does not matter."""
 REFEREE_S, REFEREE_TIMES = 10.0, 2.0
 """Processor time of the user's own check or scorer on one case: so much, or so many times the program's."""
-BATCH = 32
-"""Calls that one child of the batch lane serves: a fork costs as much as a small program."""
+Lane = Literal["candidate", "batch", "shared"]
+"""Of a program: a child of its own; one for several; one that computes once what they have in common, too."""
+CALLS: Mapping[Lane, int] = {"candidate": 1, "batch": 32, "shared": 256}
+"""That one child serves: a fork costs as much as a small program, and what is shared is lost with the child."""
 LOOK_S = 0.05
 TICKS = 0.9
 """The kernel's timers count by ticks: so much of a limit may be all of it."""
@@ -123,7 +126,7 @@ class Cell:
         )
         theirs.close()
         self.layers = layers or ()
-        self.shared: Child | None = None  # of programs that are proven harmless
+        self.serving: dict[Lane, Child] = {}  # of programs that are proven harmless
         self.scorer: Child | None = None  # of the user's own, with what it has imported
         self.living: dict[int, Child] = {}
         self.ended_s = 0.0
@@ -151,25 +154,25 @@ class Cell:
         return int(1e9 * (zygote_s + self.ended_s + sum(child.cpu_s() for child in self.living.values())))
 
     def call(
-        self, source: str, entry: str, text: str, *, frozen: bool, batch: bool, modules: tuple[str, ...] = ()
+        self, source: str, entry: str, text: str, *, frozen: bool, lane: Lane, modules: tuple[str, ...] = ()
     ) -> Said:
-        """Run `entry(*arguments)` of a program. text: the arguments as a JSON list. batch: it is proven to call nothing but the
-        library, so it may share its child with others of its kind."""
-        child = self._shared() if batch else self.fork(modules)
-        said, lives = self.ask(child, ("run", source, entry, text, self.limits.cpu_s, frozen))
+        """Run `entry(*arguments)` of a program. text: the arguments as a JSON list. lane: not "candidate" when it is proven to
+        call nothing but the library, so that its child may serve others of its kind; "shared": and the library is pure."""
+        child = self.fork(modules) if lane == "candidate" else self._serving(lane)
+        kind = "shared" if lane == "shared" else "run"
+        said, lives = self.ask(child, (kind, source, entry, text, self.limits.cpu_s, frozen))
         first = child.served == 1
         if lives:
-            if batch and child.served < BATCH and said.end != "memory":
-                self.shared = child
+            if child.served < CALLS[lane] and said.end != "memory":
+                self.serving[lane] = child
             else:
                 self.end(child)
         if said.end in ("memory", "crash") and not first:  # what others left there may be the reason
-            return self.call(source, entry, text, frozen=frozen, batch=False, modules=modules)
+            return self.call(source, entry, text, frozen=frozen, lane="candidate", modules=modules)
         return said
 
-    def _shared(self) -> Child:
-        child, self.shared = self.shared, None
-        return child or self.fork((), BATCH)
+    def _serving(self, lane: Lane) -> Child:
+        return self.serving.pop(lane, None) or self.fork((), CALLS[lane])
 
     # -- children ----------------------------------------------------------------------------------------------------
     def fork(self, modules: tuple[str, ...] = (), calls: int = 1) -> Child:
@@ -225,9 +228,10 @@ class Cell:
         data, why = self._answer(child, until_s, guard_s, patient=child.trusted)
         used_s = child.cpu_s() - before_s
         if data is not None:
-            if used_s > limit_s:  # it took its timer away, or swallowed it, and was just quick enough
-                return Said("cpu_limit", "", used_s), True
-            return _read(data, used_s, child.trusted), True
+            said = _read(data, used_s, child.trusted)
+            if said.cpu_s > limit_s:  # it took its timer away, or swallowed it; or what it shares took the rest
+                return Said("cpu_limit", "", said.cpu_s), True
+            return said, True
         told = self.end(child)
         used_s = max(used_s, told["cpu_s"] - before_s)
         if why is None and used_s >= TICKS * limit_s:  # ended by its own timer, or by the kernel's
@@ -304,6 +308,9 @@ def _read(data: bytes, used_s: float, trusted: bool) -> Said:
     ends: dict[bytes, End] = {
         zygote.VALUE: "value", zygote.RAISED: "raised", zygote.SLOW: "cpu_limit", zygote.MEMORY: "memory", zygote.CALL: "call",
     }  # fmt: skip
+    if data[:1] == zygote.FOUND:  # what others had computed for it counts as its own
+        found_s, _, text = data[1:].decode(errors="replace").partition(" ")
+        return Said("value", text, used_s + float(found_s))
     end = ends.get(data[:1])
     if end is None or (end == "call" and not trusted):
         return Said("crash", "it wrote to the judge what is no answer", used_s)

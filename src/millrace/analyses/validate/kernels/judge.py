@@ -17,13 +17,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from millrace.analyses.validate.kernels import canonical, plain
-from millrace.analyses.validate.kernels.cell import Cell, Child, Limits, Names, Said
+from millrace.analyses.validate.kernels.cell import Cell, Child, Lane, Limits, Names, Said
 from millrace.run.errors import AnalysisFailed, WrongQuestion
 
 Result = dict[str, Any]
 """verdict: pass, wrong, error, cpu_limit, memory, crash; detail: what a person is told; score in [0, 1]; cpu_s; metrics."""
-Job = tuple[str, str, bool, tuple[str, ...]]
-"""Source, entry, whether it may share a child, modules to load before."""
+Job = tuple[str, str, Lane, tuple[str, ...]]
+"""Source, entry, whose child it may have, modules to load before."""
 
 
 class Inconclusive(AnalysisFailed):
@@ -50,8 +50,8 @@ def read_block(block: Sequence[tuple[str | bytes, str]], names: Names) -> list[d
 
 def compare(cell: Cell, job: Job, text: str, expected: str, frozen: bool) -> Result:
     """Call a program and compare its result with the one that is right."""
-    source, entry, batch, modules = job
-    said = cell.call(source, entry, text, frozen=frozen, batch=batch, modules=modules)
+    source, entry, lane, modules = job
+    said = cell.call(source, entry, text, frozen=frozen, lane=lane, modules=modules)
     if said.end != "value":
         return _verdict(said)
     right = plain.equal(said.text, expected)
@@ -103,11 +103,11 @@ def score(cell: Cell, job: Job, scorer: str) -> Result:
 def verify(cell: Cell, job: Job, cases: Sequence[tuple[str, str, str, bool]], repeats: int) -> Result:
     """A winner once more: every case `repeats` times, each in a fresh process of its own. {"verdicts": of each case, "cpu_s":
     median over repeats of the sum over cases}."""
-    source, entry, _batch, modules = job
+    source, entry, _lane, modules = job
     times: list[float] = []
     verdicts: list[str] = []
     for _ in range(repeats):
-        results = [judged(cell, (source, entry, False, modules), *case) for case in cases]
+        results = [judged(cell, (source, entry, "candidate", modules), *case) for case in cases]
         times.append(sum(r["cpu_s"] for r in results))
         verdicts = [r["verdict"] for r in results]
     return {"verdicts": verdicts, "cpu_s": statistics.median(times)}

@@ -32,11 +32,11 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NoReturn
 
-from millrace.analyses.validate.kernels import plain
+from millrace.analyses.validate.kernels import plain, shared
 from millrace.analyses.validate.kernels.jail import MACHINES, Ceilings, end_with, enter, filtering, hold, probe
 
 LENGTH = struct.Struct("<I")
-READY, VALUE, RAISED, SLOW, MEMORY, CALL = b"r", b"v", b"x", b"t", b"m", b"c"
+READY, VALUE, FOUND, RAISED, SLOW, MEMORY, CALL = b"r", b"v", b"f", b"x", b"t", b"m", b"c"
 NAME = "candidate"
 SAID_CHARACTERS = 300
 PRELOADED = (
@@ -240,10 +240,9 @@ def _serve(public: dict[str, Any], output_bytes: int, trusted: bool) -> None:
         try:
             timer.start(request[4])
             try:
-                told = carry_out(*request)
-                if len(told) > output_bytes:
+                answer = carry_out(*request)
+                if len(answer[1]) > output_bytes:
                     raise TooMuchOutput("the result is larger than the limit allows")
-                answer = VALUE, told
             except (TooSlow, MemoryError):
                 raise
             except BaseException as e:  # noqa: BLE001 - the verdict on the program
@@ -265,19 +264,27 @@ class _Program:
         self.public = public
         self.source, self.code = "", compile("", "", "exec")
         self.loaded: dict[str, Any] = {}
+        self.sharing = shared.Sharing(public)
 
-    def carry_out(self, kind: str, source: str, entry: str, text: str, cpu_s: float, frozen: bool) -> str:
+    def carry_out(self, kind: str, source: str, entry: str, text: str, cpu_s: float, frozen: bool) -> tuple[bytes, str]:
+        """The letter and the text of the answer."""
         if kind == "call":
             args, named = plain.unpack(text)
-            return plain.pack(_entered(self.loaded, entry)(*args, **named))
+            return VALUE, plain.pack(_entered(self.loaded, entry)(*args, **named))
         if kind == "score":
             from millrace.run.function import find_function
 
-            return plain.pack(find_function(source)(_ask))
+            return VALUE, plain.pack(find_function(source)(_ask))
+        if kind == "shared":
+            with contextlib.suppress(RecursionError):  # deeper by our own frames: then as if it were alone
+                value, found_s = self.sharing.run(source, (text, frozen), lambda: _arguments(text, frozen))
+                return FOUND, f"{found_s:.9f} {plain.answer(value)}"
         self.load(source, {} if kind == "check" else self.public)
         if kind == "check":
             self.loaded["check"](_ask)
-        return plain.answer(_entered(self.loaded, entry)(*_arguments(text, frozen))) if kind == "run" else "null"
+        if kind not in ("run", "shared"):
+            return VALUE, "null"
+        return VALUE, plain.answer(_entered(self.loaded, entry)(*_arguments(text, frozen)))
 
     def load(self, source: str, public: dict[str, Any]) -> None:
         """Anew for each call: a module of its own, random numbers from their beginning."""
