@@ -11,8 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
-from deskwork import Office, until
+from deskwork import Office, until, victims
 
 from millrace.run.keys import content_key
 
@@ -34,24 +33,6 @@ def _up(folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-m", "millrace", *words], cwd=folder, stderr=log, env=environment)
 
 
-def _victims(up: subprocess.Popen[bytes]) -> dict[str, list[int]]:
-    """The processes below `up` by what they are."""
-    found: dict[str, list[int]] = {"up": [up.pid], "worker": [], "job": []}
-    try:
-        below = psutil.Process(up.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return found
-    for process in below:
-        try:
-            line = " ".join(process.cmdline())
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-        kind = "job" if "worker.child" in line else "worker" if " worker --tier" in line else ""
-        if kind:
-            found[kind].append(process.pid)
-    return found
-
-
 def test_forty_jobs_end_once_whatever_is_killed(tmp_path: Path) -> None:
     office = Office(tmp_path, tiers=TIERS)
     wanted = {}
@@ -67,7 +48,7 @@ def test_forty_jobs_end_once_whatever_is_killed(tmp_path: Path) -> None:
         if time.monotonic() >= next_s and sum(killed.values()) < KILLS:
             next_s = time.monotonic() + EVERY_S
             kind = draw.choice(["up", "worker", "worker", "job", "job"])
-            pids = _victims(up)[kind]
+            pids = victims(up)[kind]
             if pids:
                 os.kill(draw.choice(pids), signal.SIGKILL)
                 killed[kind] += 1

@@ -1,4 +1,4 @@
-"""`millrace jobs`, `job ID`, `logs ID`, `cancel ID`, `retry ID`, `result ID`: what there is, and what became of it."""
+"""`millrace jobs`, `job ID`, `cancel ID`, `retry ID`, `result ID`: what there is, and what became of it."""
 
 from __future__ import annotations
 
@@ -106,24 +106,6 @@ def job(name: str) -> click.Command:
         return 0
 
     return _of_job(name, told, "One job: state, progress, what it was predicted to take and took.", [json_option()])
-
-
-def logs(name: str) -> click.Command:
-    def told(desk: Desk, found: Job, given: dict[str, Any]) -> int:
-        log = desk.folder(found.id) / "log.txt"
-        at = 0
-        while True:
-            if log.exists():
-                with log.open("r", errors="replace") as file:
-                    file.seek(at)
-                    click.echo(file.read(), nl=False)
-                    at = file.tell()
-            if not given["follow"] or desk.table.get(found.id).ended_at is not None:
-                return 0
-            time.sleep(0.5)
-
-    follow = Option(["--follow"], is_flag=True, section=QUESTION, help="go on until the job has ended")
-    return _of_job(name, told, "What a job printed.", [follow])
 
 
 def cancel(name: str) -> click.Command:
