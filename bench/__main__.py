@@ -8,7 +8,7 @@ from pathlib import Path
 
 ALL = (
     "startup", "store", "engine", "dask", "run", "sharing", "explain", "explain_kernel", "refute", "calibrate", "validate",
-    "jobs",
+    "jobs", "broker",
     "scaling",
 )  # fmt: skip
 

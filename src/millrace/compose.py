@@ -271,8 +271,9 @@ def _engine(kind: str, slots: int, preload: tuple[str, ...], tokens: Tokens | No
     return AutoEngine(pool, threshold_s=2 * POOL_START_S, slots=slots, opener=open_store, tokens=tokens)
 
 
-def open_jobs(settings: Settings, say: Callable[[str], None] = print) -> Desk:
-    """The job table, inputs and tiers of these settings; close its table. `say` is told when a broker is away."""
+def open_jobs(settings: Settings, say: Callable[[str], None] | None = None) -> Desk:
+    """The job table, inputs and tiers of these settings; close its table. `say` is told when a broker is away (not given:
+    stderr is)."""
     from millrace.host.gpu import gpus
     from millrace.jobs.database import open_database
     from millrace.jobs.desk import Desk
@@ -287,7 +288,8 @@ def open_jobs(settings: Settings, say: Callable[[str], None] = print) -> Desk:
         return Desk(settings.jobs, table, tiers)
     from millrace.jobs.celery.opening import messages
 
-    return Desk(settings.jobs, table, tiers, messages(settings.broker, table, tiers, say))
+    tell = say or (lambda text: print(text, file=sys.stderr))
+    return Desk(settings.jobs, table, tiers, messages(settings.broker, table, tiers, tell))
 
 
 def versions() -> dict[str, str]:
