@@ -18,6 +18,7 @@ from deskwork import WORK, until
 from millrace.compose import load_settings, open_jobs
 from millrace.jobs.states import Job
 from millrace.jobs.table import JobTable
+from millrace.jobs.tiers import Tiers, load_tiers
 
 TEAM = '''
 import os
@@ -128,6 +129,10 @@ class Team:
         if self.database:
             lines.append(f'database = "{self.database}"')
         (self.folder / "millrace.toml").write_text("\n".join(lines))
+
+    @property
+    def tiers(self) -> Tiers:
+        return load_tiers(self.folder / "tiers.toml")
 
     @property
     def environment(self) -> dict[str, str]:

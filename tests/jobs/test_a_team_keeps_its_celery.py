@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,13 @@ import pytest
 from deskwork import until
 from teamwork import Team
 
+from millrace.jobs.signals import TierLoad
 from millrace.run.keys import content_key
 
 pytest.importorskip("celery", reason="no Celery here: pip install 'millrace[celery]'")
+
+from millrace.jobs.celery.signals import Running, waiting, with_tasks
+
 PATIENCE_S = 60
 
 
@@ -26,18 +33,26 @@ def team(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team
         yield made
 
 
+@contextmanager
+def _application(team: Team) -> Iterator[Any]:
+    """The application as the team's own web server has it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TEAM_BROKER", team.broker)
+        patched.syspath_prepend(str(team.folder))
+        there = sys.modules.pop("team", None)
+        import team as module  # type: ignore[import-not-found]
+
+        yield module.app
+        module.app.close()
+        del sys.modules["team"]
+        if there is not None:
+            sys.modules["team"] = there
+
+
 @pytest.fixture(scope="module")
 def app(team: Team) -> Iterator[Any]:
-    """The application as the team's own web server has it."""
-    patched = pytest.MonkeyPatch()
-    patched.setenv("TEAM_BROKER", team.broker)
-    patched.syspath_prepend(str(team.folder))
-    import team as module  # type: ignore[import-not-found]
-
-    yield module.app
-    module.app.close()
-    del sys.modules["team"]
-    patched.undo()
+    with _application(team) as made:
+        yield made
 
 
 def test_their_tasks_run_as_ever_and_routes_hold(app: Any) -> None:
@@ -113,11 +128,7 @@ def test_a_waiting_task_says_which_job_it_waits_for(app: Any, team: Team) -> Non
 
 def test_what_waits_and_runs_is_counted(app: Any, team: Team) -> None:
     """Depth from the broker, running from events; also of what ran before anybody listened."""
-    from millrace.jobs.celery.signals import Running, waiting, with_tasks
-    from millrace.jobs.signals import TierLoad
-    from millrace.jobs.tiers import load_tiers
-
-    tiers = load_tiers(team.folder / "tiers.toml")
+    tiers = team.tiers
     early = Running(app)
     until(lambda: early.by_tier() == {})
     assert sum(waiting(app, tiers)["light"].values()) == 0
@@ -129,8 +140,34 @@ def test_what_waits_and_runs_is_counted(app: Any, team: Team) -> None:
     assert waiting(app, tiers)["light"] == {"default": 0, "quick": 3, "api": 0}
     load = with_tasks({"light": TierLoad(queued=1)}, waiting(app, tiers), late.by_tier())["light"]
     assert (load.queued, load.running, load.queued_by) == (4, 2, {"quick": 3})
+    shown = team.said("jobs", "--tasks")
+    assert [task["name"] for task in shown["running"]] == ["team.wait"] * 2 and shown["waiting"]["light"]["quick"] == 3
     Path(path).touch()
     assert [one.get(PATIENCE_S) for one in sent] == ["ended"] * 5
     until(lambda: early.by_tier() == late.by_tier() == {})
     early.close()
     late.close()
+
+
+def test_a_worker_that_is_drained_ends_what_runs_and_leaves_what_waits(own_broker: str, tmp_path: Path) -> None:
+    team, path = Team(tmp_path, own_broker), tmp_path / "may end"
+    with _application(team) as app, team.running("worker", "--tier", "light", "--app", "team:app") as worker:
+        sent = [app.send_task("team.wait", (str(path),)) for _ in range(3)]
+        until((tmp_path / "may end.began").exists)
+        until(lambda: sum(waiting(app, team.tiers)["light"].values()) == 1)
+        worker.send_signal(signal.SIGUSR1)
+        time.sleep(0.5)
+        path.touch()
+        assert worker.wait(PATIENCE_S) == 0
+        assert [one.get(PATIENCE_S) for one in sent[:2]] == ["ended"] * 2
+        assert waiting(app, team.tiers)["light"]["quick"] == 1 and not sent[2].ready()
+
+
+def test_a_task_brings_its_tier_a_worker(own_broker: str, tmp_path: Path) -> None:
+    """`up` counts tasks as it counts jobs: heavy has no worker until something is in one of its queues."""
+    team = Team(tmp_path, own_broker)
+    with (tmp_path / "tiers.toml").open("a") as file:
+        file.write('[tiers.heavy]\nmemory = "2GiB"\n')
+    with _application(team) as app, team.running("up", "--port", "0", "--app", "team:app"):
+        sent = app.send_task("team.count", (1,), queue="shap")
+        assert sent.get(3 * PATIENCE_S) == [1, "shap"]

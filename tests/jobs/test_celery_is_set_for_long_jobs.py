@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from servers import free_port, valkey
 from teamwork import Team
 
@@ -20,9 +21,14 @@ from kombu.transport.redis import Channel  # noqa: E402
 from millrace.jobs.celery import install, wiring  # noqa: E402
 from millrace.jobs.celery.broker import BrokerAway, check_broker, plain_url  # noqa: E402
 from millrace.jobs.celery.installing import analyses  # noqa: E402
+from millrace.jobs.celery.messages import depths  # noqa: E402
 from millrace.jobs.celery.names import RUN_JOB  # noqa: E402
+from millrace.jobs.celery.opening import messages  # noqa: E402
+from millrace.jobs.database import open_database  # noqa: E402
+from millrace.jobs.table import JobTable  # noqa: E402
 from millrace.jobs.tiers import load_tiers  # noqa: E402
 from millrace.run.errors import WrongQuestion  # noqa: E402
+from millrace.testing.jobs import order  # noqa: E402
 
 KNOWN = set(dict(flatten(NAMESPACES)))
 READ = {"task_default_queue", "task_queues", "task_routes", "accept_content", "broker_url", "broker_transport_options",
@@ -82,15 +88,33 @@ def test_a_broker_that_may_evict_is_refused(tmp_path: Path) -> None:
 
 def test_a_broker_that_is_away_is_said_and_jobs_are_accepted_all_the_same(tmp_path: Path) -> None:
     url = f"redis://:secret@127.0.0.1:{free_port()}/0"
-    with pytest.raises(BrokerAway, match=r"redis://:\*\*\*@127.*cannot be reached"):
+    with pytest.raises(BrokerAway, match=r"redis://:\*\*\*@127.*cannot be used now"):
         check_broker(url)
     with pytest.raises(BrokerAway):
         check_broker(f"amqp://127.0.0.1:{free_port()}//")
     team = Team(tmp_path, url)
     told = team.command("worker", "--tier", "light")
-    assert told.returncode == 4 and "cannot be reached" in told.stderr and "secret" not in told.stderr, told.stderr
+    assert told.returncode == 4 and "cannot be used now" in told.stderr and "secret" not in told.stderr, told.stderr
     sent = team.command("submit", "run", "work:square", "--items", "items.jsonl")
     assert sent.returncode == 0 and "Job 1 is queued" in sent.stdout and "are safe in the table" in sent.stderr
+
+
+def test_a_broker_that_is_full_takes_no_message_and_loses_no_job(tmp_path: Path) -> None:
+    with valkey(tmp_path / "server", "--maxmemory-policy", "noeviction") as server:
+        client = redis.Redis.from_url(server.url)
+        client.config_set("maxmemory", "1mb")  # less than it holds when it is empty
+        said: list[str] = []
+        table = JobTable(open_database(tmp_path / "jobs.sqlite"))
+        sender = messages(server.url, table, load_tiers(None), said.append)
+        job = table.submit(order())
+        sender.publish(job)
+        assert "has memory" in said[0] and table.get(job.id).state == "queued"
+        client.config_set("maxmemory", "0")
+        sender.send_again()  # missed once
+        assert sender.send_again() == 1 and depths(sender.app, ["millrace.heavy"]) == {"millrace.heavy": 1}
+        client.close()
+        sender.app.close()
+        table.close()
 
 
 def test_a_broker_lets_in_only_whom_it_knows(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from deskwork import until
+from servers import valkey
 
 from millrace.jobs.database import open_database
 from millrace.jobs.queues import Queue, TableQueue
@@ -75,3 +76,22 @@ def test_the_length_of_a_queue_is_the_number_of_jobs_that_wait(
             taken += laws.woken(table, queue, 1)
     table.close()
     app.close()
+
+
+def test_jobs_are_found_while_the_broker_is_away_and_after(make: Callable[..., JobTable], tmp_path: Path) -> None:
+    pytest.importorskip("celery", reason="no Celery here: pip install 'millrace[celery]'")
+    from millrace.jobs.celery.opening import open_queue
+
+    table, tiers = make(), fast_tiers()
+    with valkey(tmp_path / "server", "--maxmemory-policy", "noeviction") as server:
+        queue = open_queue(server.url, None, table, tiers, tiers.tier("heavy"), lambda _: None)
+        server.stop()
+        for back in (False, True):
+            if back:
+                server.start()
+            number = table.submit(order(str(back))).id
+            (job,) = laws.woken(table, queue, 1)
+            assert job.id == number
+            laws.done(table, queue, job)
+        queue.close()
+    table.close()

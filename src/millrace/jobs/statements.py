@@ -36,7 +36,6 @@ class Statements:
     listed: Any
     ended_before: Any
     delete: Any
-    unpublished: Any
     published: Any
     untold: Any
     load: Any
@@ -96,13 +95,6 @@ def statements(dialect: str) -> Statements:
         .limit(p("b_limit", sa.Integer)),
         ended_before=sa.select(job.c.id).where(job.c.ended_at < p("b_before")),
         delete=sa.delete(job).where(job.c.id == p("b_id"), job.c.ended_at < p("b_before")),
-        unpublished=sa.select(job.c.id, job.c.queue)
-        .where(
-            job.c.state == "queued", job.c.not_before <= p("b_now"),
-            sa.or_(job.c.published_at.is_(None), job.c.published_at < p("b_before")),
-        )
-        .order_by(job.c.service_key, job.c.id)
-        .limit(p("b_limit", sa.Integer)),
         published=sa.update(job).where(job.c.id == p("b_id")).values(published_at=p("b_now")),
         untold=sa.select(job)
         .where(

@@ -254,12 +254,6 @@ class JobTable:
     def leave_office(self, name: str, holder: str) -> None:
         self._none(self._say.leave_office, b_name=name, b_holder=holder)
 
-    def unpublished(self, older_s: float, limit: int = 1000) -> list[tuple[int, str]]:
-        """(number, queue) of queued jobs without a message, or whose message is older than `older_s`."""
-        now = self.clock()
-        rows = self._all(self._say.unpublished, b_now=now, b_before=now - older_s, b_limit=limit)
-        return [(row[0], row[1]) for row in rows]
-
     def untold(self, older_s: float, within_s: float, limit: int = 100) -> list[Job]:
         """Jobs asked for by a task that ended longer ago than `older_s`, within the last `within_s`, whose caller was not
         told (see `published`)."""

@@ -21,18 +21,6 @@ PATIENCE_S = 60.0
 
 
 # -- messages in the table ---------------------------------------------------------------------------------------
-def what_has_no_message_is_published_again(make: Make) -> None:
-    clock = Clock()
-    table = make(clock=clock)
-    number = table.submit(order()).id
-    assert table.unpublished(60.0) == [(number, "shap")]
-    table.published([number])
-    assert table.unpublished(60.0) == []
-    clock.now += 61
-    assert table.unpublished(60.0) == [(number, "shap")]
-    table.close()
-
-
 def who_asked_by_task_is_to_be_told(make: Make) -> None:
     """Of every way in which a job can end, until it is written down that the message is out."""
     clock = Clock()
@@ -54,7 +42,7 @@ def who_asked_by_task_is_to_be_told(make: Make) -> None:
     table.close()
 
 
-MESSAGE_LAWS = (what_has_no_message_is_published_again, who_asked_by_task_is_to_be_told)
+MESSAGE_LAWS = (who_asked_by_task_is_to_be_told,)
 
 
 # -- queues ------------------------------------------------------------------------------------------------------

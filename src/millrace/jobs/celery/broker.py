@@ -47,8 +47,8 @@ def check_broker(url: str) -> None:
 
 def away(url: str, error: BaseException) -> BrokerAway:
     return BrokerAway(
-        f"The broker {spoken(url)} cannot be reached: {str(error).rstrip('.')}. Look whether it runs and listens there; jobs "
-        "are safe in the table meanwhile, and are told of when it is back."
+        f"The broker {spoken(url)} cannot be used now: {str(error).rstrip('.')}. Look whether it runs, listens there and has "
+        "memory; jobs are safe in the table meanwhile, and workers are told of them when it is back."
     )
 
 

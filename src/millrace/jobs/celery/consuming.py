@@ -2,7 +2,7 @@
 
 The thread takes a message only when a place is free (on Redis; RabbitMQ hands over one a place ahead), so that the length
 of a tier's queue is the number of jobs that wait. A lost connection touches nothing that runs: the consumer connects again,
-and one that ends is started again.
+one that ends is started again, and the table is looked at meanwhile.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from millrace.jobs.states import Job
 
-READY_S, STOP_S, AGAIN_S = 30.0, 5.0, 1.0
+READY_S, STOP_S, AGAIN_S, AWAY_LOOK_S = 30.0, 5.0, 1.0, 1.0
 
 
 def node_name(tier: str, pid: int) -> str:
@@ -64,7 +64,7 @@ class CeleryQueue:
         self._bound: dict[int, Ticket] = {}
         self._unmet = False
         self._leaving = False
-        self._again_s = 0.0
+        self._again_s = self._looked_s = 0.0
         self._thread: threading.Thread | None = None
         self._controller: Any = None
         self.bell: int | None = self._link.to_warden.fd
@@ -99,7 +99,18 @@ class CeleryQueue:
         while self._link.arrivals:
             what = self._link.arrivals.popleft()
             (self._errands if isinstance(what, Errand) else self._tickets).append(what)  # type: ignore[attr-defined]
-        return bool(self._tickets or self._errands)
+        return bool(self._tickets or self._errands) or self._looks_itself()
+
+    def _looks_itself(self) -> bool:
+        """While the broker is away nobody is woken: the table is looked at as without one."""
+        consumer = getattr(self._controller, "consumer", None)
+        if consumer is not None and consumer.connection is not None:
+            return False
+        now = time.monotonic()
+        late = now - self._looked_s >= AWAY_LOOK_S
+        if late:
+            self._looked_s = now
+        return late
 
     def claimed(self, job: Job | None) -> bool:
         if job is not None:

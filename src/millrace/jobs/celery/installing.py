@@ -119,7 +119,10 @@ def _answer(task: Any, desk: Desk, analysis: str, question: dict[str, Any]) -> d
         job = order(desk, analysis, question, key=key, caller=caller, **about)
     if waits and job.ended_at is None:
         task.update_state(state=WAITING, meta={"job": job.id})
-        raise Ignore
+        job = desk.table.get(job.id)
+        if job.published_at is None or job.ended_at is None:
+            raise Ignore
+        # It ended, and its reply has come and gone already: what was written over is written again.
     return reference(desk, job)
 
 

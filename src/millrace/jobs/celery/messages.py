@@ -95,7 +95,7 @@ class Messages:
         for tier, count in missing.items():
             lacking = min(count, self._missed.get(tier, 0))
             if lacking > 0:
-                numbers = [job.id for job in self.table.jobs("queued", tier, lacking)]
+                numbers = [job.id for job in self.table.jobs("queued", tier, lacking)]  # any: a number is no claim
                 self.wake(tier, numbers)
                 missing[tier] = 0
                 sent += len(numbers)
@@ -115,7 +115,7 @@ class Messages:
                         RUN_JOB, (number,), queue=channel, producer=producer, ignore_result=True, retry=True,
                         retry_policy=_ONCE,
                     )  # fmt: skip
-        except (OperationalError, OSError) as e:
+        except broker_errors(self.app) as e:
             raise away(self.app.conf.broker_url, e) from e
 
     def _reply(self, job: Job) -> None:
@@ -125,7 +125,7 @@ class Messages:
             return
         try:
             signature(caller, app=self.app).apply_async(retry=True, retry_policy=_ONCE)
-        except (OperationalError, OSError) as e:
+        except broker_errors(self.app) as e:
             raise away(self.app.conf.broker_url, e) from e
         self.table.published([job.id])
 
@@ -182,7 +182,7 @@ def depths(app: Celery, queues: Sequence[str]) -> dict[str, int]:
         with app.pool.acquire(block=True) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
             return {name: _depth(connection, name) for name in queues}
-    except (OperationalError, OSError, *connection_errors(app)) as e:
+    except broker_errors(app) as e:
         raise away(app.conf.broker_url, e) from e
 
 
@@ -198,6 +198,7 @@ def _depth(connection: Any, name: str) -> int:
         channel.close()
 
 
-def connection_errors(app: Celery) -> tuple[type[Exception], ...]:
-    """What the transport's own library raises when its server does not answer."""
-    return tuple(app.connection_for_read().connection_errors)
+def broker_errors(app: Celery) -> tuple[type[Exception], ...]:
+    """What a broker that is away or full, or its library, may raise."""
+    connection = app.connection_for_read()
+    return (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)

@@ -13,15 +13,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from celery.events import EventReceiver
-from kombu.exceptions import OperationalError
 
 from millrace.jobs.celery.broker import BrokerAway, away
 from millrace.jobs.celery.consuming import tier_of
-from millrace.jobs.celery.messages import connection_errors, depths
+from millrace.jobs.celery.messages import broker_errors, depths
 from millrace.jobs.celery.names import RUN_JOB
 from millrace.jobs.signals import TierLoad
 
@@ -57,6 +56,31 @@ def with_tasks(
             queued_by=dict(Counter(load.queued_by) + Counter(queued)),
         )
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A team's task that runs now. `since`: seconds since 1970, None when its worker has not told."""
+
+    id: str
+    name: str
+    tier: str | None
+    worker: str
+    since: float | None
+
+
+def running_now(app: Celery) -> list[Task]:
+    """Asks every worker, and waits a second for those that answer. `BrokerAway`."""
+    try:
+        told = app.control.inspect(timeout=ASK_S).active() or {}
+    except broker_errors(app) as e:
+        raise away(app.conf.broker_url, e) from e
+    return [
+        Task(one["id"], one["name"], tier_of(node), node, one.get("time_start"))
+        for node, tasks in sorted(told.items())
+        for one in tasks
+        if one["name"] != RUN_JOB
+    ]
 
 
 class _Receiver(EventReceiver):
@@ -110,17 +134,17 @@ class Running:
                     self._receiver.ready = self._ask
                     self._receiver.should_stop = self._closed.is_set()
                     self._receiver.capture(wakeup=True)
-            except (OperationalError, OSError, *connection_errors(self._app)) as e:
+            except (BrokerAway, *broker_errors(self._app)) as e:
                 self._known.clear()
                 self._error = str(away(self._app.conf.broker_url, e))
                 self._closed.wait(AGAIN_S)
 
     def _ask(self) -> None:
         """What ran before anybody listened."""
-        told = self._app.control.inspect(timeout=ASK_S).active() or {}
+        told = running_now(self._app)
         with self._guard:
-            self._nodes = {one["id"]: node for node, all_ in told.items() for one in all_ if one["name"] != RUN_JOB}
-            self._seen_s |= dict.fromkeys(told, time.monotonic())
+            self._nodes = {task.id: task.worker for task in told}
+            self._seen_s |= {task.worker: time.monotonic() for task in told}
         self._known.set()
 
     def _hear(self, event: Mapping[str, Any]) -> None:
