@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 # uv resolves and fetches in parallel: seconds where pip takes minutes.
 INSTALL := $(BIN)/uv pip install --quiet --only-binary :all:
 
-.PHONY: wheelhouse demo test test-slow check bench docs setup browser postgres iproute constraints clean
+.PHONY: wheelhouse demo test test-slow check bench docs setup browser postgres iproute promtool constraints clean
 .DEFAULT_GOAL := help
 
 help:
@@ -63,6 +63,10 @@ iproute:
 postgres:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql >/dev/null; }
 
+# Alert rules are tested with Prometheus' own tool.
+promtool:
+	@command -v promtool >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus >/dev/null; }
+
 # One BLAS thread, as in workers: more are slower on small problems, and change the last bits.
 test test-slow: export OPENBLAS_NUM_THREADS = 1
 test test-slow: export OMP_NUM_THREADS = 1
@@ -73,13 +77,16 @@ test test-slow: export OMP_NUM_THREADS = 1
 LONGEST := engines cli refute explain calibrate stores
 PARTS := $(LONGEST:%=tests/%/) $(filter-out $(LONGEST:%=tests/%/),$(sort $(wildcard tests/[a-z]*/))) tests/test_settings.py
 
-test: $(VENV)/test.stamp browser postgres iproute
+# What tests need besides Python: Debian's packages.
+SERVERS := browser postgres iproute promtool
+
+test: $(VENV)/test.stamp $(SERVERS)
 	@printf '%s\n' $(PARTS) | xargs -P 2 -I PART sh -c 'own=$$(mktemp -d /var/tmp/millrace-test-XXXXXX); \
 		MILLRACE_TOKENS=$$own/tokens timeout 1800 $(BIN)/pytest -q -m "not slow" PART >$$own/told 2>&1; code=$$?; \
 		echo "== PART"; cat $$own/told; rm -rf $$own; [ $$code = 0 ] || exit 255'
 
 # One folder at a time; that a folder has no slow test is no failure.
-test-slow: $(VENV)/test.stamp $(VENV)/dowhy.stamp browser postgres iproute
+test-slow: $(VENV)/test.stamp $(VENV)/dowhy.stamp $(SERVERS)
 	@set -e; for part in $(PARTS); do \
 		echo "== $$part"; $(BIN)/pytest -q -m "slow and not dowhy" $$part || [ $$? = 5 ]; done
 	$(VENV)/dowhy/bin/pytest -q -m dowhy tests/refute/test_dowhy.py

@@ -8,8 +8,9 @@ from pathlib import Path
 
 ALL = (
     "startup", "store", "engine", "dask", "run", "sharing", "explain", "explain_kernel", "refute", "calibrate", "validate",
+    "plans",
     "jobs", "broker",
-    "scaling",
+    "service", "scaling",
 )  # fmt: skip
 
 

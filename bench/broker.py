@@ -28,7 +28,7 @@ from millrace.jobs.celery.opening import messages, open_queue
 from millrace.jobs.database import open_database
 from millrace.jobs.states import Order, Told
 from millrace.jobs.table import JobTable
-from millrace.jobs.tiers import load_tiers
+from millrace.tiers import load_tiers
 
 JOBS, LIGHT, WORKERS, TURNS = 1000, 40, 2, 3
 MUCH = 1 << 40

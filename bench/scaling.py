@@ -16,9 +16,9 @@ from millrace.autoscale.conditions import Faults, Service
 from millrace.autoscale.contenders import contenders, shipped
 from millrace.autoscale.pictures import waiting_and_machines
 from millrace.autoscale.simulate import Replay
-from millrace.autoscale.tiers import Prices, Tier, Tiers, default_tiers
 from millrace.autoscale.traces import shipped_trace, synthetic
 from millrace.diagnose.charts import save_chart
+from millrace.tiers import Prices, Tier, Tiers, load_tiers
 
 FAULTS: dict[str, tuple[Faults, float, int]] = {
     "as it is": (Faults(), 1.0, 4),
@@ -32,7 +32,7 @@ FAULTS: dict[str, tuple[Faults, float, int]] = {
 
 
 def tiers(most: int = 4) -> Tiers:
-    return Tiers(tiers=(Tier(name="heavy", cores=16, memory=32 << 30, queues=("causal",), most=most),), prices=Prices())
+    return Tiers(tiers={"heavy": Tier(name="heavy", cores=16, memory=32 << 30, queues=("causal",), most=most)})
 
 
 def markdown(table: Sequence[tuple[str, ...]]) -> list[str]:
@@ -69,7 +69,7 @@ def held(bench: Bench, row: Row) -> None:
 def million(bench: Bench) -> None:
     """A million jobs of all tiers, made before: processor seconds of replaying them."""
     trace, spent = synthetic(100_000, seed=0, days=10), 0.0
-    for tier in default_tiers().tiers:
+    for tier in load_tiers(None).tiers.values():
         own = [job for job in trace if job.queue in tier.queues]
         began = time.process_time()
         Replay(tier, own, shipped(tier, Prices()), Service(), Faults(), 0).run()

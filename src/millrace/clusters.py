@@ -119,12 +119,14 @@ def engine_on(
     it. Where all threads are wanted, workers that join later are used, too."""
     from millrace.engines.dask import DaskEngine, start
     from millrace.engines.dask.arena import FutureArena
+    from millrace.host.strain import quota_meter
 
     here = cluster or start(slots, scratch)
     modules: Any = (packed(bundle),) if bundle is not None else ()
     engine = DaskEngine(
         here,
         opener=opener,
+        meter=quota_meter,
         arena=arena if isinstance(arena, FutureArena) else None,
         preload=preload,
         modules=modules,

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from millrace.run.ports import Engine, Store, Tokens
     from millrace.run.task import Task
     from millrace.settings import Settings
+    from millrace.tiers import Tiers
 
 ENGINES = ("auto", "inline", "processes", "dask", "dask=ADDRESS")
 POOL_START_S = 0.35
@@ -253,22 +254,34 @@ def _stores(asked: str | os.PathLike[str] | None, scratch: Path, owned: contextl
 
 def _engine(kind: str, slots: int, preload: tuple[str, ...], tokens: Tokens | None) -> Engine:
     from millrace.engines.inline import InlineEngine
+    from millrace.host.strain import quota_meter
 
     if kind == "inline" or (kind == "auto" and sys.platform != "linux"):  # worker processes need Linux
-        return InlineEngine(open_store, tokens)
+        return InlineEngine(open_store, tokens, quota_meter)
     from millrace.engines.processes import ProcessEngine
 
     def pool() -> Engine:
         if tokens is None:
-            return ProcessEngine(slots, opener=open_store, preload=preload)
+            return ProcessEngine(slots, opener=open_store, meter=quota_meter, preload=preload)
         modules = *preload, "millrace.host.tokens"
-        return ProcessEngine(slots, opener=open_store, preload=modules, tokens=tokens, environment=WITHOUT)
+        return ProcessEngine(
+            slots, opener=open_store, tokens=tokens, meter=quota_meter, preload=modules, environment=WITHOUT
+        )
 
     if kind == "processes":
         return pool()
     from millrace.engines.auto import AutoEngine
 
-    return AutoEngine(pool, threshold_s=2 * POOL_START_S, slots=slots, opener=open_store, tokens=tokens)
+    return AutoEngine(
+        pool, threshold_s=2 * POOL_START_S, slots=slots, opener=open_store, tokens=tokens, meter=quota_meter
+    )
+
+
+def tiers_of(settings: Settings, gpus: int = 0) -> Tiers:
+    """The tiers of these settings. `gpus`: how many workers the tier gpu may have, where the file does not say."""
+    from millrace.tiers import load_tiers
+
+    return load_tiers(settings.tiers, gpus)
 
 
 def open_jobs(settings: Settings, say: Callable[[str], None] | None = None) -> Desk:
@@ -278,9 +291,8 @@ def open_jobs(settings: Settings, say: Callable[[str], None] | None = None) -> D
     from millrace.jobs.database import open_database
     from millrace.jobs.desk import Desk
     from millrace.jobs.table import JobTable, Service
-    from millrace.jobs.tiers import load_tiers
 
-    tiers = load_tiers(settings.tiers, len(gpus()))
+    tiers = tiers_of(settings, len(gpus()))
     settings.jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
     engine = open_database(settings.database or settings.jobs / "jobs.sqlite")
     table = JobTable(engine, lease_s=tiers.lease_s, service=Service(tiers.weight, tiers.unknown_s))
@@ -315,12 +327,14 @@ def carry_out(
     entry = catalogue.find(analysis)
     spec = entry.load("spec")(**question)
     if run is not None:
+        for text in notes:  # what was decided about the question before it was asked
+            run.note(text)
         return entry.load("analysis")(spec, run)
     from millrace.lessons import question_key
 
     question_digest = question_key(analysis, spec, machine.seed)
     run = open_run(analysis, machine, spec=described(spec), preload=entry.preload)
-    for text in notes:  # what was decided about the question before it was asked
+    for text in notes:
         run.note(text)
     return finish(run, lambda: entry.load("analysis")(spec, run), machine, question_digest)
 

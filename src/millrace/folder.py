@@ -22,6 +22,7 @@ from millrace.run.ledger import History, replay
 if TYPE_CHECKING:
     from millrace.diagnose.accounting import Accounting
     from millrace.diagnose.case import Finding
+    from millrace.diagnose.page import Section
 
 RESULT_SCHEMA = 1
 
@@ -120,27 +121,47 @@ def save(answer: Any, folder: str | os.PathLike[str]) -> Path:
 
 def write_report(folder: str | os.PathLike[str], page: str | os.PathLike[str] | None = None) -> Path:
     """(Re)write report.html (or `page`) from what lies in a run's folder: its result, its pictures' specs, its ledger."""
-    from millrace.diagnose.page import Section
     from millrace.diagnose.page import write_report as write_page
-    from millrace.diagnose.report import run_sections
-    from millrace.diagnose.stacks import profiles
-    from millrace.diagnose.stacks import sections as of_stacks
     from millrace.settings import load
 
     folder = Path(folder)
-    past = history(folder)
-    sections = []
-    if (folder / "result.json").exists():
-        result = json.loads((folder / "result.json").read_text())
-        sections.append(Section("What was found", text="\n".join(result["findings"] + result["notes"])))
-        for name in result["charts"]:
-            chart = json.loads((folder / f"{name}.vl.json").read_text())
-            sections.append(Section(name.replace("_", " ").capitalize(), chart=chart))
-    title = f"{past.header['analysis']}: {past.header['run_id']}"
+    told = run_sections(folder)
     cache = load({}).cache.parent / "scripts"
-    return write_page(
-        page or folder / "report.html", title, [*sections, *run_sections(past), *of_stacks(profiles(folder))], cache
-    )
+    return write_page(page or folder / "report.html", told.title, [*result_sections(folder), *told.sections], cache)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a ledger says, as sections of a page."""
+
+    run_id: str
+    title: str
+    sections: list[Section]
+
+
+def result_sections(folder: Path) -> list[Section]:
+    """What was found, with its pictures; nothing where there is no result."""
+    from millrace.diagnose.page import Section
+
+    if not (folder / "result.json").exists():
+        return []
+    result = json.loads((folder / "result.json").read_text())
+    sections = [Section("What was found", text="\n".join(result["findings"] + result["notes"]))]
+    for name in result["charts"]:
+        chart = json.loads((folder / f"{name}.vl.json").read_text())
+        sections.append(Section(name.replace("_", " ").capitalize(), chart=chart))
+    return sections
+
+
+def run_sections(folder: Path) -> Told:
+    """Where the core-seconds went, findings, timeline, and what was sampled. `WrongQuestion` without a ledger."""
+    from millrace.diagnose.report import run_sections as of_run
+    from millrace.diagnose.stacks import profiles
+    from millrace.diagnose.stacks import sections as of_stacks
+
+    past = history(folder)
+    run_id = past.header["run_id"]
+    return Told(run_id, f"{past.header['analysis']}: {run_id}", [*of_run(past), *of_stacks(profiles(folder))])
 
 
 def _plain(value: Any) -> Any:

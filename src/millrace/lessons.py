@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -33,8 +34,8 @@ def place(cache: Path) -> Path:
     """The folder of this host's lessons, beside the `cache` of the settings."""
     from millrace import host
 
-    said = host.describe()
-    name = re.sub(r"[^\w.-]+", "-", f"{said['name']}-{said['processor']}-{said['slots']}")
+    slots = host.slots(host.cores())
+    name = re.sub(r"[^\w.-]+", "-", f"{platform.node()}-{host.processor()}-{slots}")
     return cache.parent / "learnt" / name
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millrace.analyses import catalogue
 from millrace.jobs import inputs
+from millrace.jobs.inputs import Input
+from millrace.jobs.routing import Routed, route
 from millrace.jobs.states import Job, Order
-from millrace.jobs.tiers import route
 from millrace.run.errors import WrongQuestion
 
 if TYPE_CHECKING:
@@ -22,6 +24,43 @@ if TYPE_CHECKING:
 
 KINDS = ("data", "model")
 MOST_QUESTION_BYTES = 1 << 20
+ABOUT = ("queue", "priority", "seed", "owner", "label", "key", "max_total_s")
+"""What is about the job, and not of the question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question that can be a job. `question`: plain values, inputs by their names; `plan`: of it under a budget, None when
+    nobody can predict it; `kind`: the analysis' first word."""
+
+    analysis: str
+    question: Mapping[str, Any]
+    plan: Callable[[Budget], Plan] | None
+    kind: str
+
+    def to(self, desk: Desk, label: str = "", queue: str | None = None) -> Routed:
+        """Where it goes. `DoesNotFit` when no tier would do."""
+        return route(desk.tiers, self.kind, label or self.analysis, self.plan, queue)
+
+
+def asked(desk: Desk, analysis: str, question: Mapping[str, Any], *, files: bool = True) -> Asked:
+    """The question checked and read. `files`: texts in it may be files and registered names, which become inputs; else an
+    `Input` alone is one, and no text is looked at. Raises `WrongQuestion` for what cannot be asked."""
+    import json
+
+    if analysis == "run":
+        said, plan = _function(desk, question, files), None
+    else:
+        said, plan = _analysis(desk, analysis, question, files)
+    try:
+        text = json.dumps(said)
+    except TypeError as e:
+        raise WrongQuestion(f"A job's question is plain values and files: {e}. Register it, or give a file.") from e
+    if len(text) > MOST_QUESTION_BYTES:
+        raise WrongQuestion(
+            f"The question is {len(text):,} bytes long: give data as files or registered names, never inline."
+        )
+    return Asked(analysis, said, plan, "run" if analysis == "run" else catalogue.find(analysis).path[0])
 
 
 def order(
@@ -36,33 +75,44 @@ def order(
     label: str = "",
     key: str | None = None,
     max_total_s: float = 0.0,
+    files: bool = True,
     caller: Mapping[str, Any] | None = None,
 ) -> Job:
-    """Submit the question as a job. `key`: a second order with it is the same job. `caller`: who is to be told of the end,
-    as `jobs.celery` writes it.
+    """Submit the question as a job. `key`: a second order with it is the same job; `files`: see `asked`; `caller`: who
+    is to be told of the end, as `jobs.celery` writes it.
 
     Files and named inputs become digests; what else is in the question must be plain values. Raises `WrongQuestion` for
     what cannot be asked, `DoesNotFit` when no tier would do.
     """
-    import json
+    one = asked(desk, analysis, question, files=files)
+    return place(
+        desk, one, queue=queue, priority=priority, seed=seed, owner=owner, label=label, key=key, max_total_s=max_total_s,
+        caller=caller,
+    )  # fmt: skip
 
-    label = label or analysis
-    if analysis == "run":
-        asked, plan = _function(desk, question), None
-    else:
-        asked, plan = _analysis(desk, analysis, question)
-    try:
-        text = json.dumps(asked)
-    except TypeError as e:
-        raise WrongQuestion(f"A job's question is plain values and files: {e}. Register it, or give a file.") from e
-    if len(text) > MOST_QUESTION_BYTES:
-        raise WrongQuestion(
-            f"The question is {len(text):,} bytes long: give data as files or registered names, never inline."
-        )
-    kind = "run" if analysis == "run" else catalogue.find(analysis).path[0]
-    to = route(desk.tiers, kind, label, plan, queue)
-    asked_from = {"question": asked, "cwd": str(Path.cwd())} | ({"caller": caller} if caller is not None else {})
-    made = Order(analysis, asked_from, to.queue, to.tier, seed, priority, owner, label, key, to.prediction, max_total_s)
+
+def place(
+    desk: Desk,
+    one: Asked,
+    *,
+    queue: str | None = None,
+    priority: int = 0,
+    seed: int = 0,
+    owner: str = "",
+    label: str = "",
+    key: str | None = None,
+    max_total_s: float = 0.0,
+    caller: Mapping[str, Any] | None = None,
+) -> Job:
+    """Submit what was `asked`, and wake somebody for it."""
+    label = label or one.analysis
+    to = one.to(desk, label, queue)
+    question = {"question": one.question, "cwd": str(Path.cwd())}
+    if caller is not None:
+        question["caller"] = caller
+    made = Order(
+        one.analysis, question, to.queue, to.tier, seed, priority, owner, label, key, to.prediction, max_total_s
+    )  # fmt: skip
     return desk.publish(desk.table.submit(made))
 
 
@@ -76,22 +126,22 @@ def register(desk: Desk, kind: str, name: str, source: Path) -> str:
 
 
 def _analysis(
-    desk: Desk, analysis: str, question: Mapping[str, Any]
+    desk: Desk, analysis: str, question: Mapping[str, Any], files: bool
 ) -> tuple[dict[str, Any], Callable[[Budget], Plan] | None]:
     """The question with digests for its inputs, checked by its spec; and its plan, a function of a budget."""
     entry = catalogue.find(analysis)
     model = entry.load("spec")
-    asked, opened = {}, {}
+    said, opened = {}, {}
     for name, value in question.items():
         field = model.model_fields.get(name)
         takes_files = field is not None and _takes_files(field)
-        given = _input(desk, value) if takes_files else None
-        asked[name] = {"input": given} if given is not None else value
+        given = _input(desk, value, files) if takes_files else None
+        said[name] = {"input": given} if given is not None else value
         opened[name] = inputs.find(desk.inputs, given) if given is not None else value
     spec = model(**opened)
     facts = entry.load("facts")(spec)
     made: Callable[[Budget], Plan] = lambda budget: entry.load("plan")(facts, budget)  # noqa: E731 - named for its type
-    return asked, made
+    return said, made
 
 
 def _takes_files(field: Any) -> bool:
@@ -99,19 +149,21 @@ def _takes_files(field: Any) -> bool:
     return field.annotation is Any or "Path" in str(field.annotation)
 
 
-def _function(desk: Desk, question: Mapping[str, Any]) -> dict[str, Any]:
+def _function(desk: Desk, question: Mapping[str, Any], files: bool) -> dict[str, Any]:
     from millrace.run.function import find_function
 
     find_function(question["function"])
-    given = _input(desk, question["items"])
+    given = _input(desk, question["items"], files)
     if given is None:
         raise WrongQuestion(f"There is no file {question['items']} of items, and no data of that name is registered.")
     return {**question, "items": {"input": given}}
 
 
-def _input(desk: Desk, value: Any) -> str | None:
+def _input(desk: Desk, value: Any, files: bool) -> str | None:
     """The digest of what a value of the question means; None when it is a plain value."""
-    if value is None or isinstance(value, bool | int | float | list | tuple | dict):
+    if isinstance(value, Input):
+        return value.name
+    if not files or value is None or isinstance(value, bool | int | float | list | tuple | dict):
         return None
     if isinstance(value, str | os.PathLike):
         path = Path(value)
@@ -135,10 +187,11 @@ def _object(desk: Desk, value: Any) -> str:
     import tempfile
 
     with tempfile.TemporaryDirectory(dir=desk.home) as scratch:
-        return inputs.put(desk.inputs, _written(value, Path(scratch)))
+        return inputs.put(desk.inputs, written(value, Path(scratch)))
 
 
-def _written(value: Any, folder: Path) -> Path:
+def written(value: Any, folder: Path) -> Path:
+    """The object as a file in that folder. `WrongQuestion` for what has no such form."""
     if hasattr(value, "__arrow_c_stream__"):
         import pyarrow
         from pyarrow import feather

@@ -1,20 +1,41 @@
-"""`mr.plan`: what a question will take on this machine, without running it. The same arguments as the analysis."""
+"""`mr.plan`: what a question will take, without running it. The same arguments as the analysis; prints as `millrace plan`.
+
+print(mr.plan.explain(model, X))                 a table for this host, one of the tiers, the reasons
+mr.plan.explain(model, X).wall_s                 and all else that a `Forecast` and its plan have
+mr.plan.explain(model, X, every="1h")            with money a month; or trace="arrivals.csv"
+"""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from millrace import compose
 from millrace.forecast import forecast
 
 if TYPE_CHECKING:
-    from millrace.run.budget import Plan
+    from millrace.forecast import Forecast
+
+Every = str | float | None
+Trace = str | os.PathLike[str] | None
 
 
-def explain(model: Any, X: Any, *, cores: int | None = None, memory: str | int | None = None, **question: Any) -> Plan:
-    """The plan of `mr.explain(model, X, ...)`: blocks, tasks, slots, peak memory, predicted core-seconds."""
+def explain(
+    model: Any,
+    X: Any,
+    *,
+    cores: int | None = None,
+    memory: str | int | None = None,
+    every: Every = None,
+    trace: Trace = None,
+    **question: Any,
+) -> Forecast:
+    """The plan of `mr.explain(model, X, ...)`: blocks, tasks, slots, peak memory, predicted core-seconds, here and on tiers.
+
+    `every`: it is asked once in so long ("1h"); `trace`: a file of arrivals, in whose queue it comes as often as jobs do.
+    """
     machine = compose.Machine(cores=cores, memory=memory)
-    return forecast("explain", {"model": model, "data": X, **question}, machine).plan
+    return forecast("explain", {"model": model, "data": X, **question}, machine, every, trace)
 
 
 def refute(
@@ -24,15 +45,18 @@ def refute(
     *,
     cores: int | None = None,
     memory: str | int | None = None,
+    every: Every = None,
+    trace: Trace = None,
     **question: Any,
-) -> Plan:
-    """The plan of `mr.refute(data, treatment, outcome, ...)`; of a DoWhy estimate or model too."""
+) -> Forecast:
+    """The plan of `mr.refute(data, treatment, outcome, ...)`; of a DoWhy estimate or model too. `every`, `trace`: see
+    `explain`."""
     from millrace.analyses.refute import dowhy
 
     machine = compose.Machine(cores=cores, memory=memory)
     asked = {"data": data, "treatment": treatment, "outcome": outcome, **question}
     taken = dowhy.taken({name: value for name, value in asked.items() if value is not None})
-    return forecast("refute", taken.question, machine).plan
+    return forecast("refute", taken.question, machine, every, trace)
 
 
 def calibrate(
@@ -42,17 +66,27 @@ def calibrate(
     targets: Any,
     cores: int | None = None,
     memory: str | int | None = None,
+    every: Every = None,
+    trace: Trace = None,
     **question: Any,
-) -> Plan:
-    """The plan of `mr.calibrate(simulate, ...)`: simulations, slots, memory; their seconds are learnt by running some."""
+) -> Forecast:
+    """The plan of `mr.calibrate(simulate, ...)`: simulations, slots, memory; their seconds are learnt by running some.
+    `every`, `trace`: see `explain`."""
     machine = compose.Machine(cores=cores, memory=memory)
     asked = {"simulate": simulate, "parameters": parameters, "targets": targets, **question}
-    return forecast("calibrate", asked, machine).plan
+    return forecast("calibrate", asked, machine, every, trace)
 
 
 def validate(
-    candidates: Any, cases: Any, *, cores: int | None = None, memory: str | int | None = None, **question: Any
-) -> Plan:
-    """The plan of `mr.validate(candidates, cases, ...)`."""
+    candidates: Any,
+    cases: Any,
+    *,
+    cores: int | None = None,
+    memory: str | int | None = None,
+    every: Every = None,
+    trace: Trace = None,
+    **question: Any,
+) -> Forecast:
+    """The plan of `mr.validate(candidates, cases, ...)`. `every`, `trace`: see `explain`."""
     machine = compose.Machine(cores=cores, memory=memory)
-    return forecast("validate", {"candidates": candidates, "cases": cases, **question}, machine).plan
+    return forecast("validate", {"candidates": candidates, "cases": cases, **question}, machine, every, trace)

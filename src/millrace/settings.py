@@ -54,6 +54,12 @@ def _place(value: object) -> object:
     return value if not isinstance(value, str) or is_url(value) else Path(value)
 
 
+def _url(value: object) -> object:
+    if not isinstance(value, str) or not re.match(r"https?://[^/\s]", value):
+        raise WrongQuestion("it is no http:// or https:// address.")
+    return value
+
+
 def _cache_home(environ: Mapping[str, str]) -> Path:
     return _xdg(environ, "XDG_CACHE_HOME", ".cache")
 
@@ -67,10 +73,18 @@ def _xdg(environ: Mapping[str, str], name: str, below_home: str) -> Path:
     return Path(home if os.path.isabs(home) else os.path.expanduser("~"), below_home)
 
 
+def _list(value: object) -> object:
+    """Several, with commas between them where it is text."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
 _Progress = Annotated[Literal["auto", "on", "off"], BeforeValidator(_progress)]
 _OnOff = Annotated[Literal["on", "off"], BeforeValidator(_progress)]
 _Path = Annotated[Path, BeforeValidator(_some_path)]
 _Place = Annotated[Path | str, BeforeValidator(_place)]
+_Url = Annotated[str, BeforeValidator(_url)]
+_Paths = Annotated[tuple[Path, ...], BeforeValidator(_list)]
+_Texts = Annotated[tuple[str, ...], BeforeValidator(_list)]
 _Number = Annotated[int, BeforeValidator(_no_truth)]
 _Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 
@@ -120,6 +134,10 @@ class Settings(BaseModel):
         default=None,
         description="TOML file of the tiers, queues and routes of jobs; by default those of millrace",
     )
+    webhook: _Url | None = Field(
+        default=None,
+        description="https://... that is told of scaling events, as Slack reads them; by default nobody is",
+    )
     engine: str = Field(
         default="auto",
         min_length=1,
@@ -164,6 +182,37 @@ class Settings(BaseModel):
         default=0.08,
         ge=0,
         description="what an hour of one core costs, for the money that a plan tells; the default is an example",
+    )
+    service_tokens: _Path | None = Field(
+        default=None,
+        description="TOML file of the tokens of the HTTP service (see `millrace token`); without, it serves this machine alone",
+    )
+    roots: _Paths = Field(
+        default=(),
+        description="directories whose files clients of the service may name, separated by commas",
+    )
+    functions: _Texts = Field(
+        default=(),
+        description="functions and modules that clients of the service may name, such as simulate:one_run, study:*",
+    )
+    upload_limit: _Bytes = Field(
+        default=1 << 30,
+        description="the largest model or data that a client of the service may send",
+    )
+    open_jobs: _Number = Field(
+        default=100,
+        ge=1,
+        description="how many jobs a user of the service may have queued or running",
+    )
+    url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s]+$",
+        description="the service that `millrace --url` and mr.connect() ask, such as http://127.0.0.1:8373",
+    )
+    url_token: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the token for that service; better in the environment than in a file",
     )
     progress: _Progress = Field(
         default="auto",
@@ -228,7 +277,10 @@ def load(
 
 
 def _validated(given: dict[str, _Given], home: Path) -> Settings:
-    paths = {"store", "cache", "scratch", "runs", "tokens", "jobs", "tiers"}
+    paths = {"store", "cache", "scratch", "runs", "tokens", "jobs", "tiers", "service_tokens"}
+    if (roots := given.get("roots")) is not None and isinstance(several := _list(roots.value), list | tuple):
+        absolute = tuple(_absolute(one, roots.base, home) for one in several)
+        given = given | {"roots": _Given(absolute, roots.origin, roots.base)}
     values = {n: _absolute(g.value, g.base, home) if n in paths else g.value for n, g in given.items()}
     try:
         settings = Settings.model_validate(values)
@@ -345,11 +397,13 @@ def _home(environ: Mapping[str, str]) -> Path:
 
 def _text(name: str, value: Any) -> str:
     if value is None:
-        return "found out when needed"
-    return (
-        format_bytes(value)
-        if name in {"memory", "store_limit"}
-        else spoken(str(value))
-        if name in {"store", "database", "broker"}
-        else str(value)
-    )
+        return "none" if name in {"service_tokens", "url", "url_token", "webhook"} else "found out when needed"
+    if name in {"memory", "store_limit", "upload_limit"}:
+        return format_bytes(value)
+    if name == "url_token":
+        return "(not shown)"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    if name == "webhook":  # what comes after the host is a secret
+        return "/".join([*spoken(value).split("/")[:3], "..."])
+    return spoken(str(value)) if name in {"store", "database", "broker"} else str(value)

@@ -16,9 +16,6 @@ from millrace import compose, ordering
 if TYPE_CHECKING:
     from millrace.jobs.states import Job
 
-JOB = ("queue", "priority", "seed", "owner", "label", "key", "max_total_s")
-"""What is about the job, and not of the question."""
-
 
 def submit(analysis: str, question: dict[str, Any], *, jobs: str | Path | None = None) -> Job:
     """Any analysis of the catalogue by name, or "run" with function="module:name" and items=FILE.
@@ -26,8 +23,8 @@ def submit(analysis: str, question: dict[str, Any], *, jobs: str | Path | None =
     `jobs`: the jobs' folder, as the settings say when not given. In `question`, `queue`, `priority`, `seed`, `owner`,
     `label`, `key` (a second order with it is the same job) and `max_total_s` are about the job.
     """
-    about = {name: question[name] for name in JOB if name in question}
-    asked = {name: value for name, value in question.items() if name not in JOB}
+    about = {name: question[name] for name in ordering.ABOUT if name in question}
+    asked = {name: value for name, value in question.items() if name not in ordering.ABOUT}
     desk = compose.open_jobs(compose.load_settings({"jobs": jobs}))
     try:
         return ordering.order(desk, analysis, asked, **about)

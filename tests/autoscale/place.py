@@ -14,8 +14,8 @@ from typing import IO
 
 from millrace.autoscale.drivers.processes import Processes
 from millrace.autoscale.signals import Demand, Worker
-from millrace.autoscale.tiers import Prices, Tier, Tiers
 from millrace.run.errors import MillraceError
+from millrace.tiers import Prices, Tier, Tiers
 
 SCRIPT = Path(__file__).with_name("worker_process.py")
 
@@ -29,7 +29,7 @@ class Place:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("crew", "queue", "running", "finish", "done"):
+        for name in ("crew", "queue", "running", "finish", "done", "asked"):
             (root / name).mkdir()
 
     def put(self, *names: str) -> None:
@@ -56,8 +56,12 @@ class Place:
                 told = json.loads((self.root / "crew" / name).read_text())
             except FileNotFoundError:
                 continue  # it has left just now
-            found.append(Worker(told["pid"], socket.gethostname(), told["state"], told["since"]))
+            host = socket.gethostname() if told["name"] == str(told["pid"]) else told["name"]
+            found.append(Worker(told["pid"], host, told["state"], told["since"], told["name"]))
         return found
+
+    def ask(self, worker: Worker) -> None:
+        (self.root / "asked" / worker.id).touch()
 
     def _gone(self) -> set[str]:
         raise Away("The crew cannot be read.")
@@ -93,7 +97,7 @@ class Place:
 
 def one_tier(least: int = 0, most: int = 3, idle_s: float = 0.0, **more: object) -> Tiers:
     tier = Tier(name="heavy", cores=1, memory=1 << 30, queues=("q",), least=least, most=most, idle_s=idle_s, **more)  # type: ignore[arg-type]
-    return Tiers(tiers=(tier,), prices=Prices())
+    return Tiers(tiers={tier.name: tier}, prices=Prices())
 
 
 def until(

@@ -13,7 +13,7 @@ from millrace.autoscale import policy
 from millrace.autoscale.forecast import Busiest
 from millrace.autoscale.policy import BLIND_S, decide, scheduled
 from millrace.autoscale.signals import UNBOUNDED, Demand, Past, Signals, Supply, remember
-from millrace.autoscale.tiers import Hours, Tier
+from millrace.tiers import Hours, Tier
 
 NOW = 1_700_000_000.0
 

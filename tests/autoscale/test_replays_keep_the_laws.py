@@ -13,8 +13,8 @@ from millrace.autoscale.conditions import Faults, Service
 from millrace.autoscale.contenders import PLAIN, always, contenders, keda, shipped
 from millrace.autoscale.figures import bound_hours, by_queue, figures, flips, student, together
 from millrace.autoscale.simulate import Choice, Replay
-from millrace.autoscale.tiers import Hours, Prices, Tier
 from millrace.autoscale.traces import Arrival, shipped_trace
+from millrace.tiers import Hours, Prices, Tier
 
 PRICES = Prices(core_hour=1.0, gib_hour=0.0)
 

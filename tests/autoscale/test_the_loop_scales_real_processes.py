@@ -15,8 +15,8 @@ from place import Place, lives, one_tier, until
 
 from millrace.autoscale.drivers.processes import CannotStart, Processes
 from millrace.autoscale.loop import Event, Scaler
-from millrace.autoscale.tiers import Tiers
 from millrace.autoscale.webhook import Webhook
+from millrace.tiers import Tiers
 
 
 @pytest.fixture
@@ -84,8 +84,12 @@ def test_doing_a_decision_twice_is_as_doing_it_once(place: Place, opened: list[P
     one = scaler(place, opened, tiers)
     place.put("j1", "j2")
     (up,) = one.tick()
-    one.driver.apply(tiers.tiers[0], up)
-    assert one.driver.observe(tiers.tiers[0]).booting_s.__len__() + (one.driver.observe(tiers.tiers[0]).ready or 0) == 2
+    one.driver.apply(tiers.tier("heavy"), up)
+    assert (
+        one.driver.observe(tiers.tier("heavy")).booting_s.__len__()
+        + (one.driver.observe(tiers.tier("heavy")).ready or 0)
+        == 2
+    )
     until(lambda: len(place.names("running")) == 2, "both run", step=one.tick)
     place.finish("j1", "j2")
     until(lambda: {w.state for w in place.crew("heavy")} == {"idle"}, "both are idle")
@@ -108,7 +112,7 @@ def test_a_replica_that_never_comes_up_is_given_up_and_another_tried(place: Plac
     said: list[str] = []
     one = Scaler(tiers, place, driver, place, "a", say=said.append)
     until(lambda: any("failed to boot" in line for line in said), "a boot failed", step=one.tick)
-    assert len(driver.observe(tiers.tiers[0]).booting_s or ()) <= 1
+    assert len(driver.observe(tiers.tier("heavy")).booting_s or ()) <= 1
 
 
 def test_workers_of_a_scaler_that_is_gone_count(place: Place, opened: list[Processes]) -> None:
@@ -141,10 +145,10 @@ def test_an_office_that_cannot_be_reached_is_nobodys(place: Place, opened: list[
 
 def test_a_worker_that_lives_and_is_not_seen_is_taken_to_be_busy(place: Place, opened: list[Processes]) -> None:
     one = scaler(place, opened, one_tier(least=1, most=2))
-    until(lambda: pids(place) and one.driver.observe(one.tiers.tiers[0]).ready, "one is up", step=one.tick)
+    until(lambda: pids(place) and one.driver.observe(one.tiers.tier("heavy")).ready, "one is up", step=one.tick)
     (pid,) = pids(place)
     told = (place.root / "crew" / str(pid)).rename(place.root / str(pid))
-    supply = one.driver.observe(one.tiers.tiers[0])
+    supply = one.driver.observe(one.tiers.tier("heavy"))
     assert (supply.ready, supply.booting_s, supply.idle_s) == (1, (), ())
     assert one.tick()[0].start == 0
     told.rename(place.root / "crew" / str(pid))
@@ -156,7 +160,7 @@ def test_a_dry_run_decides_and_touches_nothing(place: Place, opened: list[Proces
     for _ in range(3):
         assert dry.tick()[0].start == 1
     dry.leave()
-    assert not heard and not opened[0].observe(one_tier().tiers[0]).booting_s
+    assert not heard and not opened[0].observe(one_tier().tier("heavy")).booting_s
     assert not list(place.root.glob("office-*"))
 
 
@@ -178,11 +182,11 @@ def test_what_cannot_be_read_is_unknown_and_holds(place: Place, opened: list[Pro
 
 def test_a_command_that_cannot_be_run_is_said_and_the_loop_goes_on(place: Place) -> None:
     driver, said = Processes(lambda _: ["/no/such/worker"], place), list[str]()
+    tiers = one_tier(least=1)
+    (decided,) = Scaler(tiers, place, driver, place, "x", dry=True, say=said.append).tick()
     with pytest.raises(CannotStart, match="/no/such/worker"):
-        Scaler(one_tier(least=1), place, driver, place, "x", say=said.append).driver.apply(
-            one_tier(least=1).tiers[0], Scaler(one_tier(least=1), place, driver, place, "x", dry=True, say=said.append).tick()[0]
-        )  # fmt: skip
-    Scaler(one_tier(least=1), place, driver, place, "x", say=said.append).tick()
+        driver.apply(tiers.tier("heavy"), decided)
+    Scaler(tiers, place, driver, place, "x", say=said.append).tick()
     assert any("not done" in line and "/no/such/worker" in line for line in said)
 
 

@@ -7,8 +7,8 @@ import pytest
 from millrace.autoscale.compare import Row, compare
 from millrace.autoscale.conditions import Faults
 from millrace.autoscale.contenders import contenders
-from millrace.autoscale.tiers import Prices, Tier, Tiers
 from millrace.autoscale.traces import shipped_trace
+from millrace.tiers import Prices, Tier, Tiers
 
 SEEDS = range(12)
 
@@ -16,7 +16,9 @@ SEEDS = range(12)
 def rows(names: tuple[str, ...], faults: Faults, load: float = 1.0, most: int = 4) -> dict[str, Row]:
     tier = Tier(name="heavy", cores=16, memory=32 << 30, queues=("causal",), most=most)
     rules = [rule for rule in contenders() if rule.name in names]
-    found = compare(Tiers(tiers=(tier,), prices=Prices()), lambda s: shipped_trace(s, load=load), SEEDS, rules, faults)
+    found = compare(
+        Tiers(tiers={tier.name: tier}, prices=Prices()), lambda s: shipped_trace(s, load=load), SEEDS, rules, faults
+    )
     return {row.contender: row for row in found}
 
 

@@ -1,7 +1,8 @@
 """A worker as the processes driver needs one: `python worker_process.py FOLDER TIER [never]`.
 
 It tells its state in FOLDER/crew/PID, takes one job file of FOLDER/queue at a time (by renaming it to FOLDER/running/),
-works until FOLDER/finish/NAME is there, and leaves when it is asked by SIGUSR1 while idle. With `never` it never comes up.
+works until FOLDER/finish/NAME is there, and leaves when it is asked by SIGUSR1, or by FOLDER/asked/NAME as the job table asks,
+while idle. With `never` it never comes up. In a container (CONTAINER is its host's name) it goes by that name.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from pathlib import Path
 
 folder, tier = Path(sys.argv[1]), sys.argv[2]
 asked = False
+name = os.environ.get("CONTAINER", str(os.getpid()))
 
 
 def tell(state: str) -> None:
-    draft = folder / "crew" / f".{os.getpid()}"
-    draft.write_text(json.dumps({"pid": os.getpid(), "tier": tier, "state": state, "since": time.time()}))
-    draft.rename(folder / "crew" / str(os.getpid()))
+    draft = folder / "crew" / f".{name}"
+    told = {"pid": os.getpid(), "tier": tier, "state": state, "since": time.time(), "name": name}
+    draft.write_text(json.dumps(told))
+    draft.rename(folder / "crew" / name)
 
 
 def ask(_: int, __: object) -> None:
@@ -52,5 +55,6 @@ while not asked:
         job.rename(folder / "done" / job.name)
         tell("idle")
     busy = False
+    asked = asked or (folder / "asked" / name).exists()
     time.sleep(0.02)
-(folder / "crew" / str(os.getpid())).unlink()
+(folder / "crew" / name).unlink()

@@ -17,7 +17,7 @@ from millrace.cli.options import MACHINE, QUESTION, flag, machine_options
 
 FIRST = {"model": "model", "data": "X"}
 """How Python calls the two that come first; the rest is called as the field is."""
-OF_THE_TERMINAL = {"deadline", "nice", "bundle", "dask_report"}
+OF_THE_TERMINAL = {"nice", "bundle", "dask_report"}
 OF_A_RUN = {"bundle", "dask_report"}
 """Of Python's `Run` only, which the analyses can share."""
 OF_PYTHON = {"progress", "run"}
@@ -68,8 +68,9 @@ def test_python_takes_the_fields_in_their_order_with_their_defaults_and_then_the
 
 def test_the_machine_is_asked_for_alike_by_python_and_by_the_command() -> None:
     ours = {option.name for option in machine_options()}
+    assert "fit" in options("explain")  # of questions that have a plan, in both
     theirs = set(inspect.signature(millrace.explain).parameters) - {FIRST.get(n, n) for n in Spec.model_fields}
-    assert ours - OF_THE_TERMINAL == theirs - OF_PYTHON
+    assert ours | {"fit"} == theirs - OF_PYTHON | OF_THE_TERMINAL
     of_run = set(inspect.signature(millrace.Run).parameters)
     assert ours - (OF_THE_TERMINAL - OF_A_RUN) == of_run - OF_PYTHON
 
@@ -134,9 +135,22 @@ def test_every_entry_of_the_tables_names_a_command_whose_options_all_have_help()
     for path, command in commands:
         assert command.help, path
         for param in command.params:
+            if getattr(param, "hidden", False):  # what millrace's own processes say to each other
+                continue
             record = param.get_help_record(click.Context(command))
             assert record is not None, (path, param)
             assert record[1], (path, param)
+
+
+def test_no_two_commands_have_one_name() -> None:
+    names = [entry.name for entry in COMMANDS]
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in catalogue.ENTRIES])
+def test_what_has_a_plan_can_be_made_to_fit(name: str) -> None:
+    entry = catalogue.find(name)
+    assert ("fit" in options(*entry.path)) == bool(entry.plan)
 
 
 def test_help_stands_in_sections() -> None:

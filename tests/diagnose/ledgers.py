@@ -29,12 +29,13 @@ def attempt(
     name: str = "work",
     group: Any = None,
     sizes: tuple[int, int, int] = (0, 0, 0),
+    host: str = "",
     **ms: float,
 ) -> dict[str, Any]:
-    """One attempt; `ms`: cpu, unpack, enter, read, write, gc in ms; `sizes`: bytes in, out, peak."""
+    """One attempt; `ms`: cpu, unpack, enter, read, write, gc, throttled in ms; `sizes`: bytes in, out, peak."""
     times = {f"{part}_ns": round(value * MS) for part, value in ms.items()}
     measures = Measures(slot, 100 + slot, 1, at(sent), at(started), at(ended), **times,
-                        in_bytes=sizes[0], out_bytes=sizes[1], peak_bytes=sizes[2])  # fmt: skip
+                        in_bytes=sizes[0], out_bytes=sizes[1], peak_bytes=sizes[2], host=host)  # fmt: skip
     return {"key": key, "state": state, "name": name, "measures": measures, "group": group}
 
 
@@ -66,6 +67,8 @@ def written(
         outcome = Outcome(a["key"], None, failure, a["measures"], a["state"] == "cached")
         ledger.attempt(outcome, a["name"], item, START, a["group"])
     ledger.spans(spans)
+    if "strain" in said:
+        ledger.write("strain", cpu_waiting=said.pop("strain"))
     for text in said.pop("notes", ()):
         ledger.write("note", text=text)
     if end is not None:

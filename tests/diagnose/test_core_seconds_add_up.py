@@ -168,6 +168,19 @@ def test_a_run_that_is_known_by_heart_is_told_so(tmp_path):
     assert told.rates()["per_minute"] == pytest.approx(4 * 60 / 0.54)
 
 
+def test_what_attempts_tell_of_a_quota_counts_and_no_more_than_they_waited(tmp_path):
+    attempts = [
+        attempt(0, 0, 0, 100, cpu=40, throttled=50),
+        attempt(0, 100, 100, 200, cpu=95, throttled=30, host="far"),  # of 5 ms that it waited
+        attempt(1, 0, 0, 200, cpu=200),
+    ]
+    told = account(written(tmp_path / "l", 2, attempts, (), 200, throttled_ns=500 * MS))
+    assert told.parts_ns["throttled"] == 55 * MS and told.parts_ns["off_cpu"] == 10 * MS
+    assert told.tasks[0].throttled_s == pytest.approx(0.08)
+    assert told.hosts == {"": 2, "far": 1}
+    assert "on 2 hosts" in " ".join(told.lines())
+
+
 def test_a_gap_that_nothing_explains_is_the_engines_for_20_ms_and_then_unexplained(tmp_path):
     attempts = [attempt(0, 0, 0, 100), attempt(0, 50, 150, 200), attempt(1, 0, 0, 200)]
     told = account(written(tmp_path / "l", 2, attempts, (), 200))
@@ -201,9 +214,7 @@ def test_a_killed_run_is_told_up_to_its_last_record_and_says_so(tmp_path):
 def test_memory_is_the_driver_and_the_largest_attempt_of_every_slot(tmp_path):
     def sized(slot: int, start: int, size: int) -> dict[str, Any]:
         made = attempt(slot, start, start, start + 10)
-        measures = made["measures"]
-        fields = {name: getattr(measures, name) for name in measures.__slots__}
-        return made | {"measures": type(measures)(**{**fields, "peak_bytes": size})}
+        return made | {"measures": made["measures"]._replace(peak_bytes=size)}
 
     attempts = [sized(0, 0, 100), sized(0, 20, 300), sized(1, 0, 50)]
     told = account(written(tmp_path / "l", 2, attempts, (), 40, peak_bytes=1000, private_bytes=5000))

@@ -154,6 +154,26 @@ def test_a_quota_that_throttles(tmp_path):
     assert named(tmp_path / "n", "throttled by quota", held, throttled_ns=10 * MS) is None
 
 
+def test_a_quota_that_throttles_some_tasks_is_taken_off_those(tmp_path):
+    """One slot of four is held back for half of its time: without that, it takes a task from the others."""
+    held = rounds(10, 100, cpu=0.5, throttled=lambda i, slot: 50.0 if slot == 0 else 0.0)
+    free = [row for row in rounds(10, 100) if row["measures"].worker]
+    ill = [row for row in held if row["measures"].worker == 0]
+    found = named(tmp_path / "l", "throttled by quota", [*ill, *free], throttled_ns=500 * MS)
+    assert found is not None and found.share == pytest.approx(0.125, abs=0.01)
+    assert found.gain == pytest.approx(0.1, abs=0.01)
+    slow = [attempt(0, 0, 0, 4000, cpu=2000, throttled=1900)]
+    found = named(tmp_path / "m", "throttled by quota", [*slow, *free], throttled_ns=1900 * MS)
+    assert found is not None and found.gain == pytest.approx(1900 / 4000, abs=0.02)
+
+
+def test_cores_that_others_use(tmp_path):
+    found = named(tmp_path / "l", "cores in others' use", rounds(20, 100, cpu=0.5), strain=0.8)
+    assert found is not None and found.figures["pressure"] == 0.8
+    assert named(tmp_path / "m", "cores in others' use", rounds(20, 100, cpu=0.5), strain=0.01) is None
+    assert named(tmp_path / "n", "cores in others' use", rounds(20, 100, cpu=0.97), strain=0.8) is None
+
+
 def test_tasks_that_wait(tmp_path):
     found = named(tmp_path / "l", "off-CPU waits", rounds(20, 100, cpu=0.5))
     assert found is not None and found.figures["slots"] == 8 and found.gain == pytest.approx(0.5, abs=0.02)

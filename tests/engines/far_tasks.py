@@ -35,3 +35,7 @@ def interval(x: int) -> tuple[int, int]:
     began = time.monotonic_ns()
     time.sleep(0.02)
     return began, time.monotonic_ns()
+
+
+def end_hard() -> None:
+    os._exit(3)

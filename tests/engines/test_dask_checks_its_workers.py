@@ -126,7 +126,7 @@ def test_dasks_own_report_is_saved(tmp_path: Path) -> None:
 def test_times_of_another_clock_become_the_drivers() -> None:
     times = [1_000_000_010, 1_000_000_020]
     ends = b"".join(t.to_bytes(8, "little") for t in times)
-    head = RESULTS.pack(0, 7, 0, 2, 1, 42, 1_000_000_000, 5, 6, 7, 8)[8:]
+    head = RESULTS.pack(0, 7, 0, 2, 1, 42, 1_000_000_000, 5, 6, 7, 8, 9)[8:]
     found = parse_results(shifted(head + ends + ends + b"body", 10**9))
     assert (found.began_ns, list(found.ends_ns), found.began_cpu_ns) == (0, [10, 20], 5)
     assert list(found.cpus_ns) == times and bytes(found.body) == b"body"

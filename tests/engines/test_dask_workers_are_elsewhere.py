@@ -17,9 +17,11 @@ import pytest
 
 import millrace as mr
 from millrace import compose
+from millrace.diagnose.accounting import account
 from millrace.engines.dask import DaskEngine, connect
 from millrace.engines.dask.arena import FutureArena
 from millrace.run.errors import WrongQuestion
+from millrace.run.ledger import replay
 from millrace.run.task import Limits, Task
 from millrace.testing import toys
 
@@ -101,6 +103,18 @@ def test_both_threads_of_a_worker_compute_while_one_holds_the_interpreter_lock(
         assert "2 threads" in told
     finally:
         engine.close()
+
+
+def test_each_attempt_is_told_with_its_host_and_those_that_die_too(there: tuple[str, Path], tmp_path: Path) -> None:
+    with mr.Run(engine=there[0], out=tmp_path) as run:
+        assert sorted(run.map(toys.square, range(6))) == [0, 1, 4, 9, 16, 25]
+        (dead,) = run.stream(iter([run.task(far_tasks.end_hard)]))
+        assert dead.failure is not None and dead.failure.kind == "lost" and dead.measures.host == "elsewhere"
+    history = replay(run.ledger.path)
+    assert history.hosts == ["elsewhere"] and set(history.columns["host"]) == {0}
+    told = account(history)
+    assert told.hosts == {"elsewhere": 7}
+    assert sum(told.parts_ns.values()) == told.core_ns
 
 
 def test_cores_that_were_asked_for_bind_on_a_cluster_with_more(there: tuple[str, Path]) -> None:

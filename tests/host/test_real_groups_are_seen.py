@@ -74,3 +74,40 @@ def test_a_namespace_does_not_hide_it(half_a_core: Path) -> None:
         pytest.skip("this user may not make a cgroup namespace here")
     found, _ = _look(half_a_core, "unshare", "-C")
     assert found["allowed"] == 0.5
+
+
+_RUN = """
+import json, sys, time
+import millrace as mr
+from millrace.diagnose.accounting import account
+from millrace.run.ledger import replay
+
+def burn(item):
+    until = time.process_time() + 0.3
+    while time.process_time() < until:
+        pass
+    return item
+
+if __name__ == "__main__":
+    with mr.Run(engine=sys.argv[1], cores=2, out=sys.argv[2]) as run:
+        assert sorted(run.map(burn, range(4))) == [0, 1, 2, 3]
+    history = replay(run.ledger.path)
+    told, columns = account(history), history.columns
+    waited = [e - s - c for s, e, c in zip(columns["started_ns"], columns["ended_ns"], columns["cpu_ns"])]
+    print(json.dumps({"each": list(columns["throttled_ns"]), "waited": waited, "part": told.parts_ns["throttled"]}))
+"""
+
+
+@pytest.mark.parametrize("engine", ["inline", "processes"])
+def test_attempts_tell_how_long_the_quota_held_them_back(half_a_core: Path, tmp_path: Path, engine: str) -> None:
+    """Two burning workers on half a core are throttled; nobody is told more than it waited, and the report adds them up."""
+    (tmp_path / "burning.py").write_text(_RUN)
+    command = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(half_a_core)]
+    command += [sys.executable, str(tmp_path / "burning.py"), engine, str(tmp_path / "out")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=os.environ | {"MILLRACE_SHARING": "off"}
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["part"] == sum(told["each"]) > 0
+    assert all(0 <= held <= waited for held, waited in zip(told["each"], told["waited"], strict=True))

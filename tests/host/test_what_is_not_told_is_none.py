@@ -85,5 +85,6 @@ def test_ulimits_are_numbers_or_none(tmp_path: Path) -> None:
 def test_each_platform_says_what_it_lacks(tmp_path: Path) -> None:
     assert absences(machine(tmp_path / "a", files={"sys/fs/cgroup/x": "", "proc/pressure/cpu": _CPU}), "linux") == ()
     assert any("control group" in s for s in absences(machine(tmp_path / "b", mounts=()), "linux"))
-    assert len(absences(tmp_path, "darwin")) == 3
+    told = " ".join(absences(tmp_path, "darwin"))
+    assert all(word in told for word in ("control groups", "unique set size", "jail", "pressure"))
     assert "win32" in absences(tmp_path, "win32")[0]

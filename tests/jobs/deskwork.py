@@ -18,8 +18,8 @@ from millrace.jobs.desk import Desk
 from millrace.jobs.queues import TableQueue
 from millrace.jobs.states import Job
 from millrace.jobs.table import JobTable
-from millrace.jobs.tiers import Tiers, load_tiers
 from millrace.jobs.worker.warden import Place, Warden
+from millrace.tiers import Tiers, load_tiers
 
 WORK = '''
 import os
@@ -87,6 +87,16 @@ def maps(item):
     return total
 
 
+def litters(item):
+    """Temporary files, more and more."""
+    import tempfile
+    told(tempfile.gettempdir())
+    for _ in range(600):
+        with tempfile.NamedTemporaryFile(delete=False) as file:
+            file.write(os.urandom(1 << 20))
+        time.sleep(0.05)
+
+
 def bad(item):
     raise ValueError("there is no such thing")
 '''
@@ -135,8 +145,10 @@ class Office:
         return [json.loads(line) for line in lines]
 
 
-def until(true: Callable[[], object], step: Callable[[], object] = lambda: time.sleep(0.05)) -> None:
-    give_up = time.monotonic() + GIVE_UP_S
+def until(
+    true: Callable[[], object], step: Callable[[], object] = lambda: time.sleep(0.05), give_up_s: float = GIVE_UP_S
+) -> None:
+    give_up = time.monotonic() + give_up_s
     while not true():
         assert time.monotonic() < give_up, "it did not come about"
         step()

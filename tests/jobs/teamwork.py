@@ -18,7 +18,7 @@ from deskwork import WORK, until
 from millrace.compose import load_settings, open_jobs
 from millrace.jobs.states import Job
 from millrace.jobs.table import JobTable
-from millrace.jobs.tiers import Tiers, load_tiers
+from millrace.tiers import Tiers, load_tiers
 
 TEAM = '''
 import os

@@ -1,27 +1,22 @@
-"""Inputs by content, results and rows for as long as the settings say, and how many workers are wanted."""
+"""Inputs by content, results and rows for as long as the settings say."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from millrace import ordering
 from millrace.jobs import inputs
 from millrace.jobs.desk import DAY_S, Desk
 from millrace.jobs.queues import TableQueue
-from millrace.jobs.signals import TierLoad
 from millrace.jobs.states import Told
-from millrace.jobs.supervisor import by_jobs
 from millrace.jobs.table import JobTable
-from millrace.jobs.tiers import load_tiers
 from millrace.run.errors import WrongQuestion
 from millrace.testing import jobs as laws
+from millrace.tiers import load_tiers
 
 
 def test_an_input_is_kept_once_by_its_content(tmp_path: Path) -> None:
@@ -100,15 +95,3 @@ def test_a_queue_wakes_for_every_change(make: Callable[..., JobTable]) -> None:
     assert table.claim("w", "heavy", 1 << 40, 1) is not None
     table.close()
     other.close()
-
-
-@given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 100), st.integers(0, 20), st.integers(1, 4))
-def test_wanted_workers_are_within_bounds_and_monotone(
-    least: int, more: int, queued: int, running: int, at_once: int
-) -> None:
-    tier = load_tiers(None).tier("heavy").model_copy(update={"least": least, "most": least + more, "at_once": at_once})
-    load = TierLoad(queued=queued, running=running)
-    wanted = by_jobs(tier, load)
-    assert least <= wanted <= least + more
-    assert by_jobs(tier, replace(load, queued=queued + 1)) >= wanted
-    assert by_jobs(tier, replace(load, running=running + 1)) >= wanted

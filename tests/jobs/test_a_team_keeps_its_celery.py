@@ -149,13 +149,15 @@ def test_what_waits_and_runs_is_counted(app: Any, team: Team) -> None:
     late.close()
 
 
-def test_a_worker_that_is_drained_ends_what_runs_and_leaves_what_waits(own_broker: str, tmp_path: Path) -> None:
+def test_a_worker_that_has_to_leave_ends_what_runs_within_its_grace_and_leaves_what_waits(
+    own_broker: str, tmp_path: Path
+) -> None:
     team, path = Team(tmp_path, own_broker), tmp_path / "may end"
     with _application(team) as app, team.running("worker", "--tier", "light", "--app", "team:app") as worker:
         sent = [app.send_task("team.wait", (str(path),)) for _ in range(3)]
         until((tmp_path / "may end.began").exists)
         until(lambda: sum(waiting(app, team.tiers)["light"].values()) == 1)
-        worker.send_signal(signal.SIGUSR1)
+        worker.send_signal(signal.SIGTERM)
         time.sleep(0.5)
         path.touch()
         assert worker.wait(PATIENCE_S) == 0

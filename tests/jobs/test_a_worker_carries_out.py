@@ -88,6 +88,59 @@ def test_private_memory_has_a_ceiling_and_mapped_files_are_not_counted(tmp_path:
     warden.close()
 
 
+def test_temporary_files_have_a_limit_and_go_with_the_job(tmp_path: Path) -> None:
+    made = office(tmp_path)
+    warden = made.warden(scratch=16 << 20, at_once=1)
+    (job,) = serve_until_ended(made, warden, made.submit("litters", [1]).id)
+    assert job.state == "failed" and "in temporary files, and may hold 16MiB" in job.why, job.why
+    (place,) = made.calls()
+    assert Path(place).is_relative_to(made.home / "scratch") and not os.path.exists(place)
+    warden.close()
+    assert list((made.home / "scratch").iterdir()) == []
+
+
+def test_temporary_files_of_a_worker_that_was_killed_are_swept(tmp_path: Path) -> None:
+    made = office(tmp_path)
+    gone = made.home / "scratch" / "job-4194303-aa"
+    gone.mkdir(parents=True)
+    (gone / "file").touch()
+    made.warden().close()
+    assert not gone.exists()
+
+
+def test_who_is_asked_to_leave_goes_if_idle_and_stays_if_busy(tmp_path: Path) -> None:
+    made = office(tmp_path)
+    warden = made.warden()
+    job = made.submit("slow", list(range(6)))
+    until(lambda: warden.busy, warden.step)
+    warden.leave()
+    assert not warden.leaving
+    serve_until_ended(made, warden, job.id)
+    until(lambda: made.desk.table.workers()[0].state == "idle", warden.step)
+    (seen,) = made.desk.table.workers()
+    assert made.desk.table.clock() - seen.since < 600
+    made.desk.table.ask_to_leave(seen.id)
+    warden.serve()
+    assert made.desk.table.workers() == []
+
+
+def test_a_pod_that_was_let_go_tells_so_and_waits_for_its_end(tmp_path: Path) -> None:
+    made, told = office(tmp_path), list[str]()
+    warden = made.warden()
+    warden.stays, warden.told = True, told.append
+    until(lambda: told, warden.step)
+    warden.leave()
+    until(lambda: told[-1] == "draining", warden.step)
+    assert not warden._has_left()
+    made.submit("square", [1])
+    for _ in range(50):
+        warden.step()
+    assert not warden.busy
+    warden.drain()  # SIGTERM
+    warden.serve()
+    assert set(told) == {"idle", "draining"}
+
+
 def test_a_crash_is_its_own_end_and_poison_at_last(tmp_path: Path) -> None:
     made = office(tmp_path)
     warden = made.warden()

@@ -26,9 +26,9 @@ from millrace.jobs.celery.names import RUN_JOB  # noqa: E402
 from millrace.jobs.celery.opening import messages  # noqa: E402
 from millrace.jobs.database import open_database  # noqa: E402
 from millrace.jobs.table import JobTable  # noqa: E402
-from millrace.jobs.tiers import load_tiers  # noqa: E402
 from millrace.run.errors import WrongQuestion  # noqa: E402
 from millrace.testing.jobs import order  # noqa: E402
+from millrace.tiers import load_tiers  # noqa: E402
 
 KNOWN = set(dict(flatten(NAMESPACES)))
 READ = {"task_default_queue", "task_queues", "task_routes", "accept_content", "broker_url", "broker_transport_options",

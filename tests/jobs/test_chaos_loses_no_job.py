@@ -1,4 +1,4 @@
-"""Forty jobs, and every two seconds something is killed by -9: a worker, a job's process, `up` itself. Every job ends once,
+"""Jobs, and every two seconds something is killed by -9: a worker, a job's process, a scaler, `up` itself. Every job ends once,
 with the right answer."""
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from deskwork import Office, until, victims
+import psutil
+import pytest
+from deskwork import Office, until
 
 from millrace.run.keys import content_key
 
@@ -22,49 +24,91 @@ grace_s = 5
 least = 2
 most = 2
 at_once = 2
+[scaler]
+interval_s = 1
 """
-JOBS, EVERY_S, KILLS = 40, 2.0, 12
+EVERY_S = 2.0
+SERVE = {"up": ("up", "--port", "0"), "scaler": ("scale", "run")}
+"""Both scale: whichever has the office does, and the other takes over when that one is killed."""
 
 
-def _up(folder: Path) -> subprocess.Popen[bytes]:
-    words = ["up", "--port", "0", "--jobs", "jobs", "--tiers", "tiers.toml"]
+def _start(folder: Path, kind: str) -> subprocess.Popen[bytes]:
+    words = [*SERVE[kind], "--jobs", "jobs", "--tiers", "tiers.toml"]
     environment = {**os.environ, "MILLRACE_STORE": str(folder / "store")}
-    with (folder / "up.log").open("ab") as log:
+    with (folder / f"{kind}.log").open("ab") as log:
         return subprocess.Popen([sys.executable, "-m", "millrace", *words], cwd=folder, stderr=log, env=environment)
 
 
-def test_forty_jobs_end_once_whatever_is_killed(tmp_path: Path) -> None:
-    office = Office(tmp_path, tiers=TIERS)
+def _below(process: subprocess.Popen[bytes], kind: str) -> list[int]:
+    """The workers, or the processes of jobs, that a scaler has started."""
+    found = []
+    try:
+        below = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return found
+    for one in below:
+        try:
+            line = " ".join(one.cmdline())
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+        if ("worker.child" if kind == "job" else " worker --tier") in line:
+            found.append(one.pid)
+    return found
+
+
+def _storm(folder: Path, jobs: int, kills: int, kinds: list[str]) -> dict[str, int]:
+    """How often each kind was killed. Each job has items of its own, so that nothing is shared."""
+    office = Office(folder, tiers=TIERS)
     wanted = {}
-    for i in range(JOBS):
+    for i in range(jobs):
         items = list(range(i, i + 3))
         wanted[office.submit("nap", items).id] = [item + 1 for item in items]
-    draw, killed = random.Random(7), dict.fromkeys(("up", "worker", "job"), 0)
-    up = _up(tmp_path)
+    draw, killed = random.Random(7), dict.fromkeys(kinds, 0)
+    serving = {kind: _start(folder, kind) for kind in SERVE if kind in kinds}
     next_s = time.monotonic() + 3 * EVERY_S
 
     def step() -> None:
-        nonlocal up, next_s
-        if time.monotonic() >= next_s and sum(killed.values()) < KILLS:
+        nonlocal next_s
+        if time.monotonic() >= next_s and sum(killed.values()) < kills:
             next_s = time.monotonic() + EVERY_S
-            kind = draw.choice(["up", "worker", "worker", "job", "job"])
-            pids = victims(up)[kind]
-            if pids:
-                os.kill(draw.choice(pids), signal.SIGKILL)
+            kind = draw.choice(kinds)
+            if kind in serving:
+                serving[kind].kill()
+                serving[kind].wait()
                 killed[kind] += 1
-            if kind == "up":
-                up.wait()
-        if up.poll() is not None:
-            up = _up(tmp_path)
+            else:
+                pids = [pid for process in serving.values() for pid in _below(process, kind)]
+                if pids:
+                    try:
+                        os.kill(draw.choice(pids), signal.SIGKILL)
+                        killed[kind] += 1
+                    except ProcessLookupError:
+                        pass  # it has ended just now
+        for kind, process in serving.items():
+            if process.poll() is not None:
+                serving[kind] = _start(folder, kind)
         time.sleep(0.1)
 
     try:
-        until(lambda: all(job.ended_at for job in office.desk.table.jobs()), step)
+        until(lambda: not office.desk.table.jobs("queued") and not office.desk.table.jobs("running"), step, 1200.0)
     finally:
-        up.send_signal(signal.SIGINT)
-        up.wait(60)
+        for process in serving.values():
+            process.send_signal(signal.SIGINT)
+        for process in serving.values():
+            process.wait(60)
+    found = office.desk.table.jobs()
+    assert [(job.id, job.why) for job in found if job.state != "succeeded"] == []
+    assert {job.id: office.values(job) for job in found} == wanted
+    assert {job.id: job.digest for job in found} == {number: content_key(values) for number, values in wanted.items()}
+    return killed
+
+
+def test_forty_jobs_end_once_whatever_is_killed(tmp_path: Path) -> None:
+    killed = _storm(tmp_path, 40, 12, ["up", "worker", "worker", "job", "job"])
     assert sum(killed.values()) > 0, "nothing was killed: the jobs are too short"
-    jobs = office.desk.table.jobs()
-    assert [(job.id, job.why) for job in jobs if job.state != "succeeded"] == []
-    assert {job.id: office.values(job) for job in jobs} == wanted
-    assert {job.id: job.digest for job in jobs} == {number: content_key(values) for number, values in wanted.items()}
+
+
+@pytest.mark.slow
+def test_two_hundred_jobs_end_once_whatever_is_killed_scalers_too(tmp_path: Path) -> None:
+    killed = _storm(tmp_path, 200, 10_000, ["up", "scaler", "worker", "worker", "job", "job"])
+    assert all(killed.values()), killed

@@ -13,9 +13,9 @@ from servers import valkey
 from millrace.jobs.database import open_database
 from millrace.jobs.queues import Queue, TableQueue
 from millrace.jobs.table import JobTable
-from millrace.jobs.tiers import Tiers, load_tiers
 from millrace.testing import queues as laws
 from millrace.testing.jobs import order
+from millrace.tiers import Tiers, load_tiers
 
 
 @pytest.fixture

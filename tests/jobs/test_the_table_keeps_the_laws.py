@@ -128,3 +128,23 @@ def _job(own: int, losses: int) -> Job:
     return Job(
         **blank | {"own_ends": own, "losses": losses, "attained_s": 0.0, "max_total_s": 0.0, "cancel_asked": False}
     )
+
+
+def test_lists_are_of_an_owner_and_go_on(make: Callable[..., JobTable]) -> None:
+    """What the service asks of the table: whose jobs, how many are open, which have ended since."""
+    table = make()
+    mine = [table.submit(laws.order(owner="ann", idempotency_key=f"k{i}")) for i in range(3)]
+    other = table.submit(laws.order(owner="bob"))
+    assert [job.id for job in table.jobs(owner="ann")] == [job.id for job in reversed(mine)]
+    assert [job.id for job in table.jobs(owner="ann", before=mine[2].id, limit=1)] == [mine[1].id]
+    assert len(table.jobs()) == 4 and table.jobs(owner="") == []
+    found = table.of_key("k1")
+    assert found is not None and found.id == mine[1].id and table.of_key("nobody") is None
+    table.cancel(mine[0].id)
+    table.cancel(other.id)
+    assert (table.open_of("ann"), table.open_of("bob")) == (2, 0)
+    first, second = table.ended_after(0.0, 0)
+    assert (first.id, second.id) == (mine[0].id, other.id)
+    assert [job.id for job in table.ended_after(first.ended_at or 0.0, first.id)] == [other.id]
+    assert table.tallies() == (0, 0, 0)
+    table.close()

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from millrace.analyses import catalogue
-from millrace.jobs.tiers import DEFAULT_QUEUES, DEFAULTS, Tiers, capped, load_tiers, route
+from millrace.jobs.database import open_database
+from millrace.jobs.desk import Desk
+from millrace.jobs.routing import route
+from millrace.jobs.table import JobTable
 from millrace.run.budget import Budget, Plan, fit
 from millrace.run.errors import DoesNotFit, WrongQuestion
+from millrace.tiers import DEFAULT_QUEUES, DEFAULTS, Tiers, at_home, capped, load_tiers
 
 GIB = 1 << 30
 NEEDS = Plan(
@@ -115,3 +119,32 @@ def test_a_plan_is_asked_under_a_slot_first() -> None:
 
     route(load_tiers(None), "explain", "explain", plan)
     assert [(b.cores, b.private_bytes) for b in asked] == [(1, GIB // 2), (8, 16 * GIB)]
+
+
+def test_a_queue_without_a_consumer_is_refused_and_said_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(WrongQuestion, match="tier gpu, which may have no worker"):
+        route(load_tiers(None), "run", "mine", None, "gpu")
+    none = written(tmp_path, "[tiers.heavy]\nmost = 0\n")
+    with pytest.raises(WrongQuestion, match="tier heavy, which may have no worker"):
+        route(none, "explain", "explain", planned(core_s=1e9), "shap")
+    table = JobTable(open_database(tmp_path / "jobs.sqlite"))
+    said = Desk(tmp_path, table, none).check()
+    assert any("explain jobs go to the queue 'shap'" in line for line in said) and not any(
+        "gpu" in line for line in said
+    )
+    table.close()
+
+
+def test_a_host_caps_the_number_of_workers_by_its_memory() -> None:
+    tiers, said = at_home(load_tiers(None), 2, 10 * GIB)
+    assert [(t.name, t.least, t.most) for t in tiers.tiers.values()] == [
+        ("light", 2, 4), ("medium", 1, 1), ("heavy", 0, 1), ("gpu", 0, 0)
+    ]  # fmt: skip
+    assert at_home(load_tiers(None, gpus=4), 2, 10 * GIB)[0].tier("gpu").most == 4  # a worker a GPU
+    assert any("4 workers asked, this host has memory for 1" in line for line in said)
+    assert at_home(load_tiers(None), 64, 512 * GIB) == (
+        load_tiers(None).model_copy(
+            update={"tiers": {t.name: capped(t, 64, 512 * GIB)[0] for t in load_tiers(None).tiers.values()}}
+        ),
+        [],
+    )

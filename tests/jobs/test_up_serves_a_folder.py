@@ -141,8 +141,9 @@ def test_python_submits_objects(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_second_up_says_who_holds_the_folder_and_health_is_told(folder: Path) -> None:
     with up(folder) as first:
-        until(lambda: "healthz" in (folder / "up.log").read_text())
+        until(lambda: "http" in (folder / "up.log").read_text())
         url = next(word for word in (folder / "up.log").read_text().split() if word.startswith("http")).rstrip(";")
+        url += "/healthz"
 
         def healthy() -> bool:
             with urllib.request.urlopen(url, timeout=10) as answer:

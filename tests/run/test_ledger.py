@@ -25,17 +25,22 @@ def opened(path: Path) -> Ledger:
 
 def test_attempts_come_back_as_they_were_written(tmp_path):
     ledger = opened(tmp_path / "ledger.jsonl")
-    measured = Measures(*range(1, len(MEASURED) + 1))
+    measured = Measures(*range(1, len(MEASURED) + 1), throttled_ns=99, gpu=2, gpu_ns=7)
     for i in range(1000):
         failure = Failure("cpu", "too long") if i % 10 == 3 else None
         ledger.attempt(Outcome(f"{i:040x}", None, failure, measured, cached=i % 10 == 5), f"kind {i % 3}", i, i * 7)
+    for host in ("", "far", "near", "far"):
+        ledger.attempt(Outcome("h", measures=measured._replace(host=host)), "kind 0", 0, 0)
     ledger.spans([Span(1, "tail", 5, 9), Span(0, "lost", 1, 2, "aa")])
     ledger.write("note", text="said")
     ledger.write("end", state="done", to_ns=99)
     ledger.close()
     history = replay(ledger.path)
-    assert history.attempts == 1000 and history.names == ["kind 0", "kind 1", "kind 2"]
-    assert list(history.columns["item"]) == list(range(1000))
+    assert history.attempts == 1004 and history.names == ["kind 0", "kind 1", "kind 2"]
+    assert list(history.columns["item"][:1000]) == list(range(1000))
+    assert set(history.columns["gpu"]) == {2} and set(history.columns["gpu_ns"]) == {7}
+    assert set(history.columns["throttled_ns"]) == {99} and set(history.columns["host"][:1000]) == {-1}
+    assert list(history.columns["host"][1000:]) == [-1, 0, 1, 0] and history.hosts == ["far", "near"]
     for i, name in enumerate(MEASURED, 1):
         assert set(history.columns[name]) == {i}
     assert [STATES[s] for s in history.columns["state"][3:6]] == ["cpu", "done", "cached"]

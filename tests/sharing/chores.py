@@ -15,6 +15,14 @@ def doubled(items: list[int]) -> list[int]:
     return [2 * item for item in items]
 
 
+SLOW_S = 0.02
+
+
+def slowly_tripled(items: list[int], *, device: str) -> list[int]:
+    time.sleep(SLOW_S)
+    return tripled(items, device=device)
+
+
 def tripled(items: list[int], *, device: str) -> list[int]:
     assert device.startswith("cuda:")
     return [3 * item for item in items]

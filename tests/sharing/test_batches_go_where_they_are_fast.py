@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import millrace as mr
+from millrace.diagnose.accounting import account
+from millrace.diagnose.report import gpu_lines
 from millrace.host.placing import Gpus, OnGpu, crossovers
 from millrace.host.tokens import CoreTokens
 from millrace.run.errors import WrongQuestion
+from millrace.run.ledger import History, replay
 from millrace.run.placement import Kernel, Line, crossover, line_of, side
 
 SECONDS = st.floats(0, 10, allow_subnormal=False)
@@ -83,6 +87,32 @@ def test_a_gpu_that_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyPa
 def test_a_gpu_serves_one_process_at_a_time_and_is_named_to_the_body(tmp_path: Path) -> None:
     body = OnGpu(chores.tripled, CoreTokens(tmp_path, 1, "gpu", (2,)), 1.0)
     assert body([1, 2]) == [3, 6]
+
+
+@pytest.mark.parametrize("engine", ["inline", "processes"])
+def test_the_report_says_how_long_each_gpu_was_held(tmp_path: Path, engine: str) -> None:
+    place = Gpus("gpu", tmp_path / "locks", tmp_path / "learnt", 1.0)
+    place._found = (0, 3)  # this host need not have any: the body only tells their names
+    kernel = Kernel(chores.doubled, chores.slowly_tripled)
+    with mr.Run(engine=engine, cores=2, out=tmp_path / "out") as run:
+        run.sharing = dataclasses.replace(run.sharing, place=place)
+        assert list(run.batch(kernel, range(8), size=2)) == [3 * i for i in range(8)]
+    told = account(replay(run.ledger.path))
+    held_ns = sum(told.gpu_ns.values())
+    assert set(told.gpu_ns) <= {"0", "3"} and held_ns >= 4 * chores.SLOW_S * 1e9
+    if engine == "inline":
+        assert held_ns <= told.wall_ns
+    (figures,) = told.tasks
+    assert held_ns <= figures.total_s * 1e9 and figures.name == "slowly_tripled"
+    assert any(line.startswith("GPUs") for line in told.lines())
+    assert "was held by tasks for" in "".join(gpu_lines(told)) and told.as_dict()["gpus_s"]
+    assert account(_without_gpu(tmp_path)).gpu_ns == {}
+
+
+def _without_gpu(folder: Path) -> History:
+    with mr.Run(engine="inline", out=folder / "plain") as run:
+        list(run.batch(chores.doubled, range(4), size=2))
+    return replay(run.ledger.path)
 
 
 def test_what_was_measured_is_kept(tmp_path: Path) -> None:

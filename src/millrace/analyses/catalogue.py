@@ -54,13 +54,22 @@ def _verb(analysis: str, verb: str, about: str, **more: Any) -> Entry:
     """A verb beside the analysis itself, in a file of its name."""
     home = f"millrace.analyses.{analysis}.{verb}"
     return Entry(
-        f"{analysis} {verb}", about, analysis, analysis=f"{home}:{verb}", facts="", plan="", verb=verb,
-        **{"spec": f"{home}:Spec", "preload": (), **more},
+        f"{analysis} {verb}", about, analysis, analysis=f"{home}:{verb}", verb=verb,
+        **{"spec": f"{home}:Spec", "facts": "", "plan": "", "preload": (), **more},
+    )  # fmt: skip
+
+
+def _twin(verb: str, about: str, preload: tuple[str, ...]) -> Entry:
+    """A verb of twin with its plan."""
+    return _verb(
+        "twin", verb, about, spec=f"{TWIN}.spec:{verb.capitalize()}", facts=f"{TWIN}.facts:facts_of_{verb}",
+        plan=f"{TWIN}.plan:plan_{verb}", preload=tuple(f"{TWIN}.{name}" for name in preload),
     )  # fmt: skip
 
 
 CALIBRATE = "millrace.analyses.calibrate"
 SIMULATING, OF_RUN = (f"{CALIBRATE}.simulating",), "millrace.cli.calibrate:of_run"
+TWIN = "millrace.analyses.twin"
 JUDGING = ("millrace.analyses.validate.kernels.judge",)
 ENTRIES = (
     _entry("explain", "SHAP values of a fitted model, exact where they can be", ("millrace.analyses.explain.blocks",)),
@@ -96,8 +105,22 @@ ENTRIES = (
     ),
     _verb("validate", "inline", "candidates in their canonical form", preload=JUDGING),
     _verb("validate", "export", "the best programs of a run as files", command="millrace.cli.validate:export"),
+    _twin("fit", "learns a population: all columns together, then outcome and effects", ("parts",)),
+    _twin("generate", "twins of a learnt population, as one Parquet file", ("tabling",)),
+    _verb(
+        "twin",
+        "simulate",
+        "what interventions would do to twins, how surely, and what to do about it",
+        spec=f"{TWIN}.simulate_spec:Simulate",
+        facts=f"{TWIN}.simulate_plan:facts_of_simulate",
+        plan=f"{TWIN}.simulate_plan:plan_simulate",
+        preload=(f"{TWIN}.simulate_blocks",),
+    ),
+    _verb("twin", "track", "a real result beside the simulated one", spec=f"{TWIN}.simulate_spec:Track"),
+    _twin("assess", "how like the real rows twins are, and how far from single ones", ("assess",)),
 )
 ABOUT = {
+    "twin": "a synthetic population that behaves like the real one: fit, generate, simulate, assess, track",
     "calibrate": "fits a stochastic simulator to data: run, rescore, replay, probe",
     "validate": "runs thousands of untrusted candidate programs: run, inline, export",
 }

@@ -13,8 +13,8 @@ from millrace.autoscale.conditions import Faults
 from millrace.autoscale.contenders import DIES_AFTER, Contender
 from millrace.autoscale.figures import Estimate, Figures, by_queue, figures, student, together
 from millrace.autoscale.simulate import SLACK_S, Replay
-from millrace.autoscale.tiers import Prices, Tier, Tiers
 from millrace.autoscale.traces import Arrival
+from millrace.tiers import Prices, Tier, Tiers
 
 DAYS_A_MONTH = 365.25 / 12
 
@@ -66,8 +66,7 @@ def compare(
                 told(f"seed {seed}, {tier.name}, {rule.name}")
                 found = _once(tier, own, rule, faults, seed, tiers.prices, horizon_s)
                 runs.setdefault((tier.name, rule.name), []).append(found)
-    by_name = {tier.name: tier for tier in tiers.tiers}
-    return [_row(by_name[tier], rule, found, tiers.prices) for (tier, rule), found in runs.items()]
+    return [_row(tiers.tier(tier), rule, found, tiers.prices) for (tier, rule), found in runs.items()]
 
 
 def _once(
@@ -80,7 +79,7 @@ def _once(
 
 def _by_tier(tiers: Tiers, trace: Sequence[Arrival]) -> Iterator[tuple[Tier, list[Arrival]]]:
     home = {queue: tiers.of_queue(queue).name for queue in dict.fromkeys(job.queue for job in trace)}
-    for tier in tiers.tiers:
+    for tier in tiers.tiers.values():
         own = [job for job in trace if home[job.queue] == tier.name]
         if own:
             yield tier, own

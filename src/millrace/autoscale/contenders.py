@@ -17,7 +17,7 @@ from millrace.autoscale.forecast import Busiest
 from millrace.autoscale.policy import decide
 from millrace.autoscale.signals import UNBOUNDED, Demand, Past, Signals, Supply, remember
 from millrace.autoscale.simulate import MONDAY, Choice, Replay, Rule
-from millrace.autoscale.tiers import Prices, Tier
+from millrace.tiers import Prices, Tier
 
 PLAIN = Service(ordered=False, kept_s=math.inf)
 DIES_AFTER = 5

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from millrace.autoscale.simulate import Replay
-from millrace.autoscale.tiers import Prices
+from millrace.tiers import Prices
 
 FLIP_S = 600.0
 """A change of direction within this time is a flip."""

@@ -9,19 +9,20 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from millrace.autoscale.forecast import Busiest
 from millrace.autoscale.policy import Decision, decide
 from millrace.autoscale.signals import Demand, DemandPort, Office, Past, Signals, Supply, remember, unknown
-from millrace.autoscale.tiers import Tier, Tiers
 from millrace.run.errors import MillraceError
+from millrace.tiers import Tier, Tiers
 
 T = TypeVar("T")
 
 OFFICE = "scaler"
+LOOK_S = 0.2
 LEASE_TICKS = 3
 """The office is held for so many intervals: a scaler that was killed is replaced after them."""
 
@@ -29,8 +30,9 @@ LEASE_TICKS = 3
 class Driver(Protocol):
     """Who starts replicas and lets them go.
 
-    `observe` fails loudly (a `MillraceError`) and never says 0 for "could not read". `apply` is idempotent, and never stops
-    a worker that is busy.
+    `observe` fails loudly (a `MillraceError`), never says 0 for "could not read", and changes nothing. `apply` comes at each
+    tick, also when nothing is to change: it is idempotent, clears away what has left by itself, and never stops a worker
+    that is busy.
     """
 
     def observe(self, tier: Tier) -> Supply: ...
@@ -49,7 +51,9 @@ class Event:
 
 @dataclass(slots=True)
 class Scaler:
-    """Scales `tiers`. `say` is given each line, `hear` each event; `dry`: decides and says, and touches nothing."""
+    """Scales `tiers`. `say` is given each line, `hear` each event; `dry`: decides and says, and touches nothing. `waits` tells
+    cheaply whether a job waits in one of the tiers that it is given: those without a replica are not kept until the next
+    tick. `last`: what was decided of each tier; `ticked_s`: when, on the steady clock."""
 
     tiers: Tiers
     demand: DemandPort
@@ -60,26 +64,49 @@ class Scaler:
     dry: bool = False
     say: Callable[[str], None] = print
     hear: Callable[[Event], None] | None = None
+    waits: Callable[[Sequence[str]], bool] | None = None
     clock: Callable[[], float] = time.time
+    last: dict[str, Decision] = field(default_factory=dict)
+    ticked_s: float = field(default_factory=time.monotonic)
     _past: dict[str, Past] = field(default_factory=dict)
     _busiest: dict[str, Busiest] = field(default_factory=dict)
     _alerted: set[str] = field(default_factory=set)
-    _waits: bool = False
+    _outside: bool = False
+    _next_s: float = 0.0
+    _empty: tuple[str, ...] = ()
 
     def run(self, stop: threading.Event) -> None:
         """Tick until `stop` is set; the office is left then."""
         try:
             while not stop.is_set():
-                self.tick()
-                stop.wait(self.interval_s)
+                self.turn()
+                stop.wait(min(LOOK_S, self.interval_s))
         finally:
             self.leave()
 
+    def turn(self) -> None:
+        """Tick if it is time, or if somebody waits where there is nobody."""
+        steady = time.monotonic()
+        if steady < self._next_s and not (self._empty and self.waits is not None and self._hurried()):
+            return
+        self._next_s = steady + self.interval_s
+        found = self.tick()
+        self._empty = tuple(d.tier for d in found if d.live == 0 and not d.start and self.tiers.tier(d.tier).most)
+
+    def _hurried(self) -> bool:
+        assert self.waits is not None
+        try:
+            return self.waits(self._empty)
+        except MillraceError:
+            return False  # the next tick says what is wrong
+
     def tick(self) -> list[Decision]:
         """One look at all tiers; what was decided. Nothing while another scaler has the office."""
+        self.ticked_s = time.monotonic()
         if not self.dry and not self._in_office():
+            self.last.clear()
             return []
-        return [self._scale(tier) for tier in self.tiers.tiers]
+        return [self._scale(tier) for tier in self.tiers.tiers.values()]
 
     def leave(self) -> None:
         """Leave the office, so that another one need not wait until the lease ends."""
@@ -96,9 +123,9 @@ class Scaler:
             why = "another one has the office"
         except MillraceError as away:
             mine, why = False, str(away)
-        if not mine and not self._waits:
+        if not mine and not self._outside:
             self.say(f"scaler: waits; {why}")
-        self._waits = not mine
+        self._outside = not mine
         return mine
 
     def _scale(self, tier: Tier) -> Decision:
@@ -106,7 +133,7 @@ class Scaler:
         demand, trouble = self._read(lambda: self.demand.demand(tier.name), Demand(forecast_slots=None))
         supply, fault = self._read(lambda: self.driver.observe(tier), Supply(capacity=None))
         demand = self._with_forecast(tier, demand, now)
-        price = tier.price_hour(self.tiers.prices)
+        price = 0.0 if tier.cost_ceiling is None else tier.price_hour(self.tiers.prices)
         room = math.inf if tier.cost_ceiling is None else tier.cost_ceiling
         signals = Signals(demand, supply, self._past.get(tier.name, Past()), room, price)
         known = not unknown(signals, tier.count == "work")
@@ -115,12 +142,13 @@ class Scaler:
         self.say(decision.line())
         for why in filter(None, (trouble, fault)):
             self.say(f"{tier.name}: {why}")
-        if decision.changes and not self.dry:
+        if not self.dry:
             try:
                 self.driver.apply(tier, decision)
             except MillraceError as wrong:
                 self.say(f"{tier.name}: not done: {wrong}")
         self._tell(decision, now)
+        self.last[tier.name] = decision
         return decision
 
     def _with_forecast(self, tier: Tier, demand: Demand, now: float) -> Demand:

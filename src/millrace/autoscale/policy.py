@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from millrace.autoscale.signals import Signals, unknown
-from millrace.autoscale.tiers import Tier, replicas_of, zone_of
+from millrace.tiers import Tier, replicas_of, zone_of
 
 BLIND_S = 600.0
 """After so long without a signal, work that was queued when it was last known gets all that the tier may have."""

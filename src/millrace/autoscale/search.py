@@ -13,8 +13,8 @@ from itertools import product
 from millrace.autoscale.compare import Row, compare
 from millrace.autoscale.conditions import Faults
 from millrace.autoscale.contenders import Contender
-from millrace.autoscale.tiers import Tier, Tiers
 from millrace.autoscale.traces import Arrival
+from millrace.tiers import Tier, Tiers
 
 MOST = (1, 2, 3, 4, 6, 8)
 IDLE_BOOTS = (0.25, 1.0, 4.0)
@@ -56,11 +56,11 @@ def search(
 ) -> list[Tried]:  # fmt: skip
     """All candidates of the tier `name`, the cheapest first. `allowed`: the share of jobs that may wait longer than the tier's
     objective; nothing is proposed when every candidate misses more. `traces`: of this tier's queues alone."""
-    (tier,) = (one for one in tiers.tiers if one.name == name)
+    tier = tiers.tier(name)
     rows: list[tuple[Tier, Row]] = []
     for one in candidates(tier):
         told(f"{name}: least {one.least}, most {one.most}, idle {one.idle_s or one.boot_s:g} s")
-        alone = Tiers(tiers=(one,), prices=tiers.prices)
+        alone = Tiers(tiers={name: one}, prices=tiers.prices)
         rows.append((one, compare(alone, traces, seeds, [rule], faults)[0]))
     rows.sort(key=lambda pair: (pair[1].cost_month.mean, pair[1].mean("missed")))
     found, fewest, proposed = [], float("inf"), False

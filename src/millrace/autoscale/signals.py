@@ -96,15 +96,23 @@ class Office(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A replica as the job table knows it. `state`: booting, idle, busy, draining; `since` (Unix seconds): when that began."""
+    """A replica as the job table knows it. `state`: booting, idle, busy, draining; `since` (Unix seconds): when that began;
+    `id`: how it is asked to leave."""
 
     pid: int
     host: str
     state: str
     since: float
+    id: str = ""
 
 
 class Crew(Protocol):
     """Who knows the workers of a tier that were seen lately: the job table. Raises a `MillraceError` when it cannot tell."""
 
     def crew(self, tier: str) -> Sequence[Worker]: ...
+
+
+class Foreman(Crew, Protocol):
+    """A crew whose workers can be asked to leave when they are idle: they learn it when they next tell that they are there."""
+
+    def ask(self, worker: Worker) -> None: ...

@@ -16,9 +16,9 @@ from heapq import heappop, heappush
 from typing import Any
 
 from millrace.autoscale.conditions import Faults, Service
-from millrace.autoscale.tiers import Tier
 from millrace.autoscale.traces import DAY_S, Arrival
 from millrace.run.order import remaining_s, service_key, yields
+from millrace.tiers import Tier
 
 MONDAY = 4 * DAY_S
 """Unix time of a Monday at midnight: where traces start, so that schedules mean what they say."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from millrace.analyses import catalogue
+from millrace.analyses.knobs import knobs_of
 from millrace.cli.carry import carry, machine_of
 from millrace.cli.options import (
     MACHINE,
@@ -58,7 +59,7 @@ def command(name: str) -> click.Command:
         smaller, said = fitted(name, question, machine_of(given, store=given["store"]))
         return carry(given, lambda machine: carry_out(name, smaller, machine, notes=said))
 
-    fit = [] if entry.verb else [_fit()]  # a question in a file says itself how large it is
+    fit = [_fit()] if entry.plan and knobs_of(entry.load("spec").model_fields) else []
     machine = machine_options(without=entry.load("spec").model_fields)
     params = [*question_options(entry), *machine, *fit, *said_options()]
     return Sectioned(entry.path[-1], params=params, callback=ask, help=f"{entry.about[0].upper()}{entry.about[1:]}.")

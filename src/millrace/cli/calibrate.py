@@ -7,7 +7,14 @@ from typing import Any
 import click
 
 from millrace.analyses import catalogue
-from millrace.cli.options import Argument, Sectioned, machine_options, question_of, said_options, spec_options
+from millrace.cli.options import (
+    Argument,
+    Sectioned,
+    machine_options,
+    question_of,
+    said_options,
+    spec_options,
+)
 
 OF_THE_RUN = ("seed",)
 

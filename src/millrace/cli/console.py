@@ -1,4 +1,4 @@
-"""Text for terminals and pipes: aligned columns. One look for both, so that a script may cut what people see."""
+"""Text for terminals and pipes. One look for both, so that a script may cut what people see."""
 
 from __future__ import annotations
 
@@ -6,19 +6,9 @@ from collections.abc import Sequence
 
 import click
 
+from millrace.run.lines import columns
 
-def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Rows as lines with aligned columns, two spaces between; those numbered in `right` end together."""
-    if not rows:
-        return []
-    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            text.rjust(w) if c in right else text.ljust(w) for c, (text, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+__all__ = ["columns", "say", "say_json"]
 
 
 def say(lines: Sequence[str]) -> None:

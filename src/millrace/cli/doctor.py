@@ -21,6 +21,7 @@ def command(name: str) -> click.Command:
 
 
 def doctor(**given: Any) -> int:
+    from millrace.analyses.validate.kernels.jail import probe
     from millrace.host.doctor import doctor as examine
     from millrace.settings import load
     from millrace.sharing import folder, learnt
@@ -31,6 +32,7 @@ def doctor(**given: Any) -> int:
         locks=lock_folders(str(settings.store)),
         shared=folder(settings),
         learnt=learnt(settings),
+        jail=probe(),
     )
     if given["json"]:
         say_json(found.as_dict())

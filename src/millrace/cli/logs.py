@@ -1,9 +1,9 @@
-"""`millrace logs JOB|RUN`: what a job printed, or the simulations of a run. A number is a job; anything else names a run."""
+"""`millrace logs WHAT`: what a job printed, by its number; what the simulations of a run printed, by the run's folder or id."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,17 +11,21 @@ from millrace.cli.desks import desk_of, place_options
 from millrace.cli.options import QUESTION, Argument, Option, Sectioned, json_option
 from millrace.run.errors import WrongQuestion
 
-ABOUT = """What a job printed, or what the simulations of a run printed and why those that failed did.
+if TYPE_CHECKING:
+    from pathlib import Path
 
-A number is a job's, as `millrace jobs` shows it. Anything else is a run: its folder, its id or a part of the id that no
-other has, or `last`. Of what a simulation prints the first and the last 4 KiB are kept; `millrace calibrate replay` shows
-all of it."""
-LOOK_S = 0.5
+    from millrace.jobs.table import JobTable
+
+HELP = """What a job printed, or the simulations of a run, and why those that failed did.
+
+WHAT is a job's number, or a run: its folder, its id or a part of the id that no other has, or `last`. Of what a simulation
+prints the first and the last 4 KiB are kept; `millrace calibrate replay` shows all of it."""
+POLL_S = 0.5
 
 
 def command(name: str) -> click.Command:
     params = [
-        Argument(["named"], "JOB|RUN", "a job's number; or a run: folder, id, part of an id, or last"),
+        Argument(["what"], "WHAT", "a job's number; or a run: folder, id, part of an id, or last"),
         Option(["--follow"], is_flag=True, section=QUESTION, help="of a job: go on until it has ended"),
         Option(
             ["--trial"], type=click.IntRange(min=0), metavar="N", section=QUESTION, help="of a run: this trial only"
@@ -29,45 +33,37 @@ def command(name: str) -> click.Command:
         *place_options(),
         json_option(),
     ]
-    return Sectioned(name, params=params, callback=tell, help=ABOUT)
+    return Sectioned(name, params=params, callback=tell, help=HELP)
 
 
 def tell(**given: Any) -> int:
-    if given["named"].isdigit():
-        _refuse(given, "trial", "a job", "it is for the simulations of a run")
-        return _of_job(int(given["named"]), given)
-    _refuse(given, "follow", "a run", "it is for jobs; `millrace runs` tells whether a run has ended")
-    return _of_run(given)
-
-
-def _refuse(given: dict[str, Any], option: str, of: str, why: str) -> None:
-    if given[option] not in (None, False):
-        raise WrongQuestion(f"--{option} does not go with {of} ({given['named']}): {why}.")
-
-
-def _of_job(number: int, given: dict[str, Any]) -> int:
-    """All that its attempts printed, and with --follow what they go on to print."""
-    from millrace.cli.console import say_json
-
+    if not given["what"].isdecimal():
+        if given["follow"]:
+            raise WrongQuestion("--follow is for a job, by its number; a run's records are written when it has ended.")
+        return _of_run(given)
+    if given["trial"] is not None or given["json"]:
+        raise WrongQuestion(
+            f"{given['what']} is a job's number, and what a job printed is plain text: leave out --trial and --json, or name "
+            "the folder of a run."
+        )
     with desk_of(given) as desk:
-        desk.table.get(number)
-        log = desk.folder(number) / "log.txt"
-        if given["json"]:
-            say_json({"job": number, "log": log.read_text(errors="replace") if log.exists() else ""})
-            return 0
-        at = 0
-        while True:
-            ended = (
-                desk.table.get(number).ended_at is not None
-            )  # asked before reading: nothing that was printed is missed
-            if log.exists():
-                with log.open("r", errors="replace") as file:
-                    file.seek(at)
-                    click.echo(file.read(), nl=False)
-                    at = file.tell()
-            if ended or not given["follow"]:
-                return 0
-            time.sleep(LOOK_S)
+        found = desk.table.get(int(given["what"]))
+        _print(desk.folder(found.id) / "log.txt", desk.table, found.id, given["follow"])
+    return 0
+
+
+def _print(log: Path, table: JobTable, number: int, follow: bool) -> None:
+    at = 0
+    while True:
+        over = not follow or table.get(number).ended_at is not None  # asked before the last look: nothing is missed
+        if log.exists():
+            with log.open("r", errors="replace") as file:
+                file.seek(at)
+                click.echo(file.read(), nl=False)
+                at = file.tell()
+        if over:
+            return
+        time.sleep(POLL_S)
 
 
 def _of_run(given: dict[str, Any]) -> int:
@@ -77,7 +73,7 @@ def _of_run(given: dict[str, Any]) -> int:
     from millrace.folder import history
     from millrace.settings import load
 
-    past = history(folder_of(given["named"], load().runs))
+    past = history(folder_of(given["what"], load().runs))
     wanted = given["trial"]
     found = [
         dict(record)

@@ -28,12 +28,13 @@ COMMANDS = (
     Entry("plan", "what a question will take, without running it", "millrace.cli.plan:command"),
     Entry("submit", "a question as a durable job", "millrace.cli.submit:command"),
     Entry("register", "keep a model or data under a name that jobs may use", "millrace.cli.submit:register"),
-    Entry("up", "serve jobs: the table and workers of every tier", "millrace.cli.up:up"),
+    Entry("up", "serve jobs: the table, workers of every tier, the HTTP service", "millrace.cli.up:up"),
     Entry("worker", "one worker of a tier", "millrace.cli.up:worker"),
-    Entry("serve", "/healthz of the jobs, on loopback", "millrace.cli.up:serve"),
+    Entry("serve", "the HTTP service of the jobs, and its page", "millrace.cli.serve:command"),
+    Entry("token", "a token for the HTTP service", "millrace.cli.serve:token"),
     Entry("jobs", "the jobs there are: state, tier, progress, why they wait", "millrace.cli.jobs:command"),
     Entry("job", "one job", "millrace.cli.jobs:job"),
-    Entry("logs", "what a job printed; or the simulations of a run, and why some failed", "millrace.cli.logs:command"),
+    Entry("logs", "what a job, or the simulations of a run, printed", "millrace.cli.logs:command"),
     Entry("cancel", "cancel a job", "millrace.cli.jobs:cancel"),
     Entry("retry", "queue a failed or cancelled job once more", "millrace.cli.jobs:retry"),
     Entry("result", "what a job found, and where its answer lies", "millrace.cli.jobs:result"),
@@ -98,8 +99,24 @@ def root(faults: Faults) -> Table:
             help="Show the traceback of an error, too.",
             **eager,
         ),
+        click.Option(
+            ["--url"], metavar="URL", help="Let a service carry the command out, such as http://127.0.0.1:8373."
+        ),
     ]
-    return Table("millrace", COMMANDS, ABOUT, params)
+    return Root("millrace", COMMANDS, ABOUT, params)
+
+
+class Root(Table):
+    """The whole command line; with --url, the commands that a service elsewhere carries out."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if ctx.params.get("url"):
+            from millrace.cli.distant import commands
+
+            self.entries = {entry.name: entry for entry in commands()}
+        return super().resolve_command(ctx, args)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

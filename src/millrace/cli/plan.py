@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,12 +11,12 @@ from millrace.analyses import catalogue
 from millrace.cli.analyse import analyses, asked, question_options
 from millrace.cli.carry import machine_of
 from millrace.cli.console import columns, say, say_json
-from millrace.cli.options import Sectioned, json_option, machine_options
+from millrace.cli.options import DURATION, MACHINE, Option, Sectioned, json_option, machine_options
 from millrace.cli.table import Entry, Table
 from millrace.run.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
-    from millrace.forecast import Forecast
+    from millrace.run.budget import Budget
     from millrace.settings import Settings
 
 NOT_PLANNED = ("out", "deadline", "nice")
@@ -38,50 +39,27 @@ def analysis(name: str) -> click.Command:
         from millrace.forecast import forecast
 
         settings = load_settings({n: given[n] for n in ("engine", "cores", "memory")})
-        made = forecast(name, asked(entry, given), machine_of(given, store=settings.store))
+        machine = machine_of(given, store=settings.store)
+        made = forecast(name, asked(entry, given), machine, given["every"], given["trace"])
         if given["json"]:
-            say_json(dict(made.as_dict()))
+            say_json(made.as_dict())
         else:
-            say(lines(made))
+            say(made.lines())
         return 0
 
-    params = [*question_options(entry), *machine_options(NOT_PLANNED), json_option()]
+    params = [*question_options(entry), *machine_options(NOT_PLANNED), *often_options(), json_option()]
     said = f"What `millrace {' '.join(entry.path)}` will take. It is not run."
     return Sectioned(entry.path[-1], params=params, callback=ask, help=said)
 
 
-def lines(told: Forecast) -> list[str]:
-    """A plan as a table and its reasons."""
-    made = told.plan
-    shared = [("shared, mapped", f"{format_bytes(made.shared_bytes)} on disk, once")] if made.shared_bytes else []
-    rows = [
-        ("analysis", f"{made.analysis}, {made.method}"),
-        ("tasks", f"{made.tasks:,} of up to {made.block:,} items"),
-        ("at once", f"{made.slots}"),
-        (
-            "in the store",
-            "unknown" if told.in_store is None else f"{told.in_store:,} tasks of it",
-        ),
-        ("core-seconds", f"about {made.core_s:,.3g}"),
-        ("wall time", f"about {format_duration(made.wall_s)} on this host"),
-        ("money", cost(told.money, told.price, told.example)),
-        ("memory, worker", format_bytes(made.worker_bytes)),
-        ("memory, driver", format_bytes(made.driver_bytes)),
-        (
-            "memory, all",
-            f"{format_bytes(made.peak_bytes)} (one task at a time: {format_bytes(made.smallest_bytes)})",
-        ),
-        *shared,
-        ("answer", f"{format_bytes(made.answer_bytes)} on disk"),
+def often_options() -> list[Option]:
+    """How often the question comes."""
+    every = "the question is asked once in so long: tells money a month"
+    trace = "it comes as often as jobs of its queue in this CSV of arrivals (see `millrace scale simulate`)"
+    return [
+        Option(["--every"], type=DURATION, metavar="TIME", section=MACHINE, help=every),
+        Option(["--trace"], type=click.Path(dir_okay=False), metavar="FILE", section=MACHINE, help=trace),
     ]
-    return [*columns(rows), *(f"Because {reason}" for reason in made.why)]
-
-
-def cost(money: float, price: float, example: bool) -> str:
-    """What the cores cost, and at which price."""
-    at = f"at {price:g} per core-hour"
-    shown = f"{money:.4f}" if money < 1 else f"{money:,.2f}"
-    return f"about {shown} {at}{', an example: set core_hour_price' if example else ''}"
 
 
 def function(name: str) -> click.Command:
@@ -91,12 +69,13 @@ def function(name: str) -> click.Command:
     def ask(**given: Any) -> int:
         told = of_function(given)
         if given["json"]:
-            say_json(told)
+            often = told["often"]
+            say_json(told | {"often": often and asdict(often), "tiers": [asdict(q) for q in told["tiers"]]})
         else:
             say(function_lines(told))
         return 0
 
-    params = [*asked_of_run(), *machine_options(NOT_PLANNED), json_option()]
+    params = [*asked_of_run(), *machine_options(NOT_PLANNED), *often_options(), json_option()]
     about = """What `millrace run` will take, as far as anybody can know before the function has run: how many items,
     how many of them are in the store already. It is not run."""
     return Sectioned(name, params=params, callback=ask, help=about)
@@ -118,30 +97,34 @@ def of_function(given: dict[str, Any]) -> dict[str, Any]:
         "analysis": "run", "function": given["function"], "tasks": len(items), "in_store": stored, "slots": slots,
         "budget_bytes": budget.private_bytes, "core_s": None, "wall_s": None, "worker_bytes": None, "money": None,
         "price": settings.core_hour_price, "example": settings.origin("core_hour_price") == "default", "runs": 0,
+        "month_money": None, "often": None, "tiers": (),
     }  # fmt: skip
-    return told | _learnt(function, len(items) - (stored or 0), slots, settings)
+    return told | _learnt(function, len(items) - (stored or 0), budget, settings, given)
 
 
-def _learnt(function: Any, tasks: int, slots: int, settings: Settings) -> dict[str, Any]:
+def _learnt(function: Any, tasks: int, here: Budget, settings: Settings, given: dict[str, Any]) -> dict[str, Any]:
     """What earlier runs of this function on this host teach; empty before the first."""
-    from millrace import lessons
-    from millrace.diagnose.forecast import corrected, money
-    from millrace.run.budget import Plan
+    from millrace import compose, forecast, lessons, quotes
+    from millrace.diagnose.forecast import money
+    from millrace.run.budget import Plan, fit
 
-    named = lessons.method_of(function)
-    taught = lessons.lessons(lessons.place(settings.cache), "run", named)
+    named, folder = lessons.method_of(function), lessons.place(settings.cache)
+    taught = lessons.lessons(folder, "run", named)
     if not taught:
         return {}
-    made = corrected(Plan("run", named, tasks, 1, slots, 0, 0, 0, 0, float(tasks)), taught)
-    price = settings.core_hour_price
-    peak = max(one.worker_bytes for one in taught) or None
+    peak = max(one.worker_bytes for one in taught)
+    needed = Plan("run", named, tasks, 1, min(here.cores, max(1, tasks)), peak, 0, 0, 0, float(tasks))
+    planner = forecast.Planner(lambda budget: fit(needed, budget), taught, folder)
+    made, price = planner.correct(needed), settings.core_hour_price
+    tiers = compose.tiers_of(settings)
+    queue, tier = forecast.destination(tiers, "run", "run", None)
+    often = forecast.how_often(given["every"], given["trace"], queue)
+    cost = money(made, price)
     return {
-        "core_s": made.core_s,
-        "wall_s": made.wall_s,
-        "worker_bytes": peak,
-        "money": money(made, price),
-        "runs": len(taught),
-    }
+        "core_s": made.core_s, "wall_s": made.wall_s, "worker_bytes": peak or None, "money": cost, "runs": len(taught),
+        "month_money": None if often is None else often.a_month * cost,
+        "often": often, "tiers": quotes.quotes(tiers, planner.elsewhere(made), here, price, often, tier),
+    }  # fmt: skip
 
 
 def known(function: Any, items: list[Any], seed: int, place: str) -> int | None:
@@ -168,6 +151,8 @@ def known(function: Any, items: list[Any], seed: int, place: str) -> int | None:
 
 
 def function_lines(told: dict[str, Any]) -> list[str]:
+    from millrace.forecast import tier_lines
+
     kept = told["in_store"]
     rows = [
         ("function", told["function"]),
@@ -179,10 +164,12 @@ def function_lines(told: dict[str, Any]) -> list[str]:
         ("at once", f"up to {told['slots']}"),
         *_figures(told),
     ]
-    return columns(rows)
+    return [*columns(rows), *tier_lines(told["tiers"])]
 
 
 def _figures(told: dict[str, Any]) -> list[tuple[str, str]]:
+    from millrace.forecast import cost, monthly
+
     everything = f"{format_bytes(told['budget_bytes'])} for all tasks together"
     if not told["runs"]:
         return [
@@ -195,6 +182,7 @@ def _figures(told: dict[str, Any]) -> list[tuple[str, str]]:
         ("core-seconds", f"about {told['core_s']:,.3g}, learnt from {told['runs']} of its runs here"),
         ("wall time", f"about {format_duration(told['wall_s'])} on this host"),
         ("money", cost(told["money"], told["price"], told["example"])),
+        *([("money, a month", monthly(told["month_money"], told["often"]))] if told["often"] else []),
         (
             "memory",
             f"{format_bytes(peak)} a task at most so far; {everything}" if peak else f"not measured; {everything}",

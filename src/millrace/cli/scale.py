@@ -1,4 +1,5 @@
-"""`millrace scale simulate`: replays arrivals through the scaler's policy, beside other ways to scale."""
+"""`millrace scale simulate`: replays arrivals through the scaler's policy, beside other ways to scale. The others scale for
+real: see `cli.scaler`."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from millrace.autoscale.compare import Row
     from millrace.autoscale.conditions import Faults
     from millrace.autoscale.contenders import Contender
-    from millrace.autoscale.tiers import Tiers
     from millrace.autoscale.traces import Arrival
+    from millrace.tiers import Tiers
 
 ABOUT = "How many workers each tier has, and what that costs and does to those who wait."
 
@@ -31,6 +32,9 @@ of heavy work of a team. Each seed draws other arrivals (or, over a file, other 
 
 def command(name: str) -> click.Command:
     entries = (
+        Entry("run", "scale the tiers until Ctrl-C, a line a tier at each tick", "millrace.cli.scaler:run"),
+        Entry("once", "one tick", "millrace.cli.scaler:once"),
+        Entry("status", "what each tier has, is asked for, and what the scaler would do", "millrace.cli.scaler:status"),
         Entry("simulate", "replay arrivals through the policy and its peers: waits, costs", f"{__name__}:simulate"),
     )
     return Table(name, entries, ABOUT)
@@ -64,9 +68,9 @@ def simulate(name: str) -> click.Command:
 def told(**given: Any) -> int:
     from millrace.autoscale.compare import compare
     from millrace.autoscale.conditions import Faults
-    from millrace.autoscale.tiers import default_tiers, read_tiers
+    from millrace.tiers import load_tiers
 
-    tiers = read_tiers(Path(given["tiers"])) if given["tiers"] else default_tiers()
+    tiers = load_tiers(Path(given["tiers"]) if given["tiers"] else None)
     faults = Faults(
         error=given["error"], failed_boots=given["failed_boots"], outages_per_day=given["outages"],
         outage_s=given["outage"], strikes_per_day=given["strikes"],
@@ -93,7 +97,7 @@ def _search(given: dict[str, Any], tiers: Tiers, faults: Faults) -> int:
     queues = dict.fromkeys(job.queue for job in traces(0))
     told = []
     for tier in dict.fromkeys(tiers.of_queue(queue).name for queue in queues):
-        own = frozenset(next(one.queues for one in tiers.tiers if one.name == tier))
+        own = frozenset(tiers.tier(tier).queues)
 
         def alone(seed: int, own: frozenset[str] = own) -> list[Arrival]:
             return [job for job in traces(seed) if job.queue in own]

@@ -1,12 +1,12 @@
-"""`millrace up`, `millrace worker --tier T`, `millrace serve`: the processes that carry jobs out."""
+"""`millrace up` and `millrace worker --tier T`: the processes that carry jobs out. `millrace serve` is in `serve`."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,48 +14,52 @@ import click
 
 from millrace.cli.desks import PLACES, place_options, settings_of
 from millrace.cli.options import MACHINE, Option, Sectioned
+from millrace.cli.serve import at_options
 from millrace.run.errors import WrongQuestion
 
 if TYPE_CHECKING:
     from millrace.jobs.desk import Desk
     from millrace.jobs.queues import Queue
     from millrace.jobs.supervisor import Supervisor
-    from millrace.jobs.tiers import Tier
     from millrace.settings import Settings
+    from millrace.tiers import Tier
 
-PORT = 8373
 _PR_SET_PDEATHSIG = 1
 
 
 def up(name: str) -> click.Command:
     def serve(**given: Any) -> int:
+        from millrace.cli.serve import attended
         from millrace.compose import open_jobs
-        from millrace.jobs.health import health_server
         from millrace.jobs.supervisor import Supervisor, held
+        from millrace.scaling import keeper
 
-        settings = settings_of(given)
+        settings = settings_of(given, "service_tokens")
         with held(settings.jobs):
             desk = open_jobs(settings, _line)
-            supervisor = Supervisor(desk, _arguments(settings, given["app"]), _line)
+            supervisor = Supervisor(desk, _line)
             over = _over_broker(settings, given["app"], supervisor)
+            arguments = [*worker_arguments(settings), *_words("app", given["app"])]
+            supervisor.keeper = keeper(
+                settings, desk, arguments, say=changes(_line), driver="processes",
+                holder=f"up@{platform.node()}:{settings.jobs}", loads=supervisor.current_loads,
+            )  # fmt: skip
             _on_signals(supervisor.stop)
-            server = health_server(desk.table, given["port"])
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            _line(f"Jobs in {settings.jobs}; http://127.0.0.1:{server.server_port}/healthz; Ctrl-C drains and stops.")
-            for said in desk.check():
-                _line(said)
             try:
-                supervisor.serve()
+                with attended(desk, settings, given["host"], given["port"], _line) as url:
+                    _line(f"Jobs in {settings.jobs}; {url}; Ctrl-C drains and stops.")
+                    for said in (*supervisor.keeper.remarks, *desk.check()):
+                        _line(said)
+                    supervisor.serve()
             finally:
-                server.shutdown()
-                server.server_close()
+                left = _left(desk)
                 over()
                 desk.table.close()
-            _line("Stopped. What was running is queued again, with all that it finished kept.")
+            _line(f"Stopped. {left}")
         return 0
 
-    return Sectioned(name, params=[_port(), _app(), *place_options()], callback=serve, help=(
-        "Serve the jobs' folder: the table, workers of every tier, /healthz. Ctrl-C drains and stops all of it."
+    return Sectioned(name, params=[_app(), *at_options(), *place_options()], callback=serve, help=(
+        "Serve the jobs' folder: the table, workers of every tier, the HTTP service and its page. Ctrl-C drains and stops all."
     ))  # fmt: skip
 
 
@@ -63,20 +67,24 @@ def worker(name: str) -> click.Command:
     def serve(**given: Any) -> int:
         from millrace import __version__, host
         from millrace.compose import open_jobs
-        from millrace.jobs.tiers import capped
         from millrace.jobs.worker.warden import Place, Warden
+        from millrace.scaling import pod_marker
+        from millrace.tiers import capped
 
-        _die_with(given["parent"])
+        die_with(given["parent"])
         settings = settings_of(given)
         desk = open_jobs(settings, _line)
         asked = desk.tiers.tier(given["tier"])
         tier, remark = capped(asked, host.slots(host.cores()), host.default_budget_bytes())
-        if remark:
+        if remark and given["parent"] is None:  # else its scaler has said so
             _line(remark)
         _same_version(desk.table.workers(), __version__)
-        place = Place(settings.jobs, given["store"] or str(settings.store))
+        base = host.scratch(settings.scratch)
+        place = Place(settings.jobs, given["store"] or str(settings.store), scratch=base)
         queue = _queue(settings, given["app"], desk, tier)
         warden = Warden(desk.table, queue, desk.tiers, tier, place, __version__, _line)
+        if given["pod"]:
+            warden.told, warden.stays = pod_marker(desk.tiers, _line), True
         _on_signals(warden.drain)
         signal.signal(signal.SIGUSR1, lambda *_: warden.leave())
         warden.serve(given["idle_s"])
@@ -89,34 +97,23 @@ def worker(name: str) -> click.Command:
                help="leave when nothing has run for so long (not given: stay)"),
         Option(["--store"], metavar="STORE", section=MACHINE, help="where finished work is kept and found again"),
         Option(["--parent"], type=int, metavar="PID", section=MACHINE, help="leave when that process ends"),
+        Option(["--pod"], is_flag=True, section=MACHINE,
+               help="it is a pod of a Deployment: it marks itself, and once it was let go it waits for its end"),
         _app(),
         *place_options(),
     ]  # fmt: skip
     return Sectioned(name, params=params, callback=serve, help=(
-        "A worker of a tier. SIGTERM: what runs is paused, queued again, and the worker ends. SIGUSR1: it ends when idle."
+        "A worker of a tier. SIGTERM: what runs is paused, queued again, and the worker ends. SIGUSR1: it ends if it is idle."
     ))  # fmt: skip
 
 
-def serve(name: str) -> click.Command:
-    def run(**given: Any) -> int:
-        from millrace.compose import open_jobs
-        from millrace.jobs.health import health_server
-
-        desk = open_jobs(settings_of(given))
-        server = health_server(desk.table, given["port"])
-        _on_signals(lambda: threading.Thread(target=server.shutdown).start())
-        _line(f"http://127.0.0.1:{server.server_port}/healthz; Ctrl-C stops.")
-        server.serve_forever(0.1)
-        server.server_close()
-        desk.table.close()
-        return 0
-
-    return Sectioned(name, params=[_port(), *place_options()], callback=run, help="/healthz of the jobs, on loopback.")
+def worker_arguments(settings: Settings) -> list[str]:
+    """The settings of this command for the workers that it starts."""
+    return [word for name in (*PLACES, "store") for word in _words(name, getattr(settings, name))]
 
 
-def _port() -> Option:
-    return Option(["--port"], type=click.IntRange(0, 65535), default=PORT, show_default=True, metavar="N",
-                  section=MACHINE, help="of /healthz on 127.0.0.1; 0 is any free one")  # fmt: skip
+def _words(option: str, value: object) -> list[str]:
+    return [] if value is None else [f"--{option}", str(value)]
 
 
 def _app() -> Option:
@@ -130,8 +127,7 @@ def _queue(settings: Settings, app: str | None, desk: Desk, tier: Tier) -> Queue
         from millrace.jobs.celery.opening import open_queue
 
         return open_queue(settings.broker, app, desk.table, desk.tiers, tier, _line)
-    if app is not None:
-        raise WrongQuestion("The tasks of an application come over its broker: give --broker its URL.")
+    _needs_broker(app)
     from millrace.jobs.queues import TableQueue
 
     return TableQueue(desk.table)
@@ -140,8 +136,7 @@ def _queue(settings: Settings, app: str | None, desk: Desk, tier: Tier) -> Queue
 def _over_broker(settings: Settings, app: str | None, supervisor: Supervisor) -> Callable[[], object]:
     """With a broker, tasks that are no jobs count, too, and what is lost is sent again; what closes all of that."""
     if settings.broker is None:
-        if app is not None:
-            raise WrongQuestion("The tasks of an application come over its broker: give --broker its URL.")
+        _needs_broker(app)
         return lambda: None
     from millrace.jobs.celery.opening import Watch
 
@@ -150,10 +145,39 @@ def _over_broker(settings: Settings, app: str | None, supervisor: Supervisor) ->
     return watch.close
 
 
-def _arguments(settings: Settings, app: str | None) -> list[str]:
-    """The settings of this command for the workers that it starts."""
-    values = {name: getattr(settings, name) for name in (*PLACES, "store")} | {"app": app}
-    return [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]
+def _needs_broker(app: str | None) -> None:
+    if app is not None:
+        raise WrongQuestion("The tasks of an application come over its broker: give --broker its URL.")
+
+
+def _left(desk: Desk) -> str:
+    """What the next `up` will find."""
+    from millrace.jobs.database import DatabaseAway
+
+    try:
+        jobs = sum(load.jobs for load in desk.table.load())
+    except DatabaseAway as e:
+        return str(e)
+    return (
+        f"Open jobs: {jobs}; the next `millrace up` goes on, with all that they finished kept."
+        if jobs
+        else "No job is open."
+    )
+
+
+def changes(say: Callable[[str], None]) -> Callable[[str], None]:
+    """On a terminal, a tier's line is said when it is another one than before: a log gets the line of every tick."""
+    if not sys.stderr.isatty():
+        return say
+    said: dict[str, str] = {}
+
+    def only_new(text: str) -> None:
+        about = text.partition(":")[0]
+        if said.get(about) != text:
+            said[about] = text
+            say(text)
+
+    return only_new
 
 
 def _line(text: str) -> None:
@@ -165,7 +189,7 @@ def _on_signals(stop: Callable[[], object]) -> None:
         signal.signal(number, lambda *_: stop())
 
 
-def _die_with(parent: int | None) -> None:
+def die_with(parent: int | None) -> None:
     """SIGTERM when the supervisor dies: what runs is paused and kept."""
     if parent is None or sys.platform != "linux":
         return

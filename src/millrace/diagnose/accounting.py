@@ -64,6 +64,7 @@ class TaskFigures:
     total_s: float
     cpu_s: float
     collector_s: float
+    throttled_s: float
     median_s: float
     p95_s: float
     in_median_bytes: int
@@ -81,8 +82,9 @@ class Accounting:
     greedily, in the order in which they started, onto the same slots. `memory_bytes`: at most this much at once
     (the driver's growth plus the largest attempt of each slot), 0 when nobody looked; `budget_bytes` 0: no limit.
     `unknown`: parts that the record cannot tell (of timing lines); what they may hold is in "unexplained".
-    `retried`: attempts that were not the first of their task. `groups`: those of which two tasks or more ran, and
-    `split_groups` those of them that ran on several slots.
+    `hosts`: attempts by host; "" is the driver's. `gpu_ns`: how long tasks had each GPU, one at a time. `retried`:
+    attempts that were not the first of their task. `groups`: those of which two tasks or more ran, and `split_groups`
+    those of them that ran on several slots.
     """
 
     run_id: str
@@ -97,6 +99,8 @@ class Accounting:
     ideal_ns: int
     outcomes: Mapping[str, int]
     lost_attempts: int
+    hosts: Mapping[str, int]
+    gpu_ns: Mapping[str, int]
     retried: int
     groups: int
     split_groups: int
@@ -166,6 +170,8 @@ class Accounting:
             "efficiency": a.efficiency,
             "outcomes": dict(a.outcomes),
             "lost_attempts": a.lost_attempts,
+            "hosts": dict(a.hosts),
+            "gpus_s": {gpu: ns / 1e9 for gpu, ns in a.gpu_ns.items()},
             "retried": a.retried,
             "groups": {"of_several_tasks": a.groups, "on_several_slots": a.split_groups},
             "finished": a.finished,
@@ -204,6 +210,8 @@ def account(history: History, timeline: Timeline | None = None) -> Accounting:
         ideal_ns=_ideal(timeline, columns["state"]),
         outcomes={STATES[state]: count for state, count in sorted(states.items())},
         lost_attempts=_lost(history, columns),
+        hosts=_hosts(history.hosts, columns),
+        gpu_ns=_gpus(history.hosts, columns),
         retried=int((columns["attempt"] > 1).sum()),
         groups=groups,
         split_groups=split,
@@ -224,9 +232,10 @@ def _parts(
 
     What the worker says of the inside of an attempt is cut to the attempt. Processor time goes to unpacking, imports
     and writing first (they compute; reading waits), what is left of it to the analysis. Throttled time has no place
-    on the time axis: a throttled task looks as one that waits, so it comes off that part and is never more than it.
+    on the time axis: a throttled task looks as one that waits, so it comes off that part and is never more than it. It is
+    what attempts tell; where none tells of any, that of the run (of ledgers without such a column, say).
     """
-    parts = dict.fromkeys(PARTS, 0)
+    parts, told = dict.fromkeys(PARTS, 0), 0
     for lane in timeline.lanes:
         for name in (
             "start",
@@ -259,7 +268,8 @@ def _parts(
         parts["collector"] += int(collector.sum())
         parts["on_cpu"] += int((on_cpu - collector).sum())
         parts["off_cpu"] += int((left - on_cpu).sum())
-    parts["throttled"] = max(0, min(throttled_ns, parts["off_cpu"]))
+        told += int(np.clip(columns["throttled_ns"][rows], 0, left - on_cpu).sum())
+    parts["throttled"] = told or max(0, min(throttled_ns, parts["off_cpu"]))
     parts["off_cpu"] -= parts["throttled"]
     for part in unknown:
         parts["unexplained"] += parts[part]
@@ -299,6 +309,21 @@ def _lost(history: History, columns: Mapping[str, NDArray[np.int64]]) -> int:
     return spans.total() + sum(history.keys[row] not in spans for row in np.flatnonzero(killed).tolist())
 
 
+def _hosts(names: Sequence[str], columns: Mapping[str, NDArray[np.int64]]) -> dict[str, int]:
+    """How many attempts ran on each host."""
+    counts = Counter(columns["host"][columns["started_ns"] > 0].tolist())
+    return {"" if host < 0 else names[host]: count for host, count in sorted(counts.items())}
+
+
+def _gpus(names: Sequence[str], columns: Mapping[str, NDArray[np.int64]]) -> dict[str, int]:
+    """By number, and host where that is not the driver's."""
+    used = np.flatnonzero(columns["gpu_ns"])
+    total: Counter[str] = Counter()
+    for host, gpu, ns in zip(*(columns[c][used].tolist() for c in ("host", "gpu", "gpu_ns")), strict=True):
+        total[str(gpu) if host < 0 else f"{gpu} on {names[host]}"] += ns
+    return dict(sorted(total.items()))
+
+
 def _groups(columns: Mapping[str, NDArray[np.int64]]) -> tuple[int, int]:
     """Groups of two tasks or more that ran, and how many of those on more than one slot."""
     ran = (columns["group"] >= 0) & (columns["started_ns"] > 0) & (columns["worker"] >= 0)
@@ -334,6 +359,7 @@ def _figures_of(name: str, rows: NDArray[np.intp], columns: Mapping[str, NDArray
         total_s=float(took.sum()) / 1e9,
         cpu_s=float(columns["cpu_ns"][ran].sum()) / 1e9,
         collector_s=float(columns["gc_ns"][ran].sum()) / 1e9,
+        throttled_s=float(columns["throttled_ns"][ran].sum()) / 1e9,
         median_s=float(median),
         p95_s=float(p95),
         in_median_bytes=_median(columns["in_bytes"][ran]),

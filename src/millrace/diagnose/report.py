@@ -52,6 +52,8 @@ def case_sections(case: Case) -> list[Section]:
         sections.append(Section("Planned and measured", table=_plan_table(plans[-1], accounting)))
     if history.notes:
         sections.append(Section("Notes", "\n".join(history.notes)))
+    if accounting.gpu_ns:
+        sections.append(Section("GPUs", "\n".join(gpu_lines(accounting))))
     if accounting.groups:
         sections.append(Section("Related tasks", _groups_text(accounting)))
     sections.append(Section("About this run", table=_facts_table(history, accounting)))
@@ -77,6 +79,14 @@ def _parts_table(a: Accounting) -> list[list[Any]]:
     if not a.throttled_known and "throttled" not in a.unknown:
         rows.append([PARTS["throttled"], "not known", "not known"])
     return [["part", "share", "core-time"], *rows, ["all", "100 %", _seconds(a.core_ns)]]
+
+
+def gpu_lines(a: Accounting) -> list[str]:
+    """How busy each was: the time in which a task had it; what of that it computed, no clock here tells."""
+    return [
+        f"GPU {gpu} was held by tasks for {_seconds(ns)}, {percent(ns / max(1, a.wall_ns))} of the run."
+        for gpu, ns in a.gpu_ns.items()
+    ]
 
 
 def _groups_text(a: Accounting) -> str:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def summary(accounting: Accounting) -> list[tuple[str, str]]:
-    """Five to nine (what, text) lines in plain words, for the end of every run."""
+    """Five to ten (what, text) lines in plain words, for the end of every run."""
     from millrace.diagnose.accounting import ANALYSIS, PARTS
 
     a = accounting
@@ -47,6 +47,9 @@ def summary(accounting: Accounting) -> list[tuple[str, str]]:
                 f"{top.name}: median {duration(top.median_s)}, 95 % within {duration(top.p95_s)}",
             )
         )
+    if a.gpu_ns:
+        busy = ", ".join(f"GPU {gpu} {percent(ns / max(1, a.wall_ns))}" for gpu, ns in a.gpu_ns.items())
+        lines.append(("GPUs", f"held by tasks for a part of the time: {busy}"))
     if a.memory_bytes:
         of = f" of {format_bytes(a.budget_bytes)}" if a.budget_bytes else ""
         driver = f"{format_bytes(a.driver_peak_bytes)} in the driver" if a.whole else "the driver's own is not known"
@@ -65,6 +68,8 @@ def _task_line(a: Accounting) -> str:
         told.append(f"{a.lost_attempts:,} attempt{'s' * (a.lost_attempts != 1)} lost")
     if a.retried:
         told.append(f"{a.retried:,} run again")
+    if len(a.hosts) > 1:
+        told.append(f"on {len(a.hosts)} hosts")
     rates = a.rates()
     a_minute = f"{rate(rates['per_minute'])} a minute"
     each = f" ({rate(rates['per_slot_minute'])} a worker)" if a.slots > 1 else ""

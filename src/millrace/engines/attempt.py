@@ -86,6 +86,11 @@ class Warm:
         entered = (self._entered.get(name) for name in names)
         return sum(value.spent_ns() for value in entered if hasattr(value, "spent_ns"))
 
+    def gpu_used(self, names: Sequence[Any]) -> tuple[int, int]:
+        """(number of the GPU that one of these resources had last, ns that it had it so far); (-1, 0) without one."""
+        entered = (self._entered.get(name) for name in names)
+        return next((value.gpu_used for value in entered if hasattr(value, "gpu_used")), (-1, 0))
+
     def leave(self) -> None:
         self._entered.clear()
         self._exits.close()
@@ -111,7 +116,7 @@ class Collector:
 
 class Extra(NamedTuple):
     """What is not plain about an attempt: what it raised (kind, message, traceback), parts of its time, its peak, processor
-    time of processes that its resources keep."""
+    time of processes that its resources keep, the GPU that one of them had."""
 
     failure: tuple[FailureKind, str, str] | None = None
     unpack_ns: int = 0
@@ -121,6 +126,8 @@ class Extra(NamedTuple):
     peak_bytes: int = 0
     aside_ns: int = 0
     gc_ns: int = 0
+    gpu: int = -1
+    gpu_ns: int = 0
 
 
 def carry_out(
@@ -138,7 +145,7 @@ def carry_out(
 
     Whatever is raised on the way, in the function or around it, is the task's failure; but for `passing`.
     """
-    value, failure, aside_ns = None, None, 0
+    value, failure, aside_ns, gpu, gpu_ns = None, None, 0, -1, 0
     stamps = [monotonic_ns()]
     try:
         fn = load(function)
@@ -147,12 +154,13 @@ def carry_out(
         stamps.append(monotonic_ns())
         if Ref in map(type, args):
             args = stores.attach(args)
-        before_ns = warm.spent_ns(resources)
+        before_ns, (_, had_ns) = warm.spent_ns(resources), warm.gpu_used(resources)
         stamps.append(monotonic_ns())
         try:
             value = fn(*entered, *args)
         finally:
             aside_ns = warm.spent_ns(resources) - before_ns
+            gpu, gpu_ns = warm.gpu_used(resources)
         stamps.append(monotonic_ns())
         if keep is not None:
             value = stores.keep(key, keep, value)
@@ -163,7 +171,9 @@ def carry_out(
     stamps.append(monotonic_ns())
     parts = [after - before for before, after in pairwise(stamps)] + [0] * (6 - len(stamps))
     unpack, enter, read, _, write = parts
-    return value, Extra(failure, unpack, enter, read, write, aside_ns=aside_ns)
+    if gpu_ns == 0:
+        return value, Extra(failure, unpack, enter, read, write, aside_ns=aside_ns)
+    return value, Extra(failure, unpack, enter, read, write, aside_ns=aside_ns, gpu=gpu, gpu_ns=gpu_ns - had_ns)
 
 
 def is_over(value: Any, limit_bytes: int, depth: int = 3) -> bool:

@@ -16,7 +16,7 @@ from millrace.engines.inline import InlineEngine
 from millrace.run.task import Cancel, Limits, Outcome, Span, Task
 
 if TYPE_CHECKING:
-    from millrace.run.ports import Engine, Opener, Source, Tokens
+    from millrace.run.ports import Engine, Meters, Opener, Source, Tokens
 
 NO_LIMITS = Limits()
 
@@ -25,7 +25,7 @@ class AutoEngine:
     """`make_processes` makes the pool; `threshold_s`: time of inline tasks in one stream after which it is made.
 
     `slots`: how many the pool will have; until it is there, those beyond the first are told as `start` spans, so that
-    the account of slots x wall is whole. `opener` and `tokens` are for the inline part.
+    the account of slots x wall is whole. `opener`, `tokens` and `meter` are for the inline part.
     """
 
     def __init__(
@@ -36,11 +36,12 @@ class AutoEngine:
         slots: int = 1,
         opener: Opener | None = None,
         tokens: Tokens | None = None,
+        meter: Meters | None = None,
     ) -> None:
         self._make = make_processes
         self._threshold_ns = round(threshold_s * 1e9)
         self._promised = slots
-        self._inline = InlineEngine(opener, tokens)
+        self._inline = InlineEngine(opener, tokens, meter)
         self._pool: Engine | None = None
         self._spans: list[Span] = []
 

@@ -17,20 +17,24 @@ from millrace.run.errors import SourceStalled, WrongQuestion
 from millrace.run.task import Cancel, Failure, Measures, Outcome, Span, Task
 
 if TYPE_CHECKING:
-    from millrace.run.ports import Opener, Source, Tokens
+    from millrace.run.ports import Meters, Opener, Source, Tokens
 
 DRIVER_NS = 1_000_000
 """A pause between two tasks that is longer than this is told as a span."""
+WAITED_NS = 1_000_000
+"""What waited for less than this was not throttled, and a look at the meter is younger than this, else it is renewed."""
 
 
 class InlineEngine:
-    """One slot, in the thread that pulls. `opener` and `tokens` as in `ProcessEngine`."""
+    """One slot, in the thread that pulls. `opener`, `tokens` and `meter` as in `ProcessEngine`."""
 
     slots = 1
     isolates = False
 
-    def __init__(self, opener: Opener | None = None, tokens: Tokens | None = None) -> None:
+    def __init__(self, opener: Opener | None = None, tokens: Tokens | None = None, meter: Meters | None = None) -> None:
         self._tokens = tokens
+        self._meter = None if meter is None else meter()
+        self._metered_ns = self._looked_ns = 0
         self._stores = Stores(opener)
         self._warm = Warm()
         self._collector = Collector()
@@ -106,6 +110,8 @@ class InlineEngine:
             self._tokens.release()
 
     def _carried_out(self, task: Task) -> Outcome:
+        if self._meter is not None and monotonic_ns() - self._looked_ns > WAITED_NS:
+            self._throttled_ns()
         started_ns, cpu_ns, gc_ns = monotonic_ns(), process_time_ns(), self._collector.total_ns
         value, extra = carry_out(
             _itself,
@@ -118,20 +124,32 @@ class InlineEngine:
             self._stores,
             (KeyboardInterrupt,),
         )
+        ended_ns, cpu_ns = monotonic_ns(), process_time_ns() - cpu_ns
+        waited_ns = ended_ns - started_ns - cpu_ns
         measures = Measures(
             worker=0,
             pid=os.getpid(),
             attempt=1,
             sent_ns=started_ns,
             started_ns=started_ns,
-            ended_ns=monotonic_ns(),
-            cpu_ns=process_time_ns() - cpu_ns + extra.aside_ns,
+            ended_ns=ended_ns,
+            cpu_ns=cpu_ns + extra.aside_ns,
             enter_ns=extra.enter_ns,
             read_ns=extra.read_ns,
             write_ns=extra.write_ns,
             gc_ns=self._collector.total_ns - gc_ns,
+            gpu=extra.gpu,
+            gpu_ns=extra.gpu_ns,
+            throttled_ns=min(waited_ns, self._throttled_ns()) if waited_ns > WAITED_NS else 0,
         )
         return Outcome(task.key, value, Failure(*extra.failure) if extra.failure else None, measures)
+
+    def _throttled_ns(self) -> int:
+        """How long a quota has held this process back since the last look."""
+        if self._meter is None:
+            return 0
+        before_ns, self._metered_ns, self._looked_ns = self._metered_ns, self._meter(), monotonic_ns()
+        return max(0, self._metered_ns - before_ns)
 
 
 def _itself(function: Any) -> Any:

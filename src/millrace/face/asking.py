@@ -15,12 +15,20 @@ from millrace.run.run import Run as OpenRun
 Shown = bool | Callable[[Progress], None] | None
 
 
-def ask(analysis: str, question: dict[str, Any], machine: compose.Machine, run: OpenRun | None) -> Any:
-    """Carry out; what the spec refuses is said in one paragraph, with the names of the arguments."""
+def ask(
+    analysis: str, question: dict[str, Any], machine: compose.Machine, run: OpenRun | None, fit: bool = False
+) -> Any:
+    """Carry out; what the spec refuses is said in one paragraph, with the names of the arguments.
+
+    `fit`: as the largest question that fits, which the answer says.
+    """
     from pydantic import ValidationError
 
+    notes: tuple[str, ...] = ()
     try:
-        return compose.carry_out(analysis, question, machine, run)
+        if fit:
+            question, notes = _fitted(analysis, question, machine, run)
+        return compose.carry_out(analysis, question, machine, run, notes)
     except ValidationError as e:
         said = []
         for one in e.errors():
@@ -30,6 +38,18 @@ def ask(analysis: str, question: dict[str, Any], machine: compose.Machine, run: 
             name = "X" if one["loc"] == ("data",) else ".".join(map(str, one["loc"]))
             said.append(f"{name}={one['input']!r}: {own or one['msg']}")
         raise WrongQuestion(f"{analysis} cannot be asked so. {'; '.join(said)}.") from None
+
+
+def _fitted(
+    analysis: str, question: dict[str, Any], machine: compose.Machine, run: OpenRun | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Within the budget of the run that is open, if there is one."""
+    from millrace.fitting import fitted
+
+    if run is not None:
+        budget = run.budget
+        machine = compose.Machine("processes" if budget.isolates else "inline", budget.cores, budget.private_bytes)
+    return fitted(analysis, question, machine, "fit=True")
 
 
 def shown(progress: Shown) -> Callable[[Progress], None] | None:

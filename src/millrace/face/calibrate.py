@@ -46,6 +46,8 @@ def calibrate(
     memory: str | int | None = None,
     store: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    deadline: str | float | None = None,
+    fit: bool = False,
     progress: Shown = None,
     out: str | os.PathLike[str] | None = None,
     run: OpenRun | None = None,
@@ -61,7 +63,8 @@ def calibrate(
     further ones. One of `trials`, `simulations` and `seconds` ends the search; the best `finish` trials are run again on
     `fresh` seeds, and the answer is chosen on those.
 
-    The rest is about the machine: see `explain`. With order="reproducible" it never changes the answer. Raises the errors of
+    The rest is about the machine: see `explain`. With order="reproducible" it never changes the answer; but with `fit` there
+    are as many simulations as fit the deadline, and the answer says so. Raises the errors of
     `millrace.run.errors`, `WrongQuestion` and its kin before any work.
     """
     question = {
@@ -71,8 +74,8 @@ def calibrate(
         "finish": finish, "fresh": fresh, "level": level, "limits": limits or {}, "warm_start": warm_start,
         "storage": storage, "study_name": study_name, "persist": persist,
     }  # fmt: skip
-    machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
-    return ask("calibrate", question, machine, run)  # type: ignore[no-any-return]
+    machine = compose.Machine(engine, cores, memory, store, seed, out, deadline=deadline, show=shown(progress))
+    return ask("calibrate", question, machine, run, fit)  # type: ignore[no-any-return]
 
 
 def _rescore(

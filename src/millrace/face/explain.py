@@ -35,6 +35,8 @@ def explain(
     memory: str | int | None = None,
     store: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    deadline: str | float | None = None,
+    fit: bool = False,
     progress: Shown = None,
     out: str | os.PathLike[str] | None = None,
     run: OpenRun | None = None,
@@ -54,8 +56,9 @@ def explain(
 
     The rest is about the machine and never changes the answer: `engine` auto | inline | processes | dask |
     dask=ADDRESS, `cores`, `memory` ("4GiB"), `store` (a folder where finished blocks are kept, so that an interrupted
-    call goes on), `progress` (True, or a function that is told), `out` (a folder for tables, pictures and report),
-    `run` (an open `Run` to share).
+    call goes on), `deadline` ("9h": stop then, and keep what there is), `progress` (True, or a function that is told),
+    `out` (a folder for tables, pictures and report), `run` (an open `Run` to share). `fit`: take the largest question that
+    fits the memory and the deadline (fewer background rows, then fewer rows); the answer's notes say what was made smaller.
 
     Raises the errors of `millrace.run.errors`: `WrongQuestion` and its kin before any work, `DoesNotFit` with the
     smallest budget that would do, `NotAdditive` when values do not add up to the model's output.
@@ -66,8 +69,8 @@ def explain(
         "interactions": interactions, "groups": groups, "max_evaluations": max_evaluations, "tolerance": tolerance,
         "precision": precision, "top": top, "limit": limit,
     }  # fmt: skip
-    machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
-    return ask("explain", question, machine, run)  # type: ignore[no-any-return]
+    machine = compose.Machine(engine, cores, memory, store, seed, out, deadline=deadline, show=shown(progress))
+    return ask("explain", question, machine, run, fit)  # type: ignore[no-any-return]
 
 
 def explainer(

@@ -49,6 +49,8 @@ def refute(
     memory: str | int | None = None,
     store: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    deadline: str | float | None = None,
+    fit: bool = False,
     progress: Shown = None,
     out: str | os.PathLike[str] | None = None,
     run: OpenRun | None = None,
@@ -66,7 +68,8 @@ def refute(
     own, and only what it does not know is given. `estimator` may be an EconML or DoWhy estimator object, which is fitted
     anew in every simulation.
 
-    The rest is about the machine and never changes the answer: see `explain`. Raises the errors of
+    The rest is about the machine and never changes the answer: see `explain`; but with `fit` simulations, then rows, are as
+    many as fit the memory and the deadline, and the answer says so. Raises the errors of
     `millrace.run.errors`, `WrongQuestion` and its kin before any work.
     """
     from millrace.analyses.refute import dowhy
@@ -89,8 +92,10 @@ def refute(
 
     if run is not None:
         tell(run)
-    machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress), opened=tell)
-    return ask("refute", taken.question, machine, run)  # type: ignore[no-any-return]
+    machine = compose.Machine(
+        engine, cores, memory, store, seed, out, deadline=deadline, show=shown(progress), opened=tell
+    )
+    return ask("refute", taken.question, machine, run, fit)  # type: ignore[no-any-return]
 
 
 def _check_named(question: Mapping[str, Any]) -> None:

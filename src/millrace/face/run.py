@@ -16,6 +16,7 @@ def Run(  # it opens a Run, and reads as one: `with mr.Run(cores=4) as run`
     memory: str | int | None = None,
     store: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    deadline: str | float | None = None,
     progress: Shown = None,
     out: str | os.PathLike[str] | None = None,
     bundle: str | os.PathLike[str] | None = None,
@@ -30,6 +31,7 @@ def Run(  # it opens a Run, and reads as one: `with mr.Run(cores=4) as run`
     have; `dask_report`, a file for Dask's own performance report.
     """
     machine = compose.Machine(
-        engine, cores, memory, store, seed, out, show=shown(progress), bundle=bundle, dask_report=dask_report
-    )
+        engine, cores, memory, store, seed, out, deadline=deadline, show=shown(progress), bundle=bundle,
+        dask_report=dask_report,
+    )  # fmt: skip
     return compose.open_run("run", machine)

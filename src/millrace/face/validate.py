@@ -38,6 +38,8 @@ def validate(
     memory: str | int | None = None,
     store: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    deadline: str | float | None = None,
+    fit: bool = False,
     progress: Shown = None,
     out: str | os.PathLike[str] | None = None,
     run: OpenRun | None = None,
@@ -53,7 +55,8 @@ def validate(
     alone, and it changes none of them, so that what such programs have in common is computed once a case.
 
     The answer holds a verdict for each candidate and the best `top` programs, verified once more alone. The rest is about
-    the machine and never changes the answer: see `explain`. Raises the errors of `millrace.run.errors`, `WrongQuestion` and its
+    the machine and never changes the answer: see `explain`; but with `fit` the first candidates, as many as fit the deadline,
+    are all there are, and the answer says so. Raises the errors of `millrace.run.errors`, `WrongQuestion` and its
     kin before any work.
     """
     question = {
@@ -62,5 +65,5 @@ def validate(
         "stop": stop, "case_cpu_s": case_cpu_s, "candidate_cpu_s": candidate_cpu_s, "case_memory": case_memory,
         "output_bytes": output_bytes, "recursion": recursion, "top": top, "repeats": repeats, "scale": scale, "limit": limit,
     }  # fmt: skip
-    machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
-    return ask("validate", question, machine, run)  # type: ignore[no-any-return]
+    machine = compose.Machine(engine, cores, memory, store, seed, out, deadline=deadline, show=shown(progress))
+    return ask("validate", question, machine, run, fit)  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ are named as their file is: here the name is the function.
 
 from millrace.host.ceilings import absences, ceilings
 from millrace.host.cores import Cores, cores, slots
-from millrace.host.identity import describe
+from millrace.host.identity import describe, processor
 from millrace.host.memory import Memory, budget_bytes, default_budget_bytes, memory, private_bytes
 from millrace.host.scratch import Filesystem, filesystem, scratch
 from millrace.host.strain import Pressure, Throttling, pressure, stolen_share, throttling, waiting_since_now
@@ -43,6 +43,7 @@ __all__ = [
     "one_thread_environment",
     "pressure",
     "private_bytes",
+    "processor",
     "scratch",
     "slots",
     "stolen_share",

@@ -43,6 +43,7 @@ def absences(root: Root = "/", platform: str = sys.platform) -> tuple[str, ...]:
         return (
             "macOS has no control groups: limits of containers are not seen, and all logical cores count.",
             "macOS tells no private memory per process cheaply: the unique set size stands for it.",
+            "macOS has no layers for a jail but limits of resources: untrusted programs are not kept from files or the network.",
             "macOS tells no pressure and no throttling: reports leave both out.",
         )
     if platform != "linux":

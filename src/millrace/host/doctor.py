@@ -54,7 +54,8 @@ class Advice:
 class Facts:
     """What was found. None is "this machine does not tell", and for scratch "there is none" (see `scratch_refusal`).
 
-    `slots` is how many tasks run at once by default and `budget_bytes` what they may hold together.
+    `slots` is how many tasks run at once by default and `budget_bytes` what they may hold together. `jail`: layers for
+    untrusted programs, each with why it is not here, "" when it is; empty when nobody looked.
     """
 
     millrace: str | None
@@ -78,9 +79,15 @@ class Facts:
     gpus: tuple[Gpu, ...]
     instances: tuple[Instance, ...] | None
     runs: tuple[Neighbour, ...]
+    jail: Mapping[str, str]
     crossovers: Mapping[str, int]
     extras: tuple[Extra, ...] | None
     absences: tuple[str, ...]
+
+    @property
+    def others(self) -> frozenset[int]:
+        """Processes of other runs: those that share this host's cores, and those that use the store."""
+        return frozenset(run.pid for run in self.runs if run.cores) | {one.pid for one in self.instances or ()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,7 @@ class Doctor:
         """For people, a fact a line; what can be pasted stands at the end, on lines of its own."""
         found = [*_machine_lines(self.facts), *_strain_lines(self.facts), *_place_lines(self.facts)]
         found += _other_lines(self.facts)
+        found += _jail_lines(self.facts.jail)
         found += [_row("", sentence) for sentence in self.facts.absences]
         found += _extra_lines(self.facts.extras)
         for into in (_TOML, "shell"):
@@ -117,9 +125,11 @@ def doctor(
     locks: Iterable[Path] = (),
     shared: Path | None = None,
     learnt: Path | None = None,
+    jail: Mapping[str, str] | None = None,
 ) -> Doctor:
     """Look at everything. Takes under two seconds, most of it measuring the scratch disk. `locks`: the folders of the lock
-    files that runs hold; `shared`: the folder of this host's tokens; `learnt`: the file of crossovers.
+    files that runs hold; `shared`: the folder of this host's tokens; `learnt`: the file of crossovers;
+    `jail`: what was found of its layers.
 
     Raises `MillraceError` when not even the memory of the machine can be read.
     """
@@ -147,6 +157,7 @@ def doctor(
         gpus=gpus(root),
         instances=instances(locks, root),
         runs=neighbours(shared, root) if shared is not None else (),
+        jail=jail or {},
         crossovers={n: int(told["wins_from"]) for n, told in (crossovers(learnt) if learnt else {}).items()},
         extras=extras(),
         absences=absences(root, sys.platform),
@@ -174,10 +185,10 @@ def advise(facts: Facts) -> tuple[Advice, ...]:
     if any(library.threads > 1 for library in facts.blas):
         why = "for your own programs: as many threads as cores in each process get in each other's way"
         found.append(Advice(why, "export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1", "shell"))
-    if facts.instances:
-        others = len(facts.instances) + 1
-        share = max(1, facts.slots // others)
-        why = f"{others - 1} other {'run uses' if others == 2 else 'runs use'} this host: a fair share of its cores"
+    if facts.others:
+        count = len(facts.others)
+        share = max(1, facts.slots // (count + 1))
+        why = f"{count} other {'run uses' if count == 1 else 'runs use'} this host: a fair share of its cores"
         found.append(Advice(why, f"millrace ... --cores {share}", "shell"))
     return (*found, *(Advice(why) for why in [*_strain_advice(facts), *_place_advice(facts)]))
 
@@ -309,11 +320,13 @@ def _other_lines(facts: Facts) -> list[str]:
         found.append(
             _row("Run", f"{run.run_id}, process {run.pid}: {held}, {format_bytes(run.declared_bytes)} declared{waits}")
         )
-    others = facts.instances
-    if others is None:
+    if facts.instances is None:
         return [*found, _row("Other runs", "not told here")]
-    named = ", ".join(f"process {one.pid} ({one.locks} locks)" for one in others)
-    return [*found, _row("Other runs", f"{len(others)}: {named}" if others else "none that uses this store")]
+    known = {run.pid for run in facts.runs}
+    named = [f"process {one.pid} ({one.locks} locks)" for one in facts.instances if one.pid not in known]
+    beside = " beside these" if known else ""
+    told = f"{len(named)} of the store{beside}: {', '.join(named)}" if named else f"none that uses this store{beside}"
+    return [*found, _row("Other runs", told)]
 
 
 def _gpu(gpu: Gpu) -> str:
@@ -332,6 +345,14 @@ def _place_lines(facts: Facts) -> list[str]:
             f"reads {format_bytes(int(speed.read_bytes_per_s))}/s ({format_bytes(speed.size_bytes)} timed)",
         ),
     ]
+
+
+def _jail_lines(layers: Mapping[str, str]) -> list[str]:
+    if not layers:
+        return []
+    there = [name for name, missing in layers.items() if not missing]
+    lines = [_row("Jail", f"untrusted programs are held by {', '.join(there) or 'nothing but a process of their own'}")]
+    return lines + [_row("", f"{name} is not here: {missing}") for name, missing in layers.items() if missing]
 
 
 def _extra_lines(found: tuple[Extra, ...] | None) -> list[str]:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -64,13 +65,22 @@ class OnGpu:
 
     def __init__(self, body: Callable[..., Any], tokens: CoreTokens, memory_share: float) -> None:
         self._body, self._tokens, self._share = body, tokens, memory_share
+        self.gpu_used = -1, 0
+        """Number of the GPU that it had last, and for how many ns it had one so far."""
 
     def __call__(self, *given: Any) -> Any:
         with holding(self._tokens) as number:
-            torch = sys.modules.get("torch")
-            if torch is not None and self._share < 1.0:
-                torch.cuda.set_per_process_memory_fraction(self._share, number)
-            return self._body(*given, device=f"cuda:{number}")
+            began_ns = time.monotonic_ns()
+            try:
+                return self._on(number, *given)
+            finally:
+                self.gpu_used = number, self.gpu_used[1] + time.monotonic_ns() - began_ns
+
+    def _on(self, number: int, *given: Any) -> Any:
+        torch = sys.modules.get("torch")
+        if torch is not None and self._share < 1.0:
+            torch.cuda.set_per_process_memory_fraction(self._share, number)
+        return self._body(*given, device=f"cuda:{number}")
 
 
 def crossovers(learnt: Path) -> dict[str, dict[str, Any]]:

@@ -30,6 +30,8 @@ _LOCK = 0x6D696C6C  # "mill": PostgreSQL's advisory lock of those who migrate
 class DatabaseAway(MillraceError):
     """The database cannot be reached now; a cause that may pass."""
 
+    http_status = 503
+
 
 def url_of(place: str | Path) -> str:
     """A path becomes SQLite's URL; postgres:// and postgresql:// go through psycopg."""

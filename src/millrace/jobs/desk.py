@@ -4,6 +4,7 @@ jobs.sqlite        the job table, unless it is in PostgreSQL
 inputs/DIGEST      data and models
 work/JOB/log.txt   what the job printed
 work/JOB/ATTEMPT/  what that attempt left: ledger, answer, report
+workers.log        what workers of `millrace scale once` say
 up.lock            held by the `millrace up` that serves the folder
 """
 
@@ -16,8 +17,8 @@ from pathlib import Path
 from millrace.jobs.queues import Publisher
 from millrace.jobs.states import OPEN, Job
 from millrace.jobs.table import JobTable
-from millrace.jobs.tiers import Tiers
 from millrace.run.errors import WrongQuestion
+from millrace.tiers import DEFAULT_QUEUES, Tiers
 
 DAY_S = 86_400.0
 
@@ -58,9 +59,16 @@ class Desk:
         return folder
 
     def check(self) -> list[str]:
-        """What is wrong with the open jobs against the tiers as they are now, a sentence each."""
+        """What is wrong with the tiers, and with the open jobs against the tiers as they are now, a sentence each."""
         served = {tier.name for tier in self.tiers.tiers.values() if tier.most != 0}
+        unserved = {
+            queue: kind for kind, queue in DEFAULT_QUEUES.items() if self.tiers.of_queue(queue).name not in served
+        }
         return [
+            f"{kind} jobs go to the queue {queue!r} of the tier {self.tiers.of_queue(queue).name}, which may have no worker "
+            "(most = 0): those that fit no other tier are refused."
+            for queue, kind in unserved.items()
+        ] + [
             f"{load.jobs} open jobs of the queue {load.queue!r} are of the tier {load.tier!r}, which has no worker: cancel "
             "them, or give the tier back its workers."
             for load in self.table.load()

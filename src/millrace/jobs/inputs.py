@@ -10,11 +10,19 @@ import hashlib
 import os
 import secrets
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from millrace.run.errors import WrongQuestion
 
 _DIGITS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A value of a question that is an input already, by its name in the folder."""
+
+    name: str
 
 
 def put(folder: Path, source: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0001"
+HEAD = "0002"
 """The migration that this release works with."""
 
 metadata = sa.MetaData()
@@ -74,6 +74,8 @@ worker = sa.Table(
     sa.Column("memory_bytes", sa.BigInteger, nullable=False),
     sa.Column("started_at", sa.Double, nullable=False),
     sa.Column("seen_at", sa.Double, nullable=False),
+    sa.Column("since", sa.Double, nullable=False),  # when it came into its state
+    sa.Column("asked", sa.Boolean, nullable=False),  # to leave when it is idle
 )
 
 named = sa.Table(

@@ -6,10 +6,10 @@ Each is a transaction by itself. What they mean together is in `table`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from millrace.jobs.schema import job, named, office, worker
 from millrace.jobs.states import ASKED_BY_TASK
@@ -34,6 +34,9 @@ class Statements:
     again: Any
     outranked: Any
     listed: Any
+    open_of: Any
+    ended_after: Any
+    tallies: Any
     ended_before: Any
     delete: Any
     published: Any
@@ -41,6 +44,7 @@ class Statements:
     load: Any
     workers: Any
     see_worker: Any
+    ask_worker: Any
     forget_worker: Any
     forget_workers: Any
     name: Any
@@ -48,11 +52,12 @@ class Statements:
     names: Any
     take_office: Any
     leave_office: Any
+    office: Any
 
 
 def statements(dialect: str) -> Statements:
     """For "sqlite" or "postgresql"."""
-    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    insert = import_module(f"sqlalchemy.dialects.{dialect}").insert  # each takes a worker a tenth of its start
     mine = sa.and_(job.c.id == p("b_id"), job.c.worker == p("b_worker"), job.c.attempt == p("b_attempt"))
     running = job.c.state == "running"
     return Statements(
@@ -90,9 +95,21 @@ def statements(dialect: str) -> Statements:
         .where(
             sa.or_(p("b_state", sa.Text) == "", job.c.state == p("b_state", sa.Text)),
             sa.or_(p("b_tier", sa.Text) == "", job.c.tier == p("b_tier", sa.Text)),
+            sa.or_(p("b_of_all", sa.Boolean), job.c.owner == p("b_owner", sa.Text)),
+            sa.or_(p("b_before", sa.BigInteger) == 0, job.c.id < p("b_before", sa.BigInteger)),
         )
         .order_by(job.c.id.desc())
         .limit(p("b_limit", sa.Integer)),
+        open_of=sa.select(sa.func.count()).where(job.c.owner == p("b_owner"), job.c.state.in_(("queued", "running"))),
+        ended_after=sa.select(job)
+        .where(sa.or_(job.c.ended_at > p("b_at"), sa.and_(job.c.ended_at == p("b_at"), job.c.id > p("b_id"))))
+        .order_by(job.c.ended_at, job.c.id)
+        .limit(p("b_limit", sa.Integer)),
+        tallies=sa.select(
+            sa.func.sum(sa.case((job.c.attempt > 1, job.c.attempt - 1), else_=0)),
+            sa.func.sum(sa.case((sa.or_(job.c.escalated, job.c.ending == "out of memory"), 1), else_=0)),
+            sa.func.sum(sa.case((sa.and_(job.c.state == "failed", job.c.why.like("poison:%")), 1), else_=0)),
+        ),
         ended_before=sa.select(job.c.id).where(job.c.ended_at < p("b_before")),
         delete=sa.delete(job).where(job.c.id == p("b_id"), job.c.ended_at < p("b_before")),
         published=sa.update(job).where(job.c.id == p("b_id")).values(published_at=p("b_now")),
@@ -104,13 +121,15 @@ def statements(dialect: str) -> Statements:
         .limit(p("b_limit", sa.Integer)),
         load=_load(),
         workers=sa.select(worker).where(worker.c.seen_at >= p("b_since")).order_by(worker.c.started_at, worker.c.id),
-        see_worker=_upsert(insert, worker, ["id"]),
+        see_worker=_upsert(insert, worker, ["id"], kept=("asked",)).returning(worker.c.asked),
+        ask_worker=sa.update(worker).where(worker.c.id == p("b_id")).values(asked=True),
         forget_worker=sa.delete(worker).where(worker.c.id == p("b_id")),
         forget_workers=sa.delete(worker).where(worker.c.seen_at < p("b_before")),
         name=_upsert(insert, named, ["kind", "name"]),
         find_name=sa.select(named.c.input).where(named.c.kind == p("b_kind"), named.c.name == p("b_name")),
         names=sa.select(named).order_by(named.c.kind, named.c.name),
         take_office=_take_office(insert),
+        office=sa.select(office.c.holder, office.c.until).where(office.c.name == p("b_name"), office.c.until >= p("b_now")),
         leave_office=sa.delete(office).where(office.c.name == p("b_name"), office.c.holder == p("b_holder")),
     )  # fmt: skip
 
@@ -212,10 +231,11 @@ def _load() -> Any:
     )  # fmt: skip
 
 
-def _upsert(insert: Any, table: sa.Table, keys: list[str]) -> Any:
+def _upsert(insert: Any, table: sa.Table, keys: list[str], kept: tuple[str, ...] = ()) -> Any:
+    """`kept`: columns that stay as they are in a row that is there."""
     made = insert(table)
     return made.on_conflict_do_update(
-        index_elements=keys, set_={c.name: made.excluded[c.name] for c in table.c if c.name not in keys}
+        index_elements=keys, set_={c.name: made.excluded[c.name] for c in table.c if c.name not in (*keys, *kept)}
     )
 
 

@@ -40,6 +40,8 @@ class JobLost(MillraceError):
 class NoSuchJob(WrongQuestion):
     """There is no job of that number."""
 
+    http_status = 404
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:

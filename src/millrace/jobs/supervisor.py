@@ -1,7 +1,7 @@
-"""What `millrace up` keeps running on one jobs' folder: workers of every tier, as many as are wanted, and started again.
+"""What `millrace up` does beside scaling, on one jobs' folder: holds it, sweeps lost jobs, keeps old files within their days.
 
-Workers are processes of their own that die with the supervisor (they pause what they run first). How many are wanted is
-asked of a function; nobody here chooses a worker to stop: those above the least leave by themselves when idle.
+How many workers there are is the keeper's business (see `millrace.scaling`); they are processes of their own that die with
+`up`, and pause what they run first.
 """
 
 from __future__ import annotations
@@ -10,28 +10,20 @@ import fcntl
 import json
 import os
 import platform
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from millrace.jobs.celery.broker import BrokerAway
 from millrace.jobs.database import DatabaseAway
 from millrace.jobs.desk import Desk
 from millrace.jobs.signals import TierLoad, tier_loads
 from millrace.jobs.table import Sweeper
-from millrace.jobs.tiers import Tier
 from millrace.run.errors import WrongQuestion
 
-Wanted = Callable[[Tier, TierLoad], int]
-TICK_S, HOUSEKEEPING_S = 0.2, 3600.0
-IDLE_S = 10.0
-QUICK_S, AGAIN_S, AGAIN_MOST_S = 5.0, 0.5, 30.0
-AWAY_SAID_S = 10.0
+TICK_S, HOUSEKEEPING_S, AWAY_SAID_S = 0.2, 3600.0, 10.0
 
 
 @contextmanager
@@ -56,37 +48,23 @@ def held(home: Path) -> Iterator[None]:
         yield
 
 
-def by_jobs(tier: Tier, load: TierLoad) -> int:
-    """Workers for all jobs that wait or run, between the tier's bounds."""
-    jobs = load.queued + load.running
-    return max(tier.least, min(-(-jobs // tier.at_once), tier.least if tier.most is None else tier.most))
+class Keeper(Protocol):
+    """Who keeps as many workers as are wanted (see `millrace.scaling`)."""
 
+    def turn(self) -> None: ...
 
-@dataclass(slots=True)
-class Kept:
-    """A worker process. `stays`: it does not leave when idle."""
-
-    tier: str
-    process: subprocess.Popen[bytes]
-    stays: bool
-    since_s: float
+    def close(self, grace_s: float) -> None: ...
 
 
 @dataclass(slots=True)
 class Supervisor:
-    """`arguments`: the settings, as options of `millrace worker`. `wanted`: how many workers a tier is to have. `loads`: of
-    the tiers, what the job table says when it is not given."""
+    """`keeper`: of the workers. `loads`: of the tiers, what the job table says when it is not given."""
 
     desk: Desk
-    arguments: list[str]
     say: Callable[[str], None]
-    wanted: Wanted = by_jobs
+    keeper: Keeper | None = None
     loads: Callable[[], Mapping[str, TierLoad]] | None = None
-    idle_s: float = IDLE_S
-    kept: list[Kept] = field(default_factory=list)
     stopping: bool = False
-    _not_before: dict[str, float] = field(default_factory=dict)
-    _failures: dict[str, int] = field(default_factory=dict)
     _tidy_s: float = 0.0
     _said_s: float = 0.0
 
@@ -95,20 +73,25 @@ class Supervisor:
         self.stopping = True
 
     def serve(self) -> None:
+        """Until it is stopped; then workers pause what they run, keep it, and leave."""
+        assert self.keeper is not None
         sweeper = Sweeper(self.desk.table, max(0.5, self.desk.tiers.lease_s / 15))
         try:
             while not self.stopping:
-                self._reap()
+                self.keeper.turn()
                 try:
-                    self._start_missing(self.loads() if self.loads else self.table_loads())
                     for job in sweeper.tick():
                         self.say(f"job {job.id} was lost by its worker: {job.state}")
                     self._tidy()
-                except (DatabaseAway, BrokerAway) as e:
+                except DatabaseAway as e:
                     self._hold(e)  # the workers hold still; nothing is started or stopped on a guess
                 time.sleep(TICK_S)
         finally:
-            self.drain()
+            self.say(f"Draining: what runs is paused between two tasks, within {self.desk.tiers.grace_s:g} s.")
+            self.keeper.close(self.desk.tiers.grace_s + 10)
+
+    def current_loads(self) -> Mapping[str, TierLoad]:
+        return self.loads() if self.loads is not None else self.table_loads()
 
     def table_loads(self) -> dict[str, TierLoad]:
         return tier_loads(self.desk.table, tuple(self.desk.tiers.tiers))
@@ -118,52 +101,6 @@ class Supervisor:
         if time.monotonic() >= self._said_s:
             self._said_s = time.monotonic() + AWAY_SAID_S
             self.say(str(why))
-
-    def drain(self) -> None:
-        """Workers pause what they run, keep it, and leave; who does not within the grace is killed."""
-        for worker in self.kept:
-            with suppress(ProcessLookupError):
-                worker.process.send_signal(signal.SIGTERM)
-        until = time.monotonic() + self.desk.tiers.grace_s + 10
-        for worker in self.kept:
-            try:
-                worker.process.wait(max(0.1, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
-        self.kept.clear()
-
-    def _reap(self) -> None:
-        for worker in list(self.kept):
-            code = worker.process.poll()
-            if code is None:
-                continue
-            self.kept.remove(worker)
-            lasted = time.monotonic() - worker.since_s
-            if code == 0:
-                continue
-            bad = self._failures[worker.tier] = self._failures.get(worker.tier, 0) + 1 if lasted < QUICK_S else 1
-            pause = min(AGAIN_MOST_S, AGAIN_S * 2 ** (bad - 1))
-            self._not_before[worker.tier] = time.monotonic() + pause
-            self.say(f"{worker.tier}: a worker ended with {code} after {lasted:.0f} s; started again in {pause:g} s")
-
-    def _start_missing(self, loads: Mapping[str, TierLoad]) -> None:
-        now = time.monotonic()
-        for tier in self.desk.tiers.tiers.values():
-            if self._not_before.get(tier.name, 0.0) > now:
-                continue
-            mine = [worker for worker in self.kept if worker.tier == tier.name]
-            for _ in range(max(0, self.wanted(tier, loads[tier.name]) - len(mine))):
-                staying = sum(worker.stays for worker in self.kept if worker.tier == tier.name)
-                self._start(tier, stays=staying < tier.least)
-
-    def _start(self, tier: Tier, stays: bool) -> None:
-        command = [sys.executable, "-m", "millrace", "worker", "--tier", tier.name, "--parent", str(os.getpid())]
-        command += self.arguments
-        if not stays:
-            command += ["--idle-s", str(self.idle_s)]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        self.kept.append(Kept(tier.name, process, stays, time.monotonic()))
 
     def _tidy(self) -> None:
         if time.monotonic() >= self._tidy_s:

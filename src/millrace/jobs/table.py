@@ -56,7 +56,8 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A worker as the table knows it. `state`: booting, idle, busy, draining."""
+    """A worker as the table knows it. `state`: booting, idle, busy, draining; `since`: when it came into it; `asked`: to leave
+    when it is idle, which only `ask_to_leave` writes."""
 
     id: str
     tier: str
@@ -68,6 +69,8 @@ class Seen:
     memory_bytes: int
     started_at: float
     seen_at: float
+    since: float = 0.0
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +130,30 @@ class JobTable:
         return Job(*row)
 
     def of_key(self, key: str) -> Job | None:
-        """The job that was submitted with that idempotency key."""
+        """The job of that idempotency key."""
         row = self._one(self._say.by_key, b_key=key)
         return None if row is None else Job(*row)
 
-    def jobs(self, state: str = "", tier: str = "", limit: int = 1000) -> list[Job]:
-        """The newest first."""
-        return [Job(*row) for row in self._all(self._say.listed, b_state=state, b_tier=tier, b_limit=limit)]
+    def jobs(
+        self, state: str = "", tier: str = "", limit: int = 1000, *, owner: str | None = None, before: int = 0
+    ) -> list[Job]:
+        """The newest first. `owner`: of that one only; `before`: with a smaller number only."""
+        asked = {"b_state": state, "b_tier": tier, "b_limit": limit, "b_before": before}
+        rows = self._all(self._say.listed, **asked, b_of_all=owner is None, b_owner=owner or "")
+        return [Job(*row) for row in rows]
+
+    def open_of(self, owner: str) -> int:
+        """How many jobs of that owner are queued or running."""
+        return int(self._one(self._say.open_of, b_owner=owner)[0])
+
+    def ended_after(self, at: float, number: int, limit: int = 500) -> list[Job]:
+        """Jobs that ended after that time (or then, with a larger number), in their order."""
+        return [Job(*row) for row in self._all(self._say.ended_after, b_at=at, b_id=number, b_limit=limit)]
+
+    def tallies(self) -> tuple[int, int, int]:
+        """Over all jobs in the table: attempts beyond the first, jobs that ran out of memory, poison jobs."""
+        again, memory, poison = self._one(self._say.tallies)
+        return int(again or 0), int(memory or 0), int(poison or 0)
 
     def cancel(self, number: int, why: str = "cancelled on request") -> Job:
         """A queued job is cancelled at once; a running one is asked to end. What has ended stays as it is."""
@@ -215,9 +235,14 @@ class JobTable:
         was, self._version = self._version, version
         return was != version
 
-    def see(self, worker: Seen) -> None:
-        """A worker says that it is there."""
-        self._none(self._say.see_worker, **{name: getattr(worker, name) for name in Seen.__slots__})
+    def see(self, worker: Seen) -> bool:
+        """A worker says that it is there; whether it was asked to leave when it is idle."""
+        row = self._one(self._say.see_worker, **{name: getattr(worker, name) for name in Seen.__slots__})
+        return bool(row[0])
+
+    def ask_to_leave(self, worker: str) -> None:
+        """Ask a worker to leave when it is idle: it learns it when it says that it is there."""
+        self._none(self._say.ask_worker, b_id=worker)
 
     def forget(self, worker: str) -> None:
         self._none(self._say.forget_worker, b_id=worker)
@@ -253,6 +278,11 @@ class JobTable:
 
     def leave_office(self, name: str, holder: str) -> None:
         self._none(self._say.leave_office, b_name=name, b_holder=holder)
+
+    def office(self, name: str) -> tuple[str, float] | None:
+        """Who has the office, and until when (Unix seconds); None: nobody."""
+        row = self._one(self._say.office, b_name=name, b_now=self.clock())
+        return None if row is None else (str(row[0]), float(row[1]))
 
     def untold(self, older_s: float, within_s: float, limit: int = 100) -> list[Job]:
         """Jobs asked for by a task that ended longer ago than `older_s`, within the last `within_s`, whose caller was not

@@ -14,7 +14,7 @@ import os
 import time
 from array import array
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,15 @@ from millrace.run.task import Measures, Outcome, Span
 
 SCHEMA = 1
 STATES = ("done", "cached", "raised", "cpu", "wall", "memory", "lost", "cancelled")
-MEASURED = tuple(f.name for f in fields(Measures))
-COLUMNS = ("name", "state", "item", "queued_ns", *MEASURED, "group")
-"""Columns of a packed attempt after its key. `name` and `state` are indices (into the names said so far by `name`
-lines, and into STATES); `group` numbers the groups of tasks as they came, -1 where a task has none."""
-ABSENT = {"gc_ns": 0, "group": -1}
-"""What ledgers written before there was such a column hold in it."""
+MEASURED = Measures._fields[:15]
+COLUMNS = ("name", "state", "item", "queued_ns", *MEASURED, "group", "throttled_ns", "host", "gpu", "gpu_ns")
+"""Columns of a packed attempt after its key. `name`, `state` and `host` are indices (into the names and hosts said so
+far by `name` and `host` lines, and into STATES); `host` is -1 on the driver's own. `group` numbers the groups of tasks
+as they came, -1 where a task has none. New columns come last: a line may end before them, as all lines of older ledgers do,
+and those without anything unusual."""
+UNUSUAL = {"throttled_ns": 0, "host": -1, "gpu": -1, "gpu_ns": 0}
+ABSENT = {"gc_ns": 0, "group": -1, **UNUSUAL}
+"""What lines without such a column hold in it."""
 
 PACK_ROWS = 256
 PACK_S = 0.1
@@ -49,9 +52,11 @@ class Ledger:
         self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._encode = msgspec.json.Encoder(enc_hook=str).encode
         self._names: dict[str, int] = {}
+        self._hosts: dict[str, int] = {"": -1}
         self._states = {s: i for i, s in enumerate(STATES)}
         self._groups: dict[Hashable, int] = {}
         self._rows: list[tuple[Any, ...]] = []
+        self._unusual: dict[int, tuple[int, ...]] = {}
         self._since = 0.0
 
     def write(self, record: str, **said: Any) -> None:
@@ -66,17 +71,30 @@ class Ledger:
         if number is None:
             number = self._names[name] = len(self._names)
             self.write("name", name=name, number=number)
-        m = outcome.measures
+        # Taken apart by hand: half the price of slices of it.
+        (
+            worker, pid, attempt, sent, started, ended, cpu, unpack, enter, read, write, in_bytes, out_bytes, peak, gc,
+            throttled, gpu, gpu_ns, host,
+        ) = outcome.measures  # fmt: skip
+        if throttled or gpu_ns or host:
+            self._add_unusual(throttled, gpu, gpu_ns, host)
+        placed = -1 if group is None else self._groups.setdefault(group, len(self._groups))
         self._rows.append(
             (
-                outcome.key, number, self._states[state], item, queued_ns,
-                m.worker, m.pid, m.attempt, m.sent_ns, m.started_ns, m.ended_ns, m.cpu_ns, m.unpack_ns, m.enter_ns,
-                m.read_ns, m.write_ns, m.in_bytes, m.out_bytes, m.peak_bytes, m.gc_ns,
-                -1 if group is None else self._groups.setdefault(group, len(self._groups)),
+                outcome.key, number, self._states[state], item, queued_ns, worker, pid, attempt, sent, started, ended, cpu,
+                unpack, enter, read, write, in_bytes, out_bytes, peak, gc, placed,
             )
         )  # fmt: skip
         if len(self._rows) >= PACK_ROWS or time.monotonic() - self._since > PACK_S:
             self.flush()
+
+    def _add_unusual(self, throttled_ns: int, gpu: int, gpu_ns: int, host: str) -> None:
+        """Of the attempt whose row comes next."""
+        number = self._hosts.get(host)
+        if number is None:
+            number = self._hosts[host] = len(self._hosts) - 1
+            self.write("host", name=host, number=number)
+        self._unusual[len(self._rows)] = throttled_ns, number, gpu, gpu_ns
 
     def spans(self, spans: Iterable[Span]) -> None:
         rows = [(s.slot, s.kind, s.from_ns, s.to_ns, s.key) for s in spans]
@@ -86,6 +104,9 @@ class Ledger:
     def flush(self) -> None:
         if self._rows:
             rows, self._rows = self._rows, []
+            if self._unusual:
+                unusual, self._unusual = self._unusual, {}
+                rows = [row + unusual.get(i, tuple(UNUSUAL.values())) for i, row in enumerate(rows)]
             self._line({"record": "tasks", "rows": rows})
         self._since = time.monotonic()
 
@@ -104,8 +125,8 @@ class History:
     """What a ledger says, replayed.
 
     `header`: the `run` record (run_id, analysis, started_at, from_ns, budget, host, versions, spec, seed), and the
-    engine with its slots once there is one. `columns`: one `array('q')` per name in COLUMNS, in the order in which
-    attempts ended; `keys` beside them.
+    engine with its slots once there is one. `hosts`: those beside the driver's own. `columns`: one `array('q')` per name
+    in COLUMNS, in the order in which attempts ended; `keys` beside them.
     `end`: the `end` record (state, to_ns, parts of the driver's time in ns, throttled_ns or None, peak_bytes), empty
     when the driver was killed.
     """
@@ -113,6 +134,7 @@ class History:
     path: Path
     header: dict[str, Any] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
+    hosts: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     columns: dict[str, array[int]] = field(default_factory=lambda: {c: array("q") for c in COLUMNS})
     spans: list[Span] = field(default_factory=list)
@@ -163,6 +185,8 @@ def _fold(history: History, record: dict[str, Any]) -> None:
         history.spans += [Span(*row) for row in record["rows"]]
     elif kind == "name":
         history.names.append(record["name"])
+    elif kind == "host":
+        history.hosts.append(record["name"])
     elif kind == "note":
         history.notes.append(record["text"])
     elif kind == "run":

@@ -111,12 +111,27 @@ def batch(
     where = _where(run, kernel, first, refs, size)
     body = kernel.gpu if where == "gpu" and kernel.gpu is not None else kernel.cpu
     place = run.sharing.place
-    fn = place.on_gpu(body) if where == "gpu" and place is not None else body
-    name = getattr(body, "__name__", type(body).__name__)
+    on_gpu = (Made(place.on_gpu(body)),) if where == "gpu" and place is not None else ()
+    fn, name = carried if on_gpu else body, getattr(body, "__name__", type(body).__name__)
     whole = itertools.chain((first,), batches)
-    tasks = (Task(fn, (some, *refs), run.key(Task(body, (some, *refs))), name=name) for some in whole)
+    tasks = (Task(fn, (some, *refs), run.key(Task(body, (some, *refs))), resources=on_gpu, name=name) for some in whole)
     for values in run.values(tasks, True, name):
         yield from values
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A factory of what is there already: as a resource of tasks it tells of the GPU that it had."""
+
+    made: Callable[..., Any]
+
+    def __call__(self) -> Callable[..., Any]:
+        return self.made
+
+
+def carried(body: Callable[..., Any], *given: Any) -> Any:
+    """The call of a body that is a resource."""
+    return body(*given)
 
 
 def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

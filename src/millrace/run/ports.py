@@ -107,3 +107,7 @@ class Store(Protocol):
 
 Opener = Callable[[str], Store]
 """Opens a store by its url; handed to engines by `compose`, so that workers can attach `Ref`s and keep values."""
+
+Meters = Callable[[], Callable[[], int] | None]
+"""Makes, in the process that it is called in, what tells for how many ns quotas have held that back so far; None where
+there is no quota, or nobody tells. Handed to engines by `compose`."""

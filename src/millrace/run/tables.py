@@ -55,7 +55,7 @@ def read_rows(source: Any, what: str = "data", limit: int | None = None) -> Rows
     import numpy
 
     if isinstance(source, str | os.PathLike):
-        source = _open(Path(source), what)
+        source = read_file(Path(source), what)
     if isinstance(source, list | tuple):
         source = numpy.asarray(source)
     if isinstance(source, numpy.ndarray):
@@ -66,6 +66,19 @@ def read_rows(source: Any, what: str = "data", limit: int | None = None) -> Rows
         n, p = rows.values.shape
         raise WrongQuestion(f"The {what} has {n} rows and {p} columns: there is nothing to compute. Give at least one.")
     return rows
+
+
+def read_table(source: Any, what: str = "data") -> pyarrow.Table:
+    """A file or an object as an Arrow table, with the types that its columns have."""
+    import numpy
+
+    if isinstance(source, str | os.PathLike):
+        source = read_file(Path(source), what)
+    if isinstance(source, list | tuple):
+        source = numpy.asarray(source)
+    if isinstance(source, numpy.ndarray) and source.ndim != 2:
+        raise WrongQuestion(f"The {what} has {source.ndim} dimensions; rows and columns are needed.")
+    return _as_arrow(source, what)
 
 
 def read_items(path: Path) -> list[Any]:
@@ -86,11 +99,12 @@ def read_items(path: Path) -> list[Any]:
         return items
     if path.suffix == ".txt":
         return path.read_text().splitlines()
-    table = _open(path, "items")
+    table = read_file(path, "items")
     return table.to_pylist() if hasattr(table, "to_pylist") else table.tolist()  # type: ignore[no-any-return]
 
 
-def _open(path: Path, what: str) -> Any:
+def read_file(path: Path, what: str = "data") -> Any:
+    """A file as its library has it: an Arrow table, or an array. `what` names it in errors."""
     form = FORMS.get(path.suffix.lower())
     if form is None:
         known = ", ".join(sorted(FORMS))

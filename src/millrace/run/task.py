@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Key = str
 """Lower-case hex digest of what a value is computed from; see `keys`."""
@@ -97,16 +97,19 @@ class Failure:
     figure: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Measures:
+class Measures(NamedTuple):
     """How the attempt went. Times are CLOCK_MONOTONIC of the host in ns; all 0 for a value that was not computed.
 
     `sent_ns`: the driver wrote the message; `started_ns`..`ended_ns`: the attempt in the worker, whole. Inside
     of it: `unpack_ns` (its share of reading the message, functions and their imports included), `enter_ns`
     (making warm resources), `read_ns` (attaching `Ref`s), `write_ns` (keeping or packing the value). What is left
     is the analysis itself. `cpu_ns`: processor time of the worker over the attempt, and of the processes that its warm
-    resources keep (those that tell `spent_ns()`). `peak_bytes`: the largest private memory seen, 0 when nobody looked.
-    `gc_ns`: what Python's collector took of the attempt.
+    resources keep (those that tell `spent_ns()`). `peak_bytes`: the largest private memory seen of the worker and all
+    processes below it, 0 when nobody looked. `gc_ns`: what Python's collector took of the attempt. `throttled_ns`: how
+    long a quota held it back, at most. `gpu`, `gpu_ns`: the number of the GPU that it had, -1 for none, and for how long.
+    `host`: where it ran, "" for the driver's own.
+
+    A tuple, since one is made for every task: a frozen dataclass takes twice as long.
     """
 
     worker: int = -1
@@ -124,6 +127,10 @@ class Measures:
     out_bytes: int = 0
     peak_bytes: int = 0
     gc_ns: int = 0
+    throttled_ns: int = 0
+    gpu: int = -1
+    gpu_ns: int = 0
+    host: str = ""
 
 
 NOT_MEASURED = Measures()

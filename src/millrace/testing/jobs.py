@@ -310,6 +310,36 @@ def an_office_is_held_by_one(make: Make) -> None:
     other.close()
 
 
+def who_has_an_office_is_told(make: Make) -> None:
+    clock = Clock()
+    table = make(clock=clock)
+    assert table.office("scaler") is None
+    table.take_office("scaler", "a", 10.0)
+    assert table.office("scaler") == ("a", clock.now + 10.0)
+    clock.now += 11
+    assert table.office("scaler") is None
+    table.close()
+
+
+def a_worker_that_is_asked_to_leave_learns_it(make: Make) -> None:
+    """When it next tells that it is there; what it tells of itself does not undo it."""
+    clock = Clock()
+    table, other = make(clock=clock), make(clock=clock)
+
+    def told(state: str) -> bool:
+        return table.see(Seen("w1", "heavy", "h", 1, "0", state, 2, 100, clock.now, clock.now, clock.now - 7))
+
+    assert told("busy") is False
+    other.ask_to_leave("w1")
+    assert told("idle") is True and told("draining") is True
+    (seen,) = other.workers()
+    assert (seen.state, seen.since, seen.asked) == ("draining", clock.now - 7, True)
+    table.forget("w1")
+    assert told("idle") is False
+    table.close()
+    other.close()
+
+
 def load_is_counted_by_tier(make: Make) -> None:
     clock = Clock()
     table = make(clock=clock, service=Service(unknown_s=60.0))
@@ -371,6 +401,8 @@ TABLE_LAWS = (
     a_cancel_wins,
     a_change_is_seen,
     an_office_is_held_by_one,
+    who_has_an_office_is_told,
+    a_worker_that_is_asked_to_leave_learns_it,
     load_is_counted_by_tier,
     names_mean_the_latest,
     pruning_takes_what_has_ended,

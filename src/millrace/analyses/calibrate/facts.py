@@ -33,7 +33,7 @@ def facts_of(asked: Asked, in_flight: int) -> Facts:
     return Facts(
         sampler=spec.sampler, trials=trials, simulations=search + finish, finish=finish, in_flight=in_flight,
         first_round=asked.first_round, points=sum(len(o.values) for o in asked.observed), parameters=len(spec.free),
-        seconds=spec.seconds,
+        seconds=spec.seconds, least_simulations=finish + asked.most,
     )  # fmt: skip
 
 

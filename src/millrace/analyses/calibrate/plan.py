@@ -26,7 +26,7 @@ START_S = 1.0
 @dataclass(frozen=True, slots=True)
 class Facts:
     """trials, simulations: at most, the finish included; in_flight: trials at once; points: observed values of all targets;
-    seconds: of the budget, None when it is of another kind."""
+    seconds: of the budget, None when it is of another kind; least_simulations: the finish and one trial."""
 
     sampler: str
     trials: int
@@ -37,6 +37,7 @@ class Facts:
     points: int
     parameters: int
     seconds: float | None
+    least_simulations: int = 1
 
 
 def plan(facts: Facts, budget: Budget) -> Plan:

@@ -327,7 +327,7 @@ class _Work:
 
     def _again(self, entrant: Entrant) -> Task:
         program = entrant.program
-        job = (program["source"], program["entry"], False, tuple(program["modules"]))
+        job = (program["source"], program["entry"], "candidate", tuple(program["modules"]))
         cases = [entrant.cases[i] for i in entrant.results]
         key = content_key(
             (self.place, program["digest"], program["entry"], [c.digest for c in cases], self.spec.repeats)

@@ -3,7 +3,7 @@
 A worker that is asked and idle stops claiming and exits 0; the worker decides, because only it knows at that moment. The
 crew (the job table) says what each worker does. Workers that this driver did not start, such as those of a scaler that
 was killed, count like its own. A worker enters the crew as idle only once it handles the signal. Does not restart what
-dies: the next tick sees that it is not there.
+dies: the next tick sees that it is not there; after one that ended badly at once, it pauses first.
 """
 
 from __future__ import annotations
@@ -15,18 +15,23 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from millrace.autoscale.policy import FAILED_BOOTS, Decision
 from millrace.autoscale.signals import UNBOUNDED, Crew, Supply, Worker
-from millrace.autoscale.tiers import Tier
 from millrace.run.errors import MillraceError
+from millrace.tiers import Tier
 
 ASKED_S = 10.0
 """An idle worker that was asked to leave and is still there after this time is asked again."""
 
 LEAST_BOOT_S = 10.0
 """Processes come up within a second, and under load in ten: a shorter figure would call the slow ones failed."""
+
+QUICK_S, PAUSE_S, PAUSE_MOST_S = 5.0, 0.5, 60.0
+"""A worker that ends badly within the first is followed by the next after the second, doubled each time, at most the third."""
 
 BOOTS = 50
 """Boot times remembered."""
@@ -48,11 +53,14 @@ class _Child:
 
 @dataclass(slots=True)
 class _State:
-    """What is known of one tier. `asked`: pids asked to leave, and when (time of day)."""
+    """What is known of one tier. `asked`: pids asked to leave, and when (time of day); `bad`: starts in a row that ended badly
+    at once; `not_before`: on the steady clock."""
 
     children: dict[int, _Child] = field(default_factory=dict)
     asked: dict[int, float] = field(default_factory=dict)
     boots_s: deque[float] = field(default_factory=lambda: deque(maxlen=BOOTS))
+    bad: int = 0
+    not_before: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +74,18 @@ class _Look:
 
 
 class Processes:
-    """Starts workers by `command(tier)`, with `environ` if given; `capacity` is how many of a tier this host can hold."""
+    """Starts workers by `command(tier)`, with `environ` if given; `capacity` is how many of a tier this host can hold; `say`
+    hears of workers that ended badly; `log`: where they write, for those that outlive this process."""
 
     def __init__(
         self, command: Callable[[Tier], Sequence[str]], crew: Crew, environ: Mapping[str, str] | None = None,
         capacity: Callable[[Tier], int] = lambda _: UNBOUNDED, host: str | None = None, least_boot_s: float = LEAST_BOOT_S,
+        say: Callable[[str], None] = lambda _: None, log: Path | None = None,
     ) -> None:  # fmt: skip
         self._command, self._crew, self._environ, self._capacity = command, crew, environ, capacity
         self._host, self._least_boot_s = host or socket.gethostname(), least_boot_s
         self._tiers: dict[str, _State] = {}
+        self._say, self._log = say, log
 
     def observe(self, tier: Tier) -> Supply:
         """What there is now. Raises what the crew raises: a crew that cannot be read is not an empty one."""
@@ -90,7 +101,7 @@ class Processes:
             self._give_up(tier)
         look, state = self._look(tier), self._state(tier)
         serving = look.ready + len(look.booting_s)
-        if decision.start:
+        if decision.start and time.monotonic() >= state.not_before:
             wanted = min(decision.serving + decision.start - serving, tier.most - serving - look.leaving)
             for _ in range(wanted):
                 self._start(tier, state)
@@ -117,9 +128,21 @@ class Processes:
         """With those that have ended taken out."""
         state = self._tiers.setdefault(tier.name, _State())
         for pid in [p for p, c in state.children.items() if c.process.poll() is not None]:
-            del state.children[pid]
+            self._ended(tier, state, state.children.pop(pid))
             state.asked.pop(pid, None)
         return state
+
+    def _ended(self, tier: Tier, state: _State, child: _Child) -> None:
+        code, lasted_s = child.process.returncode, time.monotonic() - child.started
+        if code == 0 or child.given_up:
+            state.bad = 0
+            return
+        state.bad = state.bad + 1 if lasted_s < QUICK_S else 0
+        pause_s = min(PAUSE_MOST_S, PAUSE_S * 2 ** (state.bad - 1)) if state.bad else 0.0
+        state.not_before = time.monotonic() + pause_s
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        after = f"; the next one in {pause_s:g} s" if pause_s else ""
+        self._say(f"{tier.name}: a worker {how} after {lasted_s:.0f} s{after}")
 
     def _seen(self, tier: Tier) -> list[Worker]:
         """The crew without those of this host that are gone, whose lines it may still hold."""
@@ -171,7 +194,16 @@ class Processes:
     def _start(self, tier: Tier, state: _State) -> None:
         command = list(self._command(tier))
         try:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=self._environ)
+            with ExitStack() as opened:
+                said = None if self._log is None else opened.enter_context(self._log.open("ab"))
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=said,
+                    start_new_session=True,
+                    env=self._environ,
+                )
         except OSError as wrong:
             raise CannotStart(
                 f"A worker of the tier {tier.name} cannot be started by {command[0]!r}: {wrong}. Look whether it is "

@@ -134,7 +134,8 @@ def throttled(case: Case) -> Finding | None:
     if not a.throttled_known or share < THROTTLED:
         return None
     waits = _waiting(case)
-    less = (waits * (a.parts_ns["throttled"] / max(1, int(waits.sum())))).astype(np.int64)
+    told = np.minimum(case.per_job("throttled_ns"), waits)
+    less = told if told.any() else (waits * (a.parts_ns["throttled"] / max(1, int(waits.sum())))).astype(np.int64)
     evidence = f"the quota held the run back for {duration(a.parts_ns['throttled'] / 1e9)}, {percent(share)} of the core-seconds"
     advice = f"raise the quota of the container, or run fewer workers than {a.slots} (`millrace doctor` tells how many)"
     gain = case.gain(replay.shortened(case.scenario, less))

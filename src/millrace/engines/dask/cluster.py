@@ -110,6 +110,11 @@ class Cluster:
             )
         return self._mine, found
 
+    def host(self, address: str) -> str:
+        """Where a worker is, as measures say it: "" on the driver's own machine."""
+        there = self.machines.get(address, "")
+        return "" if there == machine() else there.partition(" ")[0]
+
     async def _clocks(self, addresses: list[str]) -> None:
         """Offsets of other machines' clocks, of the quickest of a few pings: right to half its way."""
         here = machine()

@@ -36,7 +36,7 @@ from millrace.run.task import Failure, Outcome, Ref, Span
 if TYPE_CHECKING:
     from millrace.engines.dask.arena import FutureArena
     from millrace.engines.dask.cluster import Cluster
-    from millrace.run.ports import Opener, Source
+    from millrace.run.ports import Meters, Opener, Source
 
 BETWEEN_NS = 2_000_000
 """A consumer that takes longer than this for outcomes that have come does not keep the workers waiting."""
@@ -48,9 +48,10 @@ LOOK_S = 0.05
 class DaskEngine:
     """Tasks on the workers of `cluster`; a slot for each of their threads, at most `most`.
 
-    `opener`: opens a store by its url, on the worker; it must be picklable. `arena`: the values that stay on the cluster.
-    `preload`, `environment`, `target_s`, `window`, `max_tasks`: as in `ProcessEngine`. `modules`: a bundle, (name, tar
-    archive). `owns`: close the cluster with the engine. `report`: Dask's own performance report of the streams goes there.
+    `opener`: opens a store by its url, on the worker; it must be picklable. `meter`: as in `ProcessEngine`, as are `preload`,
+    `environment`, `target_s`, `window` and `max_tasks`. `arena`: the values that stay on the cluster. `modules`: a bundle,
+    (name, tar archive). `owns`: close the cluster with the engine. `report`: Dask's own performance report of the streams
+    goes there.
     """
 
     isolates = True
@@ -60,6 +61,7 @@ class DaskEngine:
         cluster: Cluster,
         *,
         opener: Opener | None = None,
+        meter: Meters | None = None,
         arena: FutureArena | None = None,
         preload: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
@@ -73,7 +75,7 @@ class DaskEngine:
     ) -> None:
         self.cluster, self.window, self._owns, self._arena = cluster, window, owns, arena
         self.name = secrets.token_hex(6)
-        self._opener = None if opener is None else cloudpickle.dumps(opener, 5)
+        self._opener, self._meter = (None if x is None else cloudpickle.dumps(x, 5) for x in (opener, meter))
         self._parts = preload, dict(environment or {}), modules, round(3e9 * target_s)
         self._packer = Packer(target_s, max_tasks)
         self._accounts = Accounts()
@@ -158,7 +160,9 @@ class DaskEngine:
     # -- a stream's two ends -----------------------------------------------------------------------------------
     def _terms(self) -> bytes:
         preload, environment, modules, hand_back_ns = self._parts
-        return terms_for(self.name, self.cluster, preload, environment, modules, hand_back_ns, self._opener)
+        return terms_for(
+            self.name, self.cluster, preload, environment, modules, hand_back_ns, self._opener, self._meter
+        )
 
     def _start_report(self) -> None:
         """Dask's own report of all that happens until `close`, as one HTML file."""

@@ -31,6 +31,7 @@ class Seat:
 
     slot: int
     messages: deque[Message] = field(default_factory=deque)
+    host: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -102,6 +103,7 @@ def terms_for(
     modules: tuple[tuple[str, bytes], ...],
     hand_back_ns: int,
     opener: bytes | None,
+    meter: bytes | None,
 ) -> bytes:
     """Pickled `Terms`: after the workers were compared, since what is pinned is among them."""
     terms = Terms(
@@ -109,6 +111,7 @@ def terms_for(
         preload=preload,
         environment=tuple({**environment, **cluster.environment}.items()),
         opener=opener,
+        meter=meter,
         hand_back_ns=hand_back_ns,
         machine=machine(),
         prefix=sys.prefix,

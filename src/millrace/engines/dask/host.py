@@ -178,7 +178,8 @@ class Host:
         folder, path, _ = place
         if not self.same_place:
             folder, path = None, list(sys.path)
-        told: Any = folder, [*self.modules, *path], self._opener, None  # tokens of a host are between runs on it alone
+        # no tokens: those of a host are between runs on it alone
+        told: Any = folder, [*self.modules, *path], self._opener, None, self.terms.meter
         place_bytes = pickle.dumps(told, 5)
         if place_bytes == seat.place:
             told = None

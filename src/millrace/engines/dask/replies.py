@@ -60,21 +60,23 @@ class Replies:
         sent_ns = message.sent_ns
         if reply.ready_ns > reply.began_ns:  # its process was being made
             self._accounts.was(slot, "start", reply.began_ns - offset_ns, reply.ready_ns - offset_ns, sent_ns)
-        self._frames(flow, flight, slot, reply.frames, offset_ns)
+        self._frames(flow, flight, slot, reply.frames, reply.address)
         if reply.death is not None:
-            self._died(flow, message, slot, reply.death, offset_ns)
+            self._died(flow, message, slot, reply.death, reply.address)
         else:
             self._board.over(flow, message)
 
-    def _frames(self, flow: Flow, flight: Flight, slot: int, frames: tuple[bytes, ...], offset_ns: int) -> None:
+    def _frames(self, flow: Flow, flight: Flight, slot: int, frames: tuple[bytes, ...], address: str) -> None:
+        offset_ns, host = self._cluster.offsets_ns.get(address, 0), self._cluster.host(address)
         for frame in frames[flight.taken :]:
-            seat: Any = Seat(slot, deque([flight.message]))
+            seat: Any = Seat(slot, deque([flight.message]), host)
             accounts: Any = self._accounts
             results.take(shifted(frame, offset_ns), seat, flow, accounts)
         flight.taken = max(flight.taken, len(frames))
 
-    def _died(self, flow: Flow, message: Message, slot: int, death: Death, offset_ns: int) -> None:
+    def _died(self, flow: Flow, message: Message, slot: int, death: Death, address: str) -> None:
         """As with worker processes of one host: the status page tells who is to blame."""
+        offset_ns = self._cluster.offsets_ns.get(address, 0)
         traces, at_ns = death.traces, death.at_ns - offset_ns
         started_ns = traces.started_ns - offset_ns if traces.started_ns else 0
         traces = replace(traces, started_ns=started_ns)
@@ -83,7 +85,8 @@ class Replies:
         self._board.end(message)
         if judged.failure is not None and judged.measures is not None and judged.running is not None:
             self._accounts.ran(slot, judged.measures.started_ns, at_ns, message.sent_ns)
-            flow.fail(judged.running, judged.failure, judged.measures)
+            measures = judged.measures._replace(host=self._cluster.host(address))
+            flow.fail(judged.running, judged.failure, measures)
         elif started_ns:
             key = judged.running.task.key if judged.running else ""
             kind: Any = "stopped" if judged.unwanted else "lost"
@@ -103,7 +106,7 @@ class Replies:
         slot = self._slots.of(flight.lane, progress.address, progress.seat)
         if slot is None or not progress.running:  # its reply is on the way, or will be at once
             return
-        self._frames(flow, flight, slot, progress.frames, self._cluster.offsets_ns.get(progress.address, 0))
+        self._frames(flow, flight, slot, progress.frames, progress.address)
         waiting = [e for e in message.left() if e.seq != progress.running]
         for entry in waiting:
             entry.home = None

@@ -31,6 +31,7 @@ class Terms:
     preload: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
     opener: bytes | None
+    meter: bytes | None
     hand_back_ns: int
     machine: str
     prefix: str

@@ -151,6 +151,9 @@ class WorkerEnd:
         "sock", "stale",
     )  # fmt: skip
 
+    host = ""
+    """Of the driver, as measures say it."""
+
     def __init__(self, slot: int, sock: socket.socket) -> None:
         self.slot, self.sock, self.pid, self.pidfd = slot, sock, 0, -1
         self.messages: deque[Message] = deque()  # oldest first

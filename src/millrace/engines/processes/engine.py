@@ -27,7 +27,7 @@ from millrace.run.errors import EngineLost, MillraceError, NotSupported, SourceS
 from millrace.run.task import Failure, Outcome, Span, SpanKind
 
 if TYPE_CHECKING:
-    from millrace.run.ports import Opener, Source, Tokens
+    from millrace.run.ports import Meters, Opener, Source, Tokens
 
 GRACE_NS = 20_000_000
 """How long a cancelled task may go on before its worker is killed."""
@@ -41,7 +41,8 @@ class ProcessEngine:
 
     `opener`: opens a store by its url, in the worker; it must be picklable. `preload`: modules that the fork server
     imports, so that each worker has them in milliseconds. `environment`: of the workers, beside this process's own.
-    `tokens`: what a worker holds while it computes (picklable; each worker has its own).
+    `tokens`: what a worker holds while it computes (picklable; each worker has its own). `meter`: makes, in the worker, what
+    tells how long quotas have held it back.
     `target_s`: the work that a message is to hold; `window`: messages in flight to a worker; `max_tasks` in one.
     `NotSupported` where this is not Linux, and, at the first stream, for a preload that fails or starts threads;
     `EngineLost` when the fork server dies.
@@ -55,6 +56,7 @@ class ProcessEngine:
         *,
         opener: Opener | None = None,
         tokens: Tokens | None = None,
+        meter: Meters | None = None,
         preload: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
         target_s: float = 0.1,
@@ -64,7 +66,8 @@ class ProcessEngine:
         if slots < 1:
             raise WrongQuestion(f"An engine needs at least one slot, and {slots} were asked for.")
         self.slots, self._window = slots, window
-        self._opener, self._tokens = (None if x is None else cloudpickle.dumps(x, 5) for x in (opener, tokens))
+        parts = (None if x is None else cloudpickle.dumps(x, 5) for x in (opener, tokens, meter))
+        self._opener, self._tokens, self._meter = parts
         self._packer = Packer(target_s, max_tasks)
         self._accounts = Accounts(slots)
         self._flow: Flow | None = None
@@ -233,7 +236,7 @@ class ProcessEngine:
 
     def _send(self, flow: Flow, worker: WorkerEnd, batch: list[Entry], uniform: bool) -> None:
         message = Message(self._number(len(batch)), batch, uniform)
-        place = None if worker.place == self._place_number else (*self._place, self._opener, self._tokens)
+        place = None if worker.place == self._place_number else (*self._place, self._opener, self._tokens, self._meter)
         try:
             frame = self._packer.encode(message, worker.known, place)
         except Exception as e:  # noqa: BLE001 - recorded as a typed failure, of the one task that it belongs to

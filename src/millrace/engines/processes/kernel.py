@@ -120,7 +120,25 @@ def thread_count() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-def children() -> list[int]:
-    """Children of this process (which has one thread)."""
-    with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
-        return [int(pid) for pid in file.read().split()]
+def children(pid: int = 0) -> list[int]:
+    """Children of a process; of this one, which has one thread, when none is named. One that is gone has none."""
+    found: list[int] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for thread in os.listdir(f"/proc/{pid}/task") if pid else (os.getpid(),):
+            with open(f"/proc/{pid or 'self'}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
+    return found
+
+
+def below_bytes(pid: int) -> int:
+    """What the processes below a process hold beside it: pages that they alone have written. What a fork shares with its
+    parent is its parent's. `smaps_rollup` walks all pages of each, so that this is not for every tick."""
+    total, waiting = 0, children(pid)
+    while waiting:
+        child = waiting.pop()
+        waiting += children(child)
+        with contextlib.suppress(OSError), open(f"/proc/{child}/smaps_rollup", "rb") as file:  # gone, or another user's
+            text = file.read()
+            at = text.find(b"Private_Dirty:")
+            total += int(text[at + 14 : text.find(b"kB", at)]) << 10 if at >= 0 else 0
+    return total

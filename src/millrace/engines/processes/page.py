@@ -19,8 +19,9 @@ RING_IDS = RING - 1
 """Written by the worker. SEQ: the task that runs, 0 when none does; it is written last, so that the others hold.
 SEEN: how many entries of the ring it has read."""
 
-WAITS = 13
-"""Written by the worker: 1 while it waits for a core of the host with a message in its hands."""
+WAITS, UNSENT = 13, 14
+"""Written by the worker. WAITS: 1 while it waits for a core of the host with a message in its hands. UNSENT: the first
+task whose result is not on its way (when another one runs, results lie in the worker); 0: a part of such results is."""
 
 (VERDICT, VERDICT_SEQ, FIGURE, PEAK_SEQ, PEAK_BYTES) = range(8, 13)
 """Written by the fork server (VERDICT also by the driver, when it kills what was cancelled)."""

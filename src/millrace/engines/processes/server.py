@@ -37,6 +37,10 @@ FILL_BYTES_S = 4e9
 """What one worker could fault in at worst: the closer its ceiling, the sooner the next look."""
 STATUS_TICK_S = 0.05
 """Between two looks at the memory of tasks that have no ceiling (for their peak)."""
+BELOW_S, BELOW_SHARE = 0.2, 0.01
+"""Between two looks at what a worker's children hold (for the peak, too); a look may take so much of that time."""
+LATE_NS = 20_000_000
+"""Results that wait for a task that runs for longer are asked for."""
 
 MOVE_BYTES = kernel.RESERVED_BYTES // 8
 """A ceiling of address space that is so near to where it should be stays where it is."""
@@ -47,6 +51,8 @@ class Server:
         self.control, self.life, self.pages = control, life, pages
         self.hand_back_ns = hand_back_ns
         self.alive: dict[int, tuple[int, int]] = {}  # pid -> slot, its open /proc/PID/status
+        self.below: dict[int, tuple[int, int, int]] = {}  # pid -> the task, bytes below it then, when to look again
+        self.asked: dict[int, int] = {}  # pid -> the task in which it was asked to let go of results
         self.watching, self.nudge = False, -1
         self.driver_fd = os.pidfd_open(driver)
         self.child_read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -123,6 +129,8 @@ class Server:
                 continue  # an orphan that fell to us
             at_ns = time.monotonic_ns()
             slot, fd = self.alive.pop(pid)
+            self.below.pop(pid, None)
+            self.asked.pop(pid, None)
             os.close(fd)
             kernel.kill(-pid)  # its process group
             self.sweep()
@@ -153,6 +161,7 @@ class Server:
             if not seq or cells[at + page.VERDICT]:
                 continue
             try:
+                self.free_results(pid, at, seq)
                 verdict, next_s = self.look(pid, at, seq, status_fd)
             except (ProcessLookupError, OSError):
                 continue  # dead: reap() comes next
@@ -171,7 +180,7 @@ class Server:
         if cells[at + page.PEAK_SEQ] != seq:
             cells[at + page.PEAK_BYTES] = 0
             cells[at + page.PEAK_SEQ] = seq
-        cells[at + page.PEAK_BYTES] = max(cells[at + page.PEAK_BYTES], used)
+        cells[at + page.PEAK_BYTES] = max(cells[at + page.PEAK_BYTES], used + self.below_bytes(pid, seq))
         if limit := cells[at + page.BYTES_LIMIT]:
             if used > limit:
                 verdict = page.MEMORY, used
@@ -188,6 +197,27 @@ class Server:
                 verdict = page.WALL, used
             wait_s = min(wait_s, TICK_S, max(FINE_CLOCK_S, (limit - used) / 1e9))
         return verdict, wait_s
+
+    def free_results(self, pid: int, at: int, seq: int) -> None:
+        """Ask a worker to send what was ready before a task that takes long: once, and again while the pipe was full."""
+        cells = self.pages.cells
+        unsent = cells[at + page.UNSENT]
+        if seq == unsent or (unsent and self.asked.get(pid) == seq):
+            return
+        if time.monotonic_ns() - cells[at + page.START_NS] > LATE_NS and cells[at + page.SEQ] == seq:
+            self.asked[pid] = seq
+            os.kill(pid, worker.LET_GO)
+
+    def below_bytes(self, pid: int, seq: int) -> int:
+        """Of the processes below a worker, as it was at the last look in this task."""
+        looked, held, next_ns = self.below.get(pid, (0, 0, 0))
+        began_ns = time.monotonic_ns()
+        if began_ns >= next_ns:
+            looked, held = seq, kernel.below_bytes(pid)
+            now_ns = time.monotonic_ns()
+            next_ns = now_ns + max(round(BELOW_S * 1e9), round((now_ns - began_ns) / BELOW_SHARE))
+            self.below[pid] = looked, held, next_ns
+        return held if looked == seq else 0
 
     def tell(self, said: dict[str, Any], fds: list[int] | None = None) -> None:
         socket.send_fds(self.control, [json.dumps(said).encode()], fds or [])

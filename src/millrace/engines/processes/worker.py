@@ -11,6 +11,7 @@ import contextlib
 import os
 import pickle
 import resource
+import select
 import signal
 import socket
 import sys
@@ -27,6 +28,8 @@ from millrace.engines.processes.frames import CODES, LAST, LENGTH, RESULTS, TASK
 from millrace.run.task import Ref
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from millrace.run.ports import Tokens
 
 FLUSH_NS = 20_000_000
@@ -35,9 +38,15 @@ FLUSH_BYTES = 1 << 20
 """And when about so much has come together."""
 MEASURED_NS = 100_000
 """Packing that took longer than this is worth another look at the processor clock, which is a system call."""
+LET_GO = signal.SIGURG
+"""By it the fork server asks for results that wait behind a long task. Who has no handler for it does not notice."""
+WRITABLE_S = 0.001
+"""How long such results wait for room in the pipe, in the time of that task."""
 DROPS = 1024
 """How many dropped messages and groups are remembered; a pipe holds two messages."""
 PLAIN = Extra()
+Batch = tuple[list[Any], "array[int]", "array[int]", dict[int, Extra]]
+"""Values, ends and processor times of attempts, and what is not plain about some."""
 
 
 def main(sock: int, pages: page.Page, slot: int, life: int, server: int, hand_back_ns: int) -> None:
@@ -56,7 +65,9 @@ def main(sock: int, pages: page.Page, slot: int, life: int, server: int, hand_ba
         sys.modules["numpy.random"].seed()  # else all workers would draw the numbers of the server they come from
     status = 1
     try:
-        Worker(socket.socket(fileno=sock), pages, slot, hand_back_ns).loop()
+        worker = Worker(socket.socket(fileno=sock), pages, slot, hand_back_ns)
+        signal.signal(LET_GO, worker.let_go)
+        worker.loop()
         status = 0
     except (BrokenPipeError, ConnectionResetError):
         status = 0  # the driver is gone
@@ -69,7 +80,8 @@ class Worker:
     def __init__(self, sock: socket.socket, pages: page.Page, slot: int, hand_back_ns: int) -> None:
         self.sock, self.cells, self.at, self.hand_back_ns = sock, pages.cells, page.base(slot), hand_back_ns
         self.tokens: Tokens | None = None
-        self.waited_ns = 0
+        self.meter: Callable[[], int] | None = None
+        self.waited_ns = self.metered_ns = 0
         self.codes: dict[int, Any] = {}  # number -> pickle, and once used, the function
         self.stores, self.warm, self.collector = Stores(None), Warm(), Collector()
         self.dropped: dict[int, None] = {}  # messages and groups that are not wanted any more, oldest first
@@ -77,6 +89,8 @@ class Worker:
         self.bytes_limit = 0
         self.most = 64  # results that are worth a frame by their size
         self.pid = os.getpid()
+        self.batch: Batch | None = None  # results that are not sent yet, while tasks run and none is being sent
+        self.rest = memoryview(b"")  # of a frame that did not fit the pipe when a long task was under way
         self.number = self.first = self.began_ns = self.unpack_ns = 0
         self.began_cpu_ns = process_time_ns()
 
@@ -107,10 +121,12 @@ class Worker:
             self.learn(*pickle.loads(memoryview(body)[:news]))
             if self.tokens is not tokens:
                 start_ns = self.begin()
+        self.throttled_ns()
         self.read_drops()
         if number in self.dropped:
             self.send(LAST)
             return
+        cells[at + page.UNSENT] = number
         cells[at + page.CPU_LIMIT_NS], cells[at + page.WALL_LIMIT_NS], cells[at + page.BYTES_LIMIT] = limits
         self.first_line(limits[2])
         cells[at + page.START_CPU_NS], cells[at + page.START_NS] = self.began_cpu_ns, monotonic_ns()
@@ -136,15 +152,24 @@ class Worker:
         self.unpack_ns, self.began_ns, self.began_cpu_ns = 0, monotonic_ns(), process_time_ns()
         return self.began_ns
 
+    def throttled_ns(self) -> int:
+        """How long a quota has held this group back since the last look."""
+        if self.meter is None:
+            return 0
+        before_ns, self.metered_ns = self.metered_ns, self.meter()
+        return max(0, self.metered_ns - before_ns)
+
     def learn(self, codes: list[tuple[int, bytes]], place: tuple[Any, ...] | None) -> None:
-        """`place`: folder, module path, pickled opener; then, where cores are shared, the pickled tokens."""
+        """`place`: folder, module path, pickled opener, tokens and meter, the last two None where there are none."""
         if len(self.codes) > CODES:
             self.codes.clear()
         self.codes.update(codes)
         if place is not None:
-            folder, sys.path[:], opener, *tokens = place
-            if tokens and tokens[0] is not None and self.tokens is None:
-                self.tokens = pickle.loads(tokens[0])
+            folder, sys.path[:], opener, tokens, meter = place
+            if tokens is not None and self.tokens is None:
+                self.tokens = pickle.loads(tokens)
+            if meter is not None and self.meter is None:
+                self.meter = pickle.loads(meter)()
             if folder is not None:
                 with contextlib.suppress(OSError):  # gone since: a task that opens something there will say so
                     os.chdir(folder)
@@ -162,7 +187,7 @@ class Worker:
         )
         begun_ns = now = flushed = self.began_ns
         cpu, seq, seen, dropped = self.began_cpu_ns, number, self.seen, self.dropped
-        values, ends, cpus, extras = _batch()
+        values, ends, cpus, extras = self.batch = _batch()
         collector = self.collector
         collected = collector.total_ns
         for run in map(Run._make, runs):
@@ -203,7 +228,7 @@ class Worker:
                     self.send(LAST if over else 0, values, ends, cpus, extras)
                     if over:
                         return
-                    values, ends, cpus, extras = _batch()
+                    values, ends, cpus, extras = self.batch = _batch()
                     now, cpu = self.began_ns, self.began_cpu_ns
                     flushed = now
         self.send(LAST, values, ends, cpus, extras)
@@ -233,14 +258,12 @@ class Worker:
         extras: dict[int, Extra] | None = None,
     ) -> None:
         """Pack and send; afterwards `began_ns` is when the next attempt starts. Packing belongs to the last attempt."""
+        self.batch = None
         cells, at, count, pack_ns = self.cells, self.at, len(ends or ()), 0
         cells[at + page.PHASE] = (
             page.PACKING
         )  # SEQ still tells the last task: its ceilings hold, and a crash has a cause
-        try:
-            data = pickle.dumps((values, {i: tuple(extra) for i, extra in extras.items()} if extras else None), 5)
-        except BaseException:  # noqa: BLE001 - a class made here, a lambda, or what nothing can pickle: told one by one
-            data = _carefully(list(values), extras or {})
+        data = _packed(values, extras or {})
         if ends and cpus:
             now = monotonic_ns()
             pack_ns = now - ends[-1]
@@ -253,26 +276,70 @@ class Worker:
         )  # from now on what was run is on its way: the driver does not steal it
         cells[at + page.SEQ] = 0
         cells[at + page.PHASE] = page.RUNNING
-        times = (ends.tobytes() + cpus.tobytes()) if ends and cpus else b""
-        length = RESULTS.size - LENGTH.size + len(times) + len(data)
-        head = RESULTS.pack(
-            length, self.number, self.first, count, flags, self.pid, self.began_ns, self.began_cpu_ns,
-            self.unpack_ns, pack_ns, self.waited_ns,
-        )  # fmt: skip
+        head = self.head(flags, data, pack_ns, ends, cpus)
         if flags & LAST and self.tokens is not None:
             self.tokens.release()
         if len(data) < 1 << 16:
-            self.write(b"".join((head, times, data)))
+            self.write(head + data)
         else:
-            self.write(head + times)
+            self.write(head)
             self.write(data)
-        self.first += count
-        self.waited_ns = 0
+        self.sent(count)
         if not flags & LAST:
             self.begin()
 
+    def head(self, flags: int, data: bytes, pack_ns: int, ends: array[int] | None, cpus: array[int] | None) -> bytes:
+        """All of a frame before its pickle."""
+        times, count = (ends.tobytes() + cpus.tobytes(), len(ends)) if ends and cpus else (b"", 0)
+        length = RESULTS.size - LENGTH.size + len(times) + len(data)
+        return times.join((RESULTS.pack(
+            length, self.number, self.first, count, flags, self.pid, self.began_ns, self.began_cpu_ns,
+            self.unpack_ns, pack_ns, self.waited_ns, self.throttled_ns() if count else 0,
+        ), b""))  # fmt: skip
+
+    def sent(self, count: int) -> None:
+        self.first += count
+        self.cells[self.at + page.UNSENT] = self.number + self.first
+        self.waited_ns = 0
+
+    def let_go(self, *_: object) -> None:
+        """In the middle of a long task, between two steps of its code: send what was ready before it began.
+
+        Nothing that goes wrong here is the task's. What does not go now goes later: with the task's own result at the latest.
+        """
+        batch, self.batch = self.batch, None
+        if batch is None:
+            return
+        values, ends, cpus, extras = batch
+        try:
+            whole = len(values) == len(ends) == len(cpus) and all(i < len(values) for i in extras)
+            if values and whole and not self.rest:
+                data = _packed(values, extras)
+                self.rest = memoryview(self.head(0, data, 0, ends, cpus) + data)
+                self.unpack_ns, self.began_ns, self.began_cpu_ns = 0, ends[-1], cpus[-1]
+                self.sent(len(ends))
+                del values[:], ends[:], cpus[:]
+                extras.clear()
+            self.write_some()
+        except Exception:  # noqa: BLE001 - the driver is gone, or the task has used up stack or memory: the loop finds out
+            pass
+        finally:
+            self.batch = batch
+
+    def write_some(self) -> None:
+        """As much of the rest as a driver that is awake takes; UNSENT asks for another call when that is not all."""
+        while self.rest:
+            try:
+                self.rest = self.rest[self.sock.send(self.rest, socket.MSG_DONTWAIT) :]
+            except BlockingIOError:
+                if not select.select((), (self.sock,), (), WRITABLE_S)[1]:
+                    break
+        self.cells[self.at + page.UNSENT] = 0 if self.rest else self.number + self.first
+
     def write(self, data: bytes) -> None:
         """To the driver; while that is busy elsewhere and the pipe is full, the core is for others."""
+        if self.rest:
+            data, self.rest = bytes(self.rest) + data, memoryview(b"")
         view = memoryview(data)
         while view:
             try:
@@ -304,8 +371,15 @@ class Worker:
         resource.setrlimit(resource.RLIMIT_DATA, kernel.first_line(private_bytes, *held, hard))
 
 
-def _batch() -> tuple[list[Any], array[int], array[int], dict[int, Extra]]:
+def _batch() -> Batch:
     return [], array("q"), array("q"), {}
+
+
+def _packed(values: list[Any] | tuple[()], extras: dict[int, Extra]) -> bytes:
+    try:
+        return pickle.dumps((values, {i: tuple(extra) for i, extra in extras.items()} if extras else None), 5)
+    except BaseException:  # noqa: BLE001 - a class made here, a lambda, or what nothing can pickle: told one by one
+        return _carefully(list(values), extras)
 
 
 def _carefully(values: list[Any], extras: dict[int, Extra]) -> bytes:

@@ -23,7 +23,7 @@ from millrace.jobs.celery.broker import BrokerAway
 from millrace.jobs.celery.messages import Messages, Sender, wake_channel
 from millrace.jobs.celery.pool import Link, Pool, Ticket
 from millrace.jobs.queues import Errand
-from millrace.jobs.tiers import Tier
+from millrace.tiers import Tier
 
 if TYPE_CHECKING:
     from celery import Celery

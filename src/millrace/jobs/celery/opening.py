@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from millrace.jobs.desk import Desk
     from millrace.jobs.signals import TierLoad
     from millrace.jobs.table import JobTable
-    from millrace.jobs.tiers import Tier, Tiers
+    from millrace.tiers import Tier, Tiers
 
 LOOK_S = 1.0
 

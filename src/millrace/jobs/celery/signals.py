@@ -27,7 +27,7 @@ from millrace.jobs.signals import TierLoad
 if TYPE_CHECKING:
     from celery import Celery
 
-    from millrace.jobs.tiers import Tiers
+    from millrace.tiers import Tiers
 
 SILENT_S = 10.0
 """Celery's workers tell every two seconds that they live; one that is silent for so long runs nothing."""

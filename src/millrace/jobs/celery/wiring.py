@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from millrace.jobs.celery.broker import is_redis, plain_url
-from millrace.jobs.tiers import Tiers
 from millrace.run.errors import MissingExtra, WrongQuestion
+from millrace.tiers import Tiers
 
 try:
     from celery import Celery

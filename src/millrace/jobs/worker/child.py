@@ -188,6 +188,7 @@ def _answer(given: dict[str, Any], show: Any, opened: Any) -> str:
     machine = compose.Machine(
         given["engine"], given["cores"], given["memory_bytes"], given["store"], given["seed"], given["folder"],
         show=show, opened=opened, closed=_no_first_line, nice=given["nice"],
+        light=given["light"],
     )  # fmt: skip
     if given["analysis"] == "run":
         from millrace.run.tables import read_items

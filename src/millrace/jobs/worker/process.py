@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,7 +29,8 @@ CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE
 @dataclass(slots=True)
 class Slot:
     """A job process and the job or errand in it. `stopping`: why it was asked to stop; `verdict`: why it was killed;
-    `reply`: what an errand's process told beside its end; `worn`: it says that it is to be replaced."""
+    `reply`: what an errand's process told beside its end; `worn`: it says that it is to be replaced; `scratch`: where
+    its temporary files are."""
 
     process: subprocess.Popen[bytes]
     link: socket.socket
@@ -48,6 +50,7 @@ class Slot:
     jobs_done: int = 0
     ready: bool = False
     rest: bytes = b""
+    scratch: Path | None = None
 
     @property
     def busy(self) -> bool:
@@ -58,21 +61,24 @@ class Slot:
         return time.monotonic() - self.began_s
 
 
-def start(nice: int, log: Path) -> Slot:
-    """A new process, in a session of its own."""
+def start(nice: int, log: Path, scratch: Path | None = None) -> Slot:
+    """A new process, in a session of its own. `scratch`: the folder for its temporary files, which goes with it."""
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "millrace.jobs.worker.child", str(theirs.fileno()), str(os.getpid())]
+    environ = child_environment()
+    if scratch is not None:
+        environ |= {"TMPDIR": str(scratch), "MILLRACE_SCRATCH": str(scratch)}
     with log.open("ab") as said:
         process = subprocess.Popen(
             command, pass_fds=[theirs.fileno()], start_new_session=True, stdin=subprocess.DEVNULL, stdout=said,
-            stderr=said, env=child_environment(),
+            stderr=said, env=environ,
         )  # fmt: skip
     theirs.close()
     ours.setblocking(False)
     if nice:
         with suppress(ProcessLookupError, PermissionError):
             os.setpriority(os.PRIO_PROCESS, process.pid, max(nice, os.getpriority(os.PRIO_PROCESS, process.pid)))
-    return Slot(process, ours)
+    return Slot(process, ours, scratch=scratch)
 
 
 def give(slot: Slot, work: Job | Errand, given: dict[str, Any]) -> None:
@@ -161,3 +167,5 @@ def close(slot: Slot) -> None:
         kill(slot, None)
         slot.process.wait()
     sweep_session(slot)
+    if slot.scratch is not None:
+        shutil.rmtree(slot.scratch, ignore_errors=True)

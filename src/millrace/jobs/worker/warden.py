@@ -14,7 +14,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +22,39 @@ from millrace.jobs.database import DatabaseAway
 from millrace.jobs.queues import Errand, Queue
 from millrace.jobs.states import Job, JobLost, Told
 from millrace.jobs.table import GONE_S, JobTable, Progress, Seen, Sweeper
-from millrace.jobs.tiers import Tier, Tiers
-from millrace.jobs.worker import process
+from millrace.jobs.worker import process, temporary
 from millrace.jobs.worker.process import Slot
 from millrace.run.units import format_bytes
+from millrace.tiers import Tier, Tiers
 
 LOOK_S, MEASURE_S = 0.005, 0.1
+TELL_S = 1.0
+"""A worker that turns from idle to busy and back all the time tells it no more often."""
+SCRATCH_S = 2.0
 AWAY_S = 1.0
 ASK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where jobs are carried out: the jobs' folder, and the store that all runs share."""
+    """Where jobs are carried out: the jobs' folder, the store that all runs share, and where temporary files go (by default
+    below the jobs' folder)."""
 
     home: Path
     store: str
     engine: str = "auto"
+    scratch: Path | None = None
+
+    @property
+    def temporary(self) -> Path:
+        return self.scratch or self.home / "scratch"
 
 
 @dataclass(slots=True)
 class Warden:
-    """A worker of `tier` (as this host can carry it). `say` gets a line for people now and then."""
+    """A worker of `tier` (as this host can carry it). `say` gets a line for people now and then; `told` each state that the
+    table is told. `stays`: once it has left its work, it waits for SIGTERM instead of ending (a pod that ends is started
+    again)."""
 
     table: JobTable
     queue: Queue
@@ -53,6 +64,8 @@ class Warden:
     version: str
     say: Callable[[str], None]
     name: str = ""
+    told: Callable[[str], None] | None = None
+    stays: bool = False
     slots: list[Slot] = field(default_factory=list)
     unsettled: list[tuple[Job, Told]] = field(default_factory=list)
     leaving: str = ""
@@ -65,17 +78,22 @@ class Warden:
     _grace_s: float = 0.0
     _began: float = 0.0
     _idle_s: float = 0.0
+    _scratch_s: float = 0.0
+    _state: str = ""
+    _since: float = 0.0
 
     def __post_init__(self) -> None:
         self.name = self.name or f"{self.tier.name}-{platform.node()}-{os.getpid()}-{secrets.token_hex(2)}"
         self._sweeper = Sweeper(self.table, max(0.5, self.tiers.lease_s / 15))
         self._began, self._idle_s = self.table.clock(), time.monotonic()
         (self.place.home / "work").mkdir(parents=True, exist_ok=True)
+        temporary.sweep(self.place.temporary)
 
     # -- what signals ask ----------------------------------------------------------------------------------------
     def leave(self) -> None:
-        """Claim no more, and end when what runs has ended. Safe in a signal handler."""
-        self.leaving = self.leaving or "idle"
+        """Claim no more, and end. One that is busy stays: who asked could not know. Safe in a signal handler."""
+        if not self.busy:
+            self.leaving = self.leaving or "idle"
 
     def drain(self) -> None:
         """As `leave`, and what runs is paused now: it is queued again, with all that it has finished kept."""
@@ -93,12 +111,17 @@ class Warden:
     def serve(self, idle_s: float = 0.0) -> None:
         """Until it is to leave and nothing runs any more; or nothing has run for `idle_s` (0: for ever)."""
         try:
-            while not (self.leaving and not self.busy and not self.unsettled):
+            while not self._has_left():
                 self.step()
                 if idle_s and self.idle_s >= idle_s:
                     self.leave()
         finally:
             self.close()
+
+    def _has_left(self) -> bool:
+        if not self.leaving or self.busy or self.unsettled:
+            return False
+        return self.leaving == "now" or not self.stays
 
     def step(self, claim: bool = True) -> None:
         """One turn: hear the processes, keep limits and leases, claim."""
@@ -164,7 +187,7 @@ class Warden:
             "folder": str(self.place.home / result), "result": result,
             "home": str(self.place.home), "inputs": str(self.place.home / "inputs"),
             "store": self.place.store, "engine": "inline" if self.tier.slot_cores == 1 else self.place.engine,
-            "cores": self.tier.slot_cores, "memory_bytes": memory, "nice": 0,
+            "cores": self.tier.slot_cores, "memory_bytes": memory, "nice": 0, "light": self.tier.warm,
         }  # fmt: skip
         process.give(self._process(), job, given)
         return job
@@ -174,7 +197,9 @@ class Warden:
         for slot in self.slots:
             if not slot.busy and slot.process.poll() is None:
                 return slot
-        slot = process.start(self.tier.nice, self.place.home / "work" / "processes.log")
+        slot = process.start(
+            self.tier.nice, self.place.home / "work" / "processes.log", temporary.fresh(self.place.temporary)
+        )
         self.slots.append(slot)
         return slot
 
@@ -206,7 +231,11 @@ class Warden:
         if job is None and errand is None:
             return
         slot.jobs_done += 1
+        if slot.scratch is not None:
+            temporary.emptied(slot.scratch)
         self.served += 1
+        if told.ending == "paused" and slot.stopping:
+            told = replace(told, why=slot.stopping)  # the run cannot know why it was asked
         told = slot.verdict or told
         if errand is not None:
             errand.ended(told, slot.reply)
@@ -241,7 +270,7 @@ class Warden:
             self.unsettled.remove((job, told))
 
     def _keep_limits(self) -> None:
-        """Memory, the soft and the hard limit of the slice, the grace of a drain."""
+        """Memory, temporary files, the soft and the hard limit of the slice, the grace of a drain."""
         now = time.monotonic()
         if self.leaving == "now" and not self._grace_s:
             self._grace_s = now + self.tiers.grace_s
@@ -262,6 +291,16 @@ class Warden:
                 self._stop(slot, "soft limit")
             elif self.leaving == "now" and slot.job is not None:  # an errand cannot be paused: it has the grace to end
                 self._stop(slot, "the worker leaves")
+        if now - self._scratch_s >= SCRATCH_S:
+            self._scratch_s = now
+            self._keep_scratch()
+
+    def _keep_scratch(self) -> None:
+        for slot in self.busy:
+            held = 0 if slot.scratch is None else temporary.size(slot.scratch)
+            if held > self.tier.slot_scratch:
+                most = format_bytes(self.tier.slot_scratch)
+                self._kill(slot, "raised", f"it held {format_bytes(held)} in temporary files, and may hold {most}")
 
     def _limit_s(self, slot: Slot, name: str) -> float:
         """The tier's limit; an errand may have a lower one of its own."""
@@ -292,7 +331,8 @@ class Warden:
         for job in self._sweeper.tick():
             self.say(f"{self.name}: job {job.id} was lost by its worker: {job.state}")
         self.queue.tick()
-        if now - self._seen_s >= GONE_S / 6:
+        since_s = now - self._seen_s
+        if since_s >= GONE_S / 6 or (since_s >= TELL_S and self.state != self._state):
             self._seen_s = now
             self.seen()
 
@@ -313,14 +353,23 @@ class Warden:
             self._idle_s = time.monotonic()
             self._drop(slot)
 
+    @property
+    def state(self) -> str:
+        return "draining" if self.leaving else "busy" if self.busy else "idle"
+
     def seen(self) -> None:
-        """Tell the table that this worker is there."""
-        now = self.table.clock()
-        state = "draining" if self.leaving else "busy" if self.busy else "idle"
-        tier = self.tier
-        self.table.see(
+        """Tell the table that this worker is there; learn whether it is to leave."""
+        now, state, tier = self.table.clock(), self.state, self.tier
+        if state != self._state:
+            self._since = now - (self.idle_s if state == "idle" else 0.0)
+        asked = self.table.see(
             Seen(
                 self.name, tier.name, platform.node(), os.getpid(), self.version, state, tier.at_once, tier.memory or 0,
-                self._began, now,
+                self._began, now, self._since,
             )
         )  # fmt: skip
+        self._state = state
+        if self.told is not None:
+            self.told(state)
+        if asked:
+            self.leave()

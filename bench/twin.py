@@ -1,0 +1,248 @@
+"""Twins beside a Gaussian copula and a chain of scikit-learn's CARTs, on sets that come with packages; and how fast.
+
+`python -m bench.twin [--quick] [--sets FOLDER] [--scale]`. Every contender learns the same half of the rows and is compared
+with the other half: shape, trend, C2ST, utility of twins and of real rows, membership. FOLDER may hold the published sets as
+NAME.train.csv and NAME.test.csv (adult, shoppers, magic, beijing, default; the target is the last column); those that are not
+there are named. --scale adds 1,000,000 rows x 100 columns.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[name] = "1"
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr, ndtri
+
+import millrace as mr
+from bench.harness import Bench, peak_bytes
+from millrace.analyses.twin.kernels import measures
+
+PUBLISHED = ("adult", "shoppers", "magic", "beijing", "default")
+HELD = {  # shape, trend, C2ST, utility: figures of the specification, of published train and test splits
+    "adult": (0.995, 0.988, 0.54, 0.923), "shoppers": (0.991, 0.985, 0.53, 0.883), "magic": (0.993, 0.991, 0.53, 0.913),
+    "beijing": (0.993, 0.982, 0.53, 0.655), "default": (0.990, 0.982, 0.58, 0.764),
+}  # fmt: skip
+ROWS = 20_000
+Frame = pd.DataFrame
+
+
+# -- sets ------------------------------------------------------------------------------------------------------------
+def packaged() -> dict[str, tuple[Frame, str]]:
+    """Sets inside plotnine, statsmodels and scikit-learn, with what is predicted."""
+    from plotnine.data import diamonds, txhousing
+    from sklearn.datasets import load_breast_cancer
+    from statsmodels.datasets import fair, randhie
+
+    stones = diamonds.copy()
+    for column in ("cut", "color", "clarity"):
+        stones[column] = stones[column].astype(str)
+    cancer = load_breast_cancer(as_frame=True).frame
+    houses = txhousing.drop(columns=["date"]).dropna(subset=["sales"])
+    return {
+        "diamonds": (stones, "price"), "randhie": (randhie.load_pandas().data, "mdvis"),
+        "txhousing": (houses, "sales"), "fair": (fair.load_pandas().data, "affairs"),
+        "breast_cancer": (cancer, "target"), "factors": (factors(), "y"),
+    }  # fmt: skip
+
+
+def factors(rows: int = 20_000, columns: int = 60) -> Frame:
+    """A wide, factor-like table: eight hidden numbers, a third of the columns skewed, a fifth of them categories."""
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(rows, 8))
+    X = hidden @ (rng.normal(size=(8, columns)) * (rng.random((8, columns)) < 0.4)) + 0.7 * rng.normal(
+        size=(rows, columns)
+    )
+    X[:, ::3] = np.exp(X[:, ::3] / 2)
+    frame = pd.DataFrame(X, columns=[f"x{j}" for j in range(columns)])
+    for j in range(3, columns, 5):
+        frame[f"x{j}"] = pd.qcut(frame[f"x{j}"], 4, labels=list("abcd")).astype(str)
+    return frame.assign(y=hidden[:, 0] * hidden[:, 1] + hidden[:, 2] + rng.normal(size=rows) / 2)
+
+
+# -- contenders ------------------------------------------------------------------------------------------------------
+def ours(train: Frame, n: int, target: str, privacy: str = "standard") -> Frame:
+    model = mr.twin.fit(train, find=False, privacy=privacy, engine="inline")
+    return mr.twin.sample(model, n, seed=1).to_pandas()
+
+
+def copula(train: Frame, n: int, target: str) -> Frame:
+    """Normal scores of every column (categories by their shares), one correlation matrix, and back by quantiles."""
+    rng, scores, back = np.random.default_rng(1), [], []
+    for name in train:
+        column = train[name]
+        if column.dtype.kind in "fiub":
+            known = np.sort(column.to_numpy(float)[~column.isna()])
+            ranks = (np.searchsorted(known, column.to_numpy(float), "left") + rng.random(len(column))) / (
+                len(known) + 1
+            )
+            back.append(lambda u, known=known: known[np.minimum((u * len(known)).astype(int), len(known) - 1)])
+        else:
+            shares = column.astype(str).value_counts(normalize=True)
+            edges = np.concatenate([[0], np.cumsum(shares.to_numpy())])
+            code = shares.index.get_indexer(column.astype(str))
+            ranks = edges[code] + rng.random(len(column)) * np.diff(edges)[code]
+            labels = shares.index.to_numpy()
+            back.append(lambda u, e=edges, of=labels: of[np.clip(np.searchsorted(e, u, "right") - 1, 0, len(of) - 1)])
+        scores.append(ndtri(np.clip(ranks, 1e-6, 1 - 1e-6)))
+    S = np.corrcoef(np.array(scores))
+    drawn = ndtr(rng.multivariate_normal(np.zeros(len(S)), np.nan_to_num(S), n, method="eigh"))
+    return pd.DataFrame({name: f(drawn[:, j]) for j, (name, f) in enumerate(zip(train, back, strict=True))})
+
+
+def cart(train: Frame, n: int, target: str) -> Frame:
+    """A scikit-learn tree a column on all columns before it, a value drawn from the leaf's rows (as synthpop does)."""
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+    rng = np.random.default_rng(1)
+    codes = {
+        c: v.to_numpy(float) if v.dtype.kind in "fiub" else pd.factorize(v)[0].astype(float) for c, v in train.items()
+    }
+    known = {c: np.nan_to_num(v, nan=-1e9) for c, v in codes.items()}
+    names, made, picked = list(train), {}, {}
+    for k, name in enumerate(names):
+        if not k:
+            at = rng.integers(0, len(train), n)
+        else:
+            kind = DecisionTreeRegressor if train[name].dtype.kind == "f" else DecisionTreeClassifier
+            tree = kind(min_samples_leaf=20, random_state=0).fit(
+                np.column_stack([known[c] for c in names[:k]]), known[name]
+            )
+            of_real = tree.apply(np.column_stack([known[c] for c in names[:k]]))
+            of_twins = tree.apply(np.column_stack([made[c] for c in names[:k]]))
+            order = np.argsort(of_real, kind="stable")
+            begin, end = (np.searchsorted(of_real[order], of_twins, side) for side in ("left", "right"))
+            at = order[begin + (rng.random(n) * (end - begin)).astype(int)]
+        made[name], picked[name] = known[name][at], train[name].to_numpy()[at]
+    return pd.DataFrame(picked)
+
+
+# -- measured --------------------------------------------------------------------------------------------------------
+def matrices(*frames: Frame) -> tuple[list[np.ndarray], np.ndarray]:
+    first = frames[0]
+    nominal = np.array([first[c].dtype.kind not in "fiub" for c in first])
+    found = [np.empty((len(f), first.shape[1])) for f in frames]
+    for j, c in enumerate(first):
+        levels = pd.unique(pd.concat([f[c].astype(str) for f in frames])) if nominal[j] else None
+        for f, m in zip(frames, found, strict=True):
+            m[:, j] = f[c].to_numpy(float) if levels is None else pd.Index(levels).get_indexer(f[c].astype(str))
+    return found, nominal
+
+
+def measured(train: Frame, test: Frame, twins: Frame, target: str) -> dict[str, float]:
+    (a, b, s), nominal = matrices(train, test, twins[list(train)])
+    m = min(len(b), len(s))
+    folds = [measures.fold(k, {"real": b[:m], "twins": s[:m], "nominal": nominal}, 0) for k in range(measures.FOLDS)]
+    scores, labels = (np.concatenate([f[n] for f in folds]) for n in ("scores", "labels"))
+    at = list(train).index(target)
+    trends = measures.trends(b, s, nominal)
+    return {
+        "shape": float(measures.shapes(b, s, nominal).mean()), "trend": float(trends[np.triu_indices(len(trends), 1)].mean()),
+        "C2ST": measures.auc(scores, labels), "utility": measures.utility(s, b, at, nominal)[1],
+        "of real": measures.utility(a, b, at, nominal)[1], "membership": measures.privacy(a, b, s, nominal, 0)["membership"],
+    }  # fmt: skip
+
+
+def quality(name: str, train: Frame, test: Frame, target: str, quick: bool) -> None:
+    """A line a contender."""
+    contenders: dict[str, Callable[..., Frame]] = {"millrace": ours, "Gaussian copula": copula, "CART chain": cart}
+    if not quick:
+        contenders |= {f"millrace, privacy {p}": (lambda *a, p=p: ours(*a, privacy=p)) for p in ("low", "high")}
+    for who, make in contenders.items():
+        begin = time.process_time()
+        try:
+            twins = make(train, min(len(test), ROWS), target)
+        except ValueError as e:  # a peer's: missing values, single classes
+            print(f"{name:<14} {who:<24} cannot: {str(e).splitlines()[0][:80]}", flush=True)
+            continue
+        took = time.process_time() - begin
+        found = measured(train, test.iloc[:ROWS].reset_index(drop=True), twins, target)
+        held = HELD.get(name) if who == "millrace" else None
+        told = "  ".join(f"{k} {v:.3f}" for k, v in found.items())
+        print(f"{name:<14} {who:<24} {told}  {took:.1f} s" + (f"  (held to {held})" if held else ""), flush=True)
+
+
+# -- how fast --------------------------------------------------------------------------------------------------------
+def speed(bench: Bench) -> None:
+    """100,000 twins of 15 columns, warm; one twin; the memory that it takes."""
+    data = factors(20_000, 14)
+    model = mr.twin.fit(data, find=False, engine="inline", joint="plain")
+    mr.twin.sample(model, 100)
+    taken = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        mr.twin.generate(model, 100_000, engine="inline")
+        taken.append(time.perf_counter() - begin)
+    bench.figure("100,000 twins x 15 to Parquet, one core, warm", min(taken), "s", 2)
+    grown = peak_bytes(lambda: mr.twin.generate(model, 100_000, engine="inline"))
+    bench.figure("  its private memory", grown / 2**20, "MiB", 250)
+    from millrace.analyses.twin.generate import Sampler
+
+    warm = Sampler(model)
+    ones = []
+    for i in range(200):
+        begin = time.perf_counter()
+        warm.draw(1, i)
+        ones.append(time.perf_counter() - begin)
+    bench.figure("one twin, p50", float(np.median(ones)) * 1e3, "ms", 5)
+
+
+def scale(bench: Bench, rows: int = 1_000_000, columns: int = 99) -> None:
+    """Fit on all rows, as many twins, two cores."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "wide.parquet"
+        factors(rows, columns).astype({f"x{j}": "float32" for j in range(columns) if j % 5 != 3}).to_parquet(path)
+        begin = time.perf_counter()
+        model = mr.twin.fit(path, find=False, joint="plain", engine="processes", cores=2, out=Path(folder) / "model")
+        fitted = time.perf_counter()
+        bench.figure(f"fit, {rows:,} x {columns + 1}, two cores", fitted - begin, "s")
+        made = mr.twin.generate(model, rows, out=Path(folder) / "twins.parquet", engine="processes", cores=2)
+        bench.figure(f"  with {rows:,} twins", time.perf_counter() - begin, "s", 300 if rows == 1_000_000 else None)
+        peaks = [answer.report.accounting.as_dict() for answer in (model, made)]
+        for what, said in zip(("fit", "generate"), peaks, strict=True):
+            bench.figure(f"  private memory of {what}", peak_of(said["memory"]) / 2**20, "MiB", 1_638)
+        size = sum(f.stat().st_size for f in (Path(folder) / "model").rglob("*.npy"))
+        bench.figure("  the model", size / 2**20, "MiB", 400)
+
+
+def peak_of(said: dict[str, Any]) -> float:
+    """Of the driver and two workers, at most."""
+    return float(said["driver_peak_bytes"] + 2 * said["task_peak_bytes"])
+
+
+def main(arguments: list[str]) -> int:
+    quick = "--quick" in arguments
+    sets: dict[str, Any] = packaged()
+    for name, (frame, target) in sets.items():
+        if quick and name not in ("randhie", "fair"):
+            continue
+        half = np.random.default_rng(0).permutation(len(frame)) < len(frame) // 2
+        quality(name, frame[half].reset_index(drop=True), frame[~half].reset_index(drop=True), target, quick)
+    folder = Path(arguments[arguments.index("--sets") + 1]) if "--sets" in arguments else None
+    for name in PUBLISHED:
+        paths = [folder / f"{name}.{part}.csv" for part in ("train", "test")] if folder else []
+        if not paths or not all(p.exists() for p in paths):
+            print(f"{name:<14} not run: no {name}.train.csv and {name}.test.csv in {folder or 'a folder (--sets)'}")
+            continue
+        train, test = (pd.read_csv(p) for p in paths)
+        quality(name, train, test, str(train.columns[-1]), quick)
+    bench = Bench("twin")
+    speed(bench)
+    if "--scale" in arguments:
+        scale(bench)
+    bench.write()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,189 @@
+"""`twin assess`: how like the real rows a model's twins are, how useful, and how far from single rows.
+
+Every measure is a task: the classifier's folds, utility from twins and from real rows, distances, margins. What needs rows
+that the model has not seen is unknown without `holdout`, and said to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy
+
+from millrace.analyses.twin import describing, source, views
+from millrace.analyses.twin.columns import Column
+from millrace.analyses.twin.facts import assess_facts
+from millrace.analyses.twin.fidelity import Fidelity
+from millrace.analyses.twin.generate import Sampler
+from millrace.analyses.twin.joint import Joint
+from millrace.analyses.twin.kernels import measures
+from millrace.analyses.twin.kernels.dependence import some_rows
+from millrace.analyses.twin.model import TwinModel, read_model
+from millrace.analyses.twin.plan import plan_assess
+from millrace.analyses.twin.spec import Assess
+from millrace.run.errors import WrongQuestion
+from millrace.run.run import Run
+
+TWINS_OF_DISTANCE = 20_000
+
+
+def assess(spec: Assess, run: Run) -> Fidelity:
+    """All measures of the model's twins beside these real rows."""
+    run.progress("reading")
+    model = read_model(spec.model)
+    real = source.open_source(spec.real, "real rows")
+    held = None if spec.holdout is None else source.open_source(spec.holdout, "holdout")
+    run.follow(plan_assess(assess_facts(spec, real), run.budget))
+    columns = [c for c in model.columns if c.kind != "key"]
+    for what, rows in (("real rows", real), ("holdout", held)):
+        missing = [c.name for c in columns if rows is not None and c.name not in rows.names]
+        if missing:
+            raise WrongQuestion(f"The {what} have no column {missing[0]!r}, which the model has.")
+    levels = _levels(columns, [s for s in (real, held) if s is not None])
+    train = matrix(real, columns, levels, spec.rows)
+    test = train if held is None else matrix(held, columns, levels, spec.rows)
+    made = twins_of(model, max(len(test), min(len(train), TWINS_OF_DISTANCE)), run.seed)
+    twins = matrix(source.open_source(made, "twins"), columns, levels, 1 << 60)
+    nominal = numpy.array([c.name in levels for c in columns])
+    target = _target(spec, model, columns)
+    return _measured(
+        run, model, columns, nominal, train, test, twins, held is not None, target, _violations(model, made)
+    )
+
+
+def twins_of(model: TwinModel, n: int, seed: int) -> Any:
+    """n twins, an Arrow table."""
+    return Sampler(model).draw(n, seed, models=False)
+
+
+def _target(spec: Assess, model: TwinModel, columns: Sequence[Column]) -> int | None:
+    """Which column is predicted: the one named, the outcome, or none."""
+    wanted = spec.target or model.known.get("outcome")
+    if wanted is None:
+        return None
+    names = [c.name for c in columns]
+    if wanted not in names:
+        raise WrongQuestion(f"target={wanted!r} is no column of the model; it has {', '.join(map(repr, names))}.")
+    return names.index(wanted)
+
+
+def _levels(columns: Sequence[Column], rows: Sequence[source.Source]) -> dict[str, dict[str, int]]:
+    """Codes of the texts of each category: the model's, then those that only the rows have."""
+    found = {}
+    for c in columns:
+        if c.labels and c.kind in ("category", "constant"):
+            texts = [*c.labels, *(label for label, _ in c.pooled)]
+            for s in rows:
+                texts += sorted(describing.texts_of(_text(s.column(c.name)))[1])
+            found[c.name] = {t: k for k, t in enumerate(dict.fromkeys(texts))}
+    return found
+
+
+def _text(column: Any) -> Any:
+    import pyarrow
+
+    return column if describing.is_text(column) else column.cast(pyarrow.string())
+
+
+def matrix(rows: source.Source, columns: Sequence[Column], levels: Mapping[str, Mapping[str, int]], most: int) -> Any:
+    """float64 (rows, columns): evenly spaced rows, `most` at most; categories as codes, missing NaN."""
+    import pyarrow
+
+    at = pyarrow.array(some_rows(rows.rows, most))
+    found = numpy.empty((len(at), len(columns)))
+    for j, c in enumerate(columns):
+        data = rows.column(c.name).take(at)
+        if c.name in levels:
+            places, texts = describing.texts_of(_text(data))
+            table = numpy.array([*(levels[c.name][t] for t in texts), numpy.nan])
+            found[:, j] = table[places]
+        else:
+            found[:, j] = describing.numbers_of(data, c.name)[0]
+    return found
+
+
+def _violations(model: TwinModel, twins: Any) -> dict[str, int]:
+    """How many twins break each constraint: of the finished table, as it is."""
+    joint = Joint(model.plain)
+    n = twins.num_rows
+    V, C = numpy.full((len(joint.columns), n), numpy.nan), numpy.zeros((len(joint.columns) + 1, n), numpy.uint8)
+    texts: dict[str, Any] = {}
+    broken = {}
+    for j, c in enumerate(joint.columns):
+        data = twins.column(c.name)
+        if c.kind == "category":
+            places, levels = describing.texts_of(data)
+            texts[c.name] = numpy.array([*levels, None], object)[places]
+            if not c.pooled:
+                C[j] = describing.encode(c, data)[0]
+        elif c.kind not in ("key", "constant"):
+            V[j] = describing.numbers_of(data, c.name)[0]
+            if c.drawn and not c.ranked:
+                C[j] = describing.encode_numbers(c, V[j])[0]
+            if c.drawn:
+                outside = int(((V[j] < c.low) | (V[j] > c.high)).sum())
+                if outside:
+                    broken[f"{c.low:g} <= {c.name} <= {c.high:g}"] = outside
+        elif c.kind == "key":
+            repeated = n - len(data.unique())
+            if repeated:
+                broken[f"{c.name} has one value a row"] = repeated
+    for c, rows in joint.rules.broken(V, C, lambda name: texts[name] if name in texts else V[joint.at[name]]):
+        broken[c["said"]] = int(rows.sum())
+    return broken
+
+
+def _measured(
+    run: Run, model: TwinModel, columns: Sequence[Column], nominal: Any, train: Any, test: Any, twins: Any, unseen: bool,
+    target: int | None, violations: Mapping[str, int],
+) -> Fidelity:  # fmt: skip
+    run.progress("a classifier between them", measures.FOLDS)
+    m = min(len(test), len(twins))
+    arrays = run.share({"real": test[:m], "twins": twins[:m], "nominal": nominal})
+    folds = list(run.map(measures.fold, range(measures.FOLDS), shared=(arrays, run.seed), name="classifier"))
+    scores, labels = (numpy.concatenate([f[n] for f in folds]) for n in ("scores", "labels"))
+    gains = numpy.sum([f["gains"] for f in folds], 0)
+    run.progress("measures")
+    whole = run.share({"train": train, "test": test, "twins": twins, "nominal": nominal})
+    wanted = ["compared", "plane", *(["privacy"] if unseen else []), *(["twins", "real"] if target is not None else [])]
+    found = dict(
+        zip(wanted, run.map(measure, wanted, shared=(whole, run.seed, -1 if target is None else target)), strict=True)
+    )
+    utility = None
+    if target is not None:
+        kind, value = found["twins"]
+        utility = {"target": columns[target].name, "kind": kind, "twins": value, "real": found["real"][1]}
+    compared = found["compared"]
+    names = tuple(c.name for c in columns)
+    if not unseen:
+        run.note("Without a holdout, twins are compared with the rows they were learnt from, and privacy is unknown.")
+    fidelity = Fidelity(
+        model=model.name, columns=names, rows=len(test), unseen=unseen, shapes=compared["shapes"], trends=compared["trends"],
+        c2st=measures.auc(scores, labels), gains=gains, margins=compared["margins"], margins_real=compared.get("margins_real"),
+        utility=utility, violations=dict(violations), privacy=found.get("privacy"), pictures={}, notes=tuple(run.notes),
+    )  # fmt: skip
+    pictures = views.fidelity(fidelity, test[:m], twins[:m], nominal, columns, found["plane"])
+    from dataclasses import replace
+
+    return replace(fidelity, pictures=pictures)
+
+
+def measure(name: str, arrays: Mapping[str, Any], seed: int, target: int) -> Any:
+    """One of the measures, as plain values and arrays."""
+    train, test, twins, nominal = (numpy.asarray(arrays[n]) for n in ("train", "test", "twins", "nominal"))
+    m = min(len(test), len(twins))
+    if name == "compared":
+        found = {
+            "shapes": measures.shapes(test, twins, nominal), "trends": measures.trends(test, twins, nominal),
+            "margins": measures.margins(test[:m], twins[:m], nominal, seed),
+        }  # fmt: skip
+        k = min(len(train), m)
+        if train is not test and not numpy.array_equal(train[:k], test[:k]):
+            found["margins_real"] = measures.margins(test[:m], train[:k], nominal, seed)
+        return found
+    if name == "plane":
+        return measures.plane(test, twins, nominal)
+    if name == "privacy":
+        return measures.privacy(train, test, twins, nominal, seed)
+    return list(measures.utility(twins if name == "twins" else train, test, target, nominal))

@@ -1,0 +1,1 @@
+"""Numeric kernels of twin: heavy imports live here only."""

@@ -1,0 +1,89 @@
+"""Whether a column is better drawn with the index of all earlier columns: by what a held-out slice tells apart.
+
+Likelihood judges badly between methods. So a column is learnt both ways from most rows, drawn for held-out rows from their
+true earlier columns, and a classifier (LightGBM) tries to tell the drawn values from the true ones; the way that it tells
+less well is taken, plain trees in doubt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy
+
+from millrace.analyses.twin.columns import MISSING_RANK, Column
+
+LEARNT, HELD = 20_000, 4_000
+LEAST_ROWS = 1_000
+DOUBT = 0.01
+SEED = 20_240_601
+FEW = 3
+"""With fewer earlier columns an index has nothing to gather."""
+
+
+def prefers_index(
+    place: int, frame: Mapping[str, Any], related: Mapping[str, Any], columns: Sequence[Column], asked: Mapping[str, Any],
+    learn: Callable[..., dict[str, Any]],
+) -> bool:  # fmt: skip
+    n = frame["codes"].shape[1]
+    if place < FEW or n < LEAST_ROWS:
+        return False
+    some = numpy.random.default_rng(SEED).permutation(n)[: LEARNT + HELD]
+    held = numpy.sort(some[-min(HELD, len(some) // 4) :])
+    learnt = numpy.sort(some[: len(some) - len(held)])
+    small = _taken(frame, numpy.concatenate([learnt, held]))
+    rows, at = numpy.arange(len(learnt)), numpy.arange(len(learnt), len(some))
+    told = []
+    for indexed in (False, True):
+        part = learn(place, small, related, columns, asked, indexed, rows)
+        told.append(_told_apart(part, place, small, related, columns, at))
+    return told[1] < told[0] - DOUBT
+
+
+def _taken(frame: Mapping[str, Any], rows: Any) -> dict[str, Any]:
+    codes, ranks = frame["codes"][:, rows], frame["ranks"][:, rows]
+    return {**frame, "codes": codes, "ranks": ranks}
+
+
+def _told_apart(
+    part: Mapping[str, Any], place: int, frame: Any, related: Any, columns: Sequence[Column], rows: Any
+) -> float:
+    """How well (AUC) drawn values of the column are told from true ones, given the true earlier columns."""
+    import lightgbm
+    from sklearn.metrics import roc_auc_score
+
+    from millrace.analyses.twin import joint
+
+    order, rank_row = related["order"], frame["rank_row"]
+    j, d, m = order[place], len(columns), len(rows)
+    field = joint.Field.of(d, numpy.arange(m), numpy.zeros(m, numpy.int64))
+    C, R = field.C, field.R
+    C[:d] = frame["codes"][:, rows]
+    for q, column in enumerate(columns):
+        if column.ranked:
+            R[q] = frame["ranks"][rank_row[q], rows]
+    true = (R[j] if columns[j].ranked else C[j]).astype(numpy.float32)
+    earlier = sorted(order[:place])
+    given = numpy.stack([(R[q] if columns[q].ranked else C[q]).astype(numpy.float32) for q in earlier], 1)
+    ready = joint.Ready(columns, related["tables"])
+    joint.draw_place(part, ready, list(order[:place]), place, field, SEED)
+    drawn = (R[j] if columns[j].ranked else C[j]).astype(numpy.float32)
+    numpy.putmask(true, true == MISSING_RANK, -1)
+    numpy.putmask(drawn, drawn == MISSING_RANK, -1)
+    # True and drawn values of a row are in the same half: none is learnt from its own twin.
+    half = numpy.arange(m) % 2 == 0
+    scores, labels = [], []
+    for test in (half, ~half):
+        train = ~test
+        A = numpy.vstack([numpy.column_stack([given[train], v[train]]) for v in (true, drawn)])
+        B = numpy.vstack([numpy.column_stack([given[test], v[test]]) for v in (true, drawn)])
+        said = {
+            "objective": "binary", "num_leaves": 15, "learning_rate": 0.1, "min_data_in_leaf": 20, "verbosity": -1,
+            "num_threads": 1, "seed": 1, "deterministic": True, "force_row_wise": True,
+        }  # fmt: skip
+        y = numpy.repeat([1.0, 0.0], train.sum())
+        fitted = lightgbm.train(said, lightgbm.Dataset(A, y, params={"verbosity": -1}), num_boost_round=60)
+        scores.append(fitted.predict(B, num_threads=1))
+        labels.append(numpy.repeat([1, 0], test.sum()))
+    return float(roc_auc_score(numpy.concatenate(labels), numpy.concatenate(scores)))

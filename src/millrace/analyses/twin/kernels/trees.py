@@ -1,0 +1,362 @@
+"""Trees of one column given earlier ones: grown by a chi-square score over codes, leaves turned into what twins draw from.
+
+Splits: every code of every earlier column as a threshold (a set of codes for categories, ordered by reciprocal averaging).
+With left counts L_k of n_k rows of class k, chi2 = (n sum L_k^2 / n_k - n_L^2) n / (n_L n_R), kept up by one addition a row,
+so that a node costs a few steps a row and column, whatever the number of classes. Above `SEEN` rows a node is split by
+evenly spaced rows of its own; all rows go on.
+
+A leaf of codes holds its codes with cumulative counts. A leaf of ranks holds what is common or missing as it is, and of the
+rest the sorted residuals of a line on one other column: single real values are not in it, and rows of different leaves cannot
+be put together. Random numbers are `drawing`'s.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+from numba import njit
+from numpy.typing import NDArray
+
+SEEN = 16_384
+CLASSES = 16
+LEAST_LINE = 15
+MISSING = 65_535
+
+
+@njit(nogil=True, cache=True)
+def _best_threshold(codes, y, n, width, n_k, total, min_leaf, place, counts, left):  # type: ignore[no-untyped-def]
+    """(chi2, code) of the best threshold of one column; codes (n,), y (n,)."""
+    low, high = 255, 0
+    for i in range(n):
+        b = codes[i]
+        if b < low:
+            low = b
+        if b > high:
+            high = b
+    if low == high:
+        return 0.0, -1
+    span = high - low + 1
+    for b in range(span + 1):
+        counts[b] = 0
+    for i in range(n):
+        counts[codes[i] - low + 1] += 1
+    for b in range(span):
+        counts[b + 1] += counts[b]
+    for i in range(n):
+        b = codes[i] - low
+        place[counts[b]] = y[i]
+        counts[b] += 1
+    for k in range(width):
+        left[k] = 0
+    best, at, s, begin = 0.0, -1, 0.0, 0
+    for b in range(span - 1):
+        end = counts[b]
+        for i in range(begin, end):
+            k = place[i]
+            s += (2.0 * left[k] + 1.0) / n_k[k]
+            left[k] += 1
+        if end > begin and end >= min_leaf:
+            if n - end < min_leaf:
+                break
+            chi2 = (total * s - float(end) * end) * total / (float(end) * (n - end))
+            if chi2 > best:
+                best, at = chi2, b + low
+        begin = end
+    return best, at
+
+
+@njit(nogil=True, cache=True)
+def _best_set(codes, y, n, m, width, n_k, total, min_leaf, table, score, order, left, mask):  # type: ignore[no-untyped-def]
+    """chi2 of the best set of codes of a category that goes left, written into `mask` (4 words)."""
+    for b in range(m):
+        for k in range(width):
+            table[b, k] = 0
+    for i in range(n):
+        table[codes[i], y[i]] += 1
+    present = 0
+    weight = numpy.zeros(width)
+    for k in range(width):
+        weight[k] = (k * 7 % width) + 0.01 * k
+    for _ in range(4):
+        mean, square = 0.0, 0.0
+        for k in range(width):
+            mean += weight[k] * n_k[k]
+        mean /= total
+        for k in range(width):
+            weight[k] -= mean
+            square += weight[k] * weight[k] * n_k[k]
+        if square <= 0:
+            break
+        square = (square / total) ** 0.5
+        for k in range(width):
+            weight[k] /= square
+        for b in range(m):
+            t, c = 0.0, 0
+            for k in range(width):
+                t += weight[k] * table[b, k]
+                c += table[b, k]
+            score[b] = t / c if c else 1e30
+        for k in range(width):
+            t = 0.0
+            for b in range(m):
+                if table[b, k]:
+                    t += score[b] * table[b, k]
+            weight[k] = t / n_k[k] if n_k[k] else 0.0
+    for b in range(m):
+        order[b] = b
+        c = 0
+        for k in range(width):
+            c += table[b, k]
+        present += c > 0
+        if c == 0:
+            score[b] = 1e30
+    for i in range(1, m):  # insertion: stable, and few
+        b, v, j = order[i], score[order[i]], i - 1
+        while j >= 0 and score[order[j]] > v:
+            order[j + 1] = order[j]
+            j -= 1
+        order[j + 1] = b
+    for k in range(width):
+        left[k] = 0
+    best, at, end, s = 0.0, -1, 0, 0.0
+    for p in range(present - 1):
+        b = order[p]
+        for k in range(width):
+            c = table[b, k]
+            if c:
+                s += (2.0 * left[k] * c + float(c) * c) / n_k[k]
+                left[k] += c
+                end += c
+        if end < min_leaf:
+            continue
+        if n - end < min_leaf:
+            break
+        chi2 = (total * s - float(end) * end) * total / (float(end) * (n - end)) - (present - 2)
+        if chi2 > best:
+            best, at = chi2, p
+    for w in range(4):
+        mask[w] = numpy.uint64(0)
+    for p in range(at + 1):
+        b = order[p]
+        mask[b >> 6] |= numpy.uint64(1) << numpy.uint64(b & 63)
+    return best
+
+
+@njit(nogil=True, cache=True)
+def grow(X, extra, sizes, nominal, features, y, width, index, min_leaf, z, most_depth):  # type: ignore[no-untyped-def]
+    """Nodes of a tree that splits the rows `index` (int32, reordered so that each leaf's are together).
+
+    X: uint8 (columns, rows), extra: uint8 (rows,), the column after them; both read-only. sizes: codes of each column.
+    features: numbers of columns to split on. y: uint8 (rows,) classes below `width`. Returns feature (-1: leaf), threshold
+    (-2: by `masks`), left, right, begin, end, masks.
+    """
+    rows = index.size
+    most = 2 * (rows // max(1, min_leaf)) + 3
+    feature = numpy.full(most, -1, numpy.int32)
+    threshold = numpy.zeros(most, numpy.int32)
+    left_of, right_of = numpy.zeros(most, numpy.int32), numpy.zeros(most, numpy.int32)
+    begin_of, end_of = numpy.zeros(most, numpy.int32), numpy.zeros(most, numpy.int32)
+    masks = numpy.zeros((most, 4), numpy.uint64)
+    depth = numpy.zeros(most, numpy.int32)
+    seen = min(rows, SEEN)
+    codes, its = numpy.zeros(seen, numpy.int64), numpy.zeros(seen, numpy.int64)
+    place, which = numpy.zeros(seen, numpy.int64), numpy.zeros(seen, numpy.int64)
+    counts, left = numpy.zeros(258, numpy.int64), numpy.zeros(width, numpy.int64)
+    n_k, table = numpy.zeros(width), numpy.zeros((256, width), numpy.int64)
+    score, order = numpy.zeros(256), numpy.zeros(256, numpy.int64)
+    mask, best_mask = numpy.zeros(4, numpy.uint64), numpy.zeros(4, numpy.uint64)
+    spare = numpy.zeros(rows, numpy.int32)
+    stack = numpy.zeros(most, numpy.int32)
+    end_of[0], made, top = rows, 1, 1
+    while top:
+        top -= 1
+        node = stack[top]
+        a, b = begin_of[node], end_of[node]
+        n = b - a
+        if n < 2 * min_leaf or depth[node] >= most_depth or made + 2 > most:
+            continue
+        m = min(n, SEEN)
+        for k in range(width):
+            n_k[k] = 0.0
+        for i in range(m):
+            r = index[a + (i * n) // m]
+            which[i] = r
+            its[i] = y[r]
+            n_k[its[i]] += 1.0
+        present = 0
+        for k in range(width):
+            present += n_k[k] > 0
+        if present < 2:
+            continue
+        least = max(1, (min_leaf * m) // n)
+        free = present - 1.0
+        best, best_f, best_t = free + z * (2.0 * free) ** 0.5, -1, -1
+        for q in range(features.size):
+            f = features[q]
+            column = X[f] if f < X.shape[0] else extra
+            for i in range(m):
+                codes[i] = column[which[i]]
+            if nominal[f]:
+                found = _best_set(codes, its, m, sizes[f], width, n_k, float(m), least, table, score, order, left, mask)
+                if found > best:
+                    best, best_f, best_t = found, f, -2
+                    best_mask[:] = mask
+            else:
+                found, t = _best_threshold(codes, its, m, width, n_k, float(m), least, place, counts, left)
+                if found > best:
+                    best, best_f, best_t = found, f, t
+        if best_f < 0:
+            continue
+        low, high = a, 0
+        column = X[best_f] if best_f < X.shape[0] else extra
+        for i in range(a, b):
+            r = index[i]
+            c = column[r]
+            if best_t == -2:
+                goes = (best_mask[c >> 6] >> numpy.uint64(c & 63)) & numpy.uint64(1) == numpy.uint64(1)
+            else:
+                goes = c <= best_t
+            if goes:
+                index[low] = r
+                low += 1
+            else:
+                spare[high] = r
+                high += 1
+        if low - a < min_leaf or high < min_leaf:
+            for i in range(high):
+                index[low + i] = spare[i]
+            continue
+        for i in range(high):
+            index[low + i] = spare[i]
+        feature[node], threshold[node] = best_f, best_t
+        masks[node] = best_mask
+        for side in range(2):
+            child = made
+            made += 1
+            depth[child] = depth[node] + 1
+            if side == 0:
+                left_of[node], begin_of[child], end_of[child] = child, a, low
+            else:
+                right_of[node], begin_of[child], end_of[child] = child, low, b
+            stack[top] = child
+            top += 1
+    return (
+        feature[:made].copy(), threshold[:made].copy(), left_of[:made].copy(), right_of[:made].copy(),
+        begin_of[:made].copy(), end_of[:made].copy(), masks[:made].copy(),
+    )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def leaves_of_codes(feature, begin, end, index, y):  # type: ignore[no-untyped-def]
+    """Codes of each leaf with cumulative counts: (start, stop) by node, codes uint8, cumulative int32."""
+    nodes = feature.size
+    start, stop = numpy.zeros(nodes, numpy.int32), numpy.zeros(nodes, numpy.int32)
+    codes = numpy.zeros(index.size, numpy.uint8)
+    cumulative = numpy.zeros(index.size, numpy.int32)
+    counts = numpy.zeros(256, numpy.int64)
+    at = 0
+    for node in range(nodes):
+        if feature[node] >= 0:
+            continue
+        counts[:] = 0
+        for i in range(begin[node], end[node]):
+            counts[y[index[i]]] += 1
+        start[node] = at
+        total = 0
+        for c in range(256):
+            if counts[c]:
+                total += counts[c]
+                codes[at], cumulative[at] = c, total
+                at += 1
+        stop[node] = at
+    return start, stop, codes[:at].copy(), cumulative[:at].copy()
+
+
+@njit(nogil=True, cache=True)
+def leaves_of_ranks(feature, begin, end, index, y, R, candidates, spikes, own_spike, least_r2):  # type: ignore[no-untyped-def]
+    """What twins are drawn from in each leaf of ranks `y` (uint16, rows).
+
+    R: uint16 (candidates, rows), ranks of the columns that a line may go by; spikes: bool (candidates, 65536). Returns by node
+    `fixed` (how many stand at its beginning that stay as they are), `line` (place among candidates, -1 none), `slope`, `low`,
+    `high` (range of the ranks that move); and `held`, float32 (rows,): ranks that stay, then sorted residuals.
+    """
+    nodes = feature.size
+    fixed, line = numpy.zeros(nodes, numpy.int32), numpy.full(nodes, -1, numpy.int32)
+    slope, low, high = (
+        numpy.zeros(nodes, numpy.float32),
+        numpy.zeros(nodes, numpy.float32),
+        numpy.zeros(nodes, numpy.float32),
+    )
+    held = numpy.zeros(index.size, numpy.float32)
+    for node in range(nodes):
+        if feature[node] >= 0:
+            continue
+        a, b = begin[node], end[node]
+        best, at, by = 0.0, -1, 0.0
+        if b - a >= LEAST_LINE:
+            for q in range(candidates):
+                n, sx, sy = 0, 0.0, 0.0
+                for i in range(a, b):
+                    r = index[i]
+                    v, x = y[r], R[q, r]
+                    if v == MISSING or x == MISSING or own_spike[v] or spikes[q, x]:
+                        continue
+                    n += 1
+                    sx += x
+                    sy += v
+                if n < LEAST_LINE:
+                    continue
+                mx, my = sx / n, sy / n
+                xx, xy, yy = 0.0, 0.0, 0.0
+                for i in range(a, b):
+                    r = index[i]
+                    v, x = y[r], R[q, r]
+                    if v == MISSING or x == MISSING or own_spike[v] or spikes[q, x]:
+                        continue
+                    dx, dy = x - mx, v - my
+                    xx += dx * dx
+                    xy += dx * dy
+                    yy += dy * dy
+                if xx <= 0 or yy <= 0:
+                    continue
+                r2 = 1 - (1 - xy * xy / (xx * yy)) * (n - 1) / max(n - 2, 1)
+                if r2 > best and r2 > least_r2:
+                    best, at, by = r2, q, xy / xx
+        line[node], slope[node] = at, by
+        stay, move = a, b
+        lowest, highest = 1e9, -1.0
+        for i in range(a, b):
+            r = index[i]
+            v = y[r]
+            odd = v == MISSING or own_spike[v]
+            if not odd and at >= 0 and (R[at, r] == MISSING or spikes[at, R[at, r]]):
+                odd = True
+            if odd:
+                held[stay] = v
+                stay += 1
+            else:
+                move -= 1
+                held[move] = v - by * R[at, r] if at >= 0 else v
+                lowest, highest = min(lowest, float(v)), max(highest, float(v))
+        held[a:stay] = numpy.sort(held[a:stay])
+        held[stay:b] = numpy.sort(held[stay:b])
+        fixed[node], low[node], high[node] = stay - a, max(lowest, 0.0) if highest >= 0 else 0.0, max(highest, 0.0)
+    return fixed, line, slope, low, high, held
+
+
+def coarse(codes: NDArray[Any], sizes: int, nominal: bool, most: int = CLASSES) -> tuple[NDArray[numpy.uint8], int]:
+    """(class of each code, how many): codes in stretches of about as many rows each; of categories the most common alone."""
+    counts = numpy.bincount(codes, minlength=sizes)[:sizes]
+    if sizes <= most:
+        return numpy.arange(256).astype(numpy.uint8), max(1, sizes)
+    if nominal:
+        order = numpy.argsort(-counts, kind="stable")
+        table = numpy.full(256, most - 1, numpy.uint8)
+        table[order[: most - 1]] = numpy.arange(most - 1)
+        return table, most
+    share = (numpy.cumsum(counts) - counts / 2) / max(1, counts.sum())
+    made = numpy.unique(numpy.minimum((share * most).astype(numpy.int64), most - 1), return_inverse=True)[1]
+    table = numpy.zeros(256, numpy.uint8)
+    table[:sizes] = made
+    return table, int(made.max()) + 1

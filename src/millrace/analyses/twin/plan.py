@@ -1,0 +1,109 @@
+"""How twin cuts its questions, and what they will take: pure arithmetic on facts.
+
+fit is a task a column, twice (described; its trees). generate is blocks of rows, a power of two by the number of columns
+alone, so that a block's twins never depend on budget or cores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from millrace.run.budget import Budget, Plan, fit
+
+WORKER_BYTES = 150 << 20
+"""Private bytes of a worker with the kernels loaded, and room for what their compiler maps."""
+KERNEL_BYTES = 30 << 20
+DRIVER_BYTES = 90 << 20
+COLUMN_ROW_BYTES, TREE_ROW_BYTES = 70, 60
+"""Of a task of fit: a column described; its trees grown."""
+NODE_BYTES = 130
+TREE_S, DESCRIBE_S = 4.5e-9, 6e-7
+"""Core-seconds: a row, an earlier column and a level of a tree; a row described."""
+CHOICE_S = 0.7
+"""Trees both ways on a held-out slice, and a classifier of each."""
+BLOCK_VALUES = 1 << 20
+DRAW_S, WRITE_S = 3.5e-7, 1.2e-7
+"""Core-seconds a value: drawn by a worker, written by the driver."""
+VALUE_BYTES = 30
+
+
+@dataclass(frozen=True, slots=True)
+class FitFacts:
+    rows: int
+    columns: int
+    row_bytes: int
+    min_leaf: int
+    auto: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateFacts:
+    """model_bytes: of the arrays that workers map. tries: draws a twin, as far as they are known."""
+
+    n: int
+    columns: int
+    model_bytes: int
+    tries: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class AssessFacts:
+    rows: int
+    columns: int
+    row_bytes: int
+    compared: int
+
+
+def block_rows(columns: int) -> int:
+    """Twins of a block: a power of two from 1,024 to 65,536."""
+    wanted = BLOCK_VALUES // max(1, columns)
+    return max(1_024, min(65_536, 1 << (max(1, wanted).bit_length() - 1)))
+
+
+def plan_fit(facts: FitFacts, budget: Budget) -> Plan:
+    n, d = facts.rows, facts.columns
+    nodes = 2 * n // facts.min_leaf + 3
+    depth = max(1, (n // facts.min_leaf).bit_length())
+    seen = min(n, 16_384 * 8)
+    core_s = DESCRIBE_S * n * d + TREE_S * seen * depth * d * (d - 1) / 2 + 1e-7 * n * d
+    core_s += CHOICE_S * d if facts.auto and n >= 1_000 else 0.0
+    return fit(
+        Plan(
+            analysis="twin fit", method="trees", tasks=2 * d + 1, block=1, slots=1,
+            worker_bytes=WORKER_BYTES + max(COLUMN_ROW_BYTES * n, TREE_ROW_BYTES * n + NODE_BYTES * nodes),
+            driver_bytes=DRIVER_BYTES + 3 * n * d + 8 * n,
+            shared_bytes=n * (facts.row_bytes + 3 * d), answer_bytes=5 * n * d, core_s=core_s,
+            base_bytes=WORKER_BYTES - KERNEL_BYTES,
+            why=(f"{n:,} rows of {d} columns: a column described is a task, its trees are another",),
+        ),
+        budget,
+    )  # fmt: skip
+
+
+def plan_generate(facts: GenerateFacts, budget: Budget) -> Plan:
+    block = block_rows(facts.columns)
+    values = facts.n * facts.columns
+    return fit(
+        Plan(
+            analysis="twin generate", method="trees", tasks=-(-facts.n // block), block=block, slots=1,
+            worker_bytes=WORKER_BYTES + VALUE_BYTES * min(block, facts.n) * facts.columns,
+            driver_bytes=DRIVER_BYTES + 16 * block * facts.columns,
+            shared_bytes=facts.model_bytes, answer_bytes=8 * values, core_s=values * (DRAW_S * facts.tries + WRITE_S),
+            base_bytes=WORKER_BYTES - KERNEL_BYTES,
+            why=(f"{facts.n:,} twins of {facts.columns} columns in blocks of {block:,}",),
+        ),
+        budget,
+    )  # fmt: skip
+
+
+def plan_assess(facts: AssessFacts, budget: Budget) -> Plan:
+    m, d = facts.compared, facts.columns
+    return fit(
+        Plan(
+            analysis="twin assess", method="measures", tasks=8, block=1, slots=1,
+            worker_bytes=2 * WORKER_BYTES + 120 * m * d, driver_bytes=DRIVER_BYTES + 60 * m * d + facts.rows * 8,
+            shared_bytes=24 * m * d, answer_bytes=1 << 20, core_s=2.0 + 4e-5 * m * d,
+            base_bytes=WORKER_BYTES - KERNEL_BYTES, why=(f"{m:,} rows and as many twins of {d} columns",),
+        ),
+        budget,
+    )  # fmt: skip

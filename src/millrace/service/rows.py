@@ -1,0 +1,105 @@
+"""/v1/explain: one row, or some, at once, by an explainer that was read before and is kept warm."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from millrace.service.access import Submitter
+from millrace.service.answers import Plain
+from millrace.service.house import House, house_of
+from millrace.service.problems import Refused, responses
+from millrace.service.questions import InputName
+
+MOST_ROWS, MOST_COLUMNS, MOST_WAITING = 1_000, 10_000, 200
+Cell = Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(max_length=1000)] | None
+Row = Annotated[dict[str, Cell], Field(max_length=MOST_COLUMNS)] | Annotated[list[Cell], Field(max_length=MOST_COLUMNS)]
+
+
+class RowQuestion(BaseModel):
+    """One `row`, or a `batch` of up to 1,000: values by column, or all of them in the model's order; null is missing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: InputName
+    row: Row | None = None
+    batch: Annotated[list[Row], Field(min_length=1, max_length=MOST_ROWS)] | None = None
+    background: InputName | None = Field(None, description="rows that stand for 'feature unknown'; trees need none")
+    output: Annotated[str, Field(max_length=100)] = "auto"
+    groups: dict[str, list[str]] | None = Field(None, description="columns explained together, as one feature each")
+    max_evaluations: int | None = Field(None, ge=4, le=100_000, description="coalitions a row of the kernel method")
+    form: Literal["full", "top_k", "narrative", "minimal"] = Field("full", description="how it is told")
+    top: int = Field(5, ge=1, le=100, description="features that top_k and narrative show")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> RowQuestion:
+        if (self.row is None) == (self.batch is None):
+            raise ValueError("give a row, or a batch of rows, and not both")
+        return self
+
+
+class RowAnswers(BaseModel):
+    """An answer for each row, in their order. What is in one depends on `form`; every one adds up: base + values = prediction."""
+
+    answers: list[dict[str, Any]]
+    ms: float = Field(description="how long the rows took")
+
+
+def routes() -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["rows"], default_response_class=Plain)
+    waiting = [0]
+
+    @router.post(
+        "/explain",
+        response_model=RowAnswers,
+        responses={**responses(401, 403, 404, 408, 413, 422, 429, 503), **responses(500)},
+    )
+    async def explain(question: RowQuestion, request: Request, caller: Submitter) -> Plain:
+        """SHAP values of rows at once; the values are those of an explain job, bit for bit."""
+        house = house_of(request)
+        if waiting[0] >= MOST_WAITING:
+            raise Refused(
+                429, f"{MOST_WAITING} requests for rows wait already: come again in a second.", {"Retry-After": "1"}
+            )
+        waiting[0] += 1
+        try:
+            naming = house.naming(caller)
+            model = await run_in_threadpool(naming.find, "model", question.model)
+            background = (
+                None
+                if question.background is None
+                else await run_in_threadpool(naming.find, "data", question.background)
+            )
+            loop = asyncio.get_running_loop()
+            return Plain(await loop.run_in_executor(house.rows, explained, house, question, model, background))
+        finally:
+            waiting[0] -= 1
+
+    return router
+
+
+def explained(house: House, question: RowQuestion, model: str, background: str | None) -> dict[str, Any]:
+    """The answers. `model`, `background`: inputs by name, which is their content."""
+    from millrace.analyses.explain.formats import formatted
+
+    options = {"output": question.output, "groups": question.groups, "max_evaluations": question.max_evaluations}
+    explainer = house.explainers.get(
+        house.desk.inputs / model,
+        background=None if background is None else house.desk.inputs / background,
+        digest=model,
+        **{name: value for name, value in options.items() if value is not None},
+    )
+    began = time.perf_counter()
+    rows = [question.row] if question.row is not None else question.batch or []
+    answers = []
+    for row in rows:
+        one = time.perf_counter()
+        answer = explainer.row(row)
+        house.times.row(1000 * (time.perf_counter() - one))
+        answers.append(formatted(answer, question.form, question.top))
+    return {"answers": answers, "ms": 1000 * (time.perf_counter() - began)}

@@ -1,0 +1,133 @@
+"""`mr.connect(url)` and `millrace --url URL ...`: what works here works there, with the same digest; errors are one paragraph."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import COLUMNS, Site
+from pyarrow import parquet
+
+import millrace as mr
+from millrace.connecting import ServiceAway
+from millrace.run.errors import WrongQuestion
+
+
+@pytest.fixture
+def far(site: Site):
+    with mr.connect(site.url, token=site.tokens["ann"]) as service:
+        yield service
+
+
+def cli(site: Site, folder: Path, *words: str, token: str = "ann") -> subprocess.CompletedProcess[str]:
+    import os
+
+    env = {**os.environ, "MILLRACE_URL_TOKEN": site.tokens[token]}
+    command = [sys.executable, "-m", "millrace", "--url", site.url, *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, env=env)
+
+
+def test_objects_and_files_are_sent_by_content_and_the_digest_is_that_of_here(site: Site, far, tmp_path) -> None:
+    import lightgbm
+
+    model = lightgbm.Booster(model_file=str(site.folder / "model.txt"))
+    rows = parquet.read_table(site.folder / "rows.parquet")
+    job = far.submit.wait(far.submit.explain(model, rows, label="objects"))
+    assert job["state"] == "succeeded", job["why"]
+    wanted = mr.explain(model, rows, engine="inline").digest
+    folder = far.submit.answer(job, out=tmp_path / "answer")
+    assert job["digest"] == wanted == json.loads((folder / "result.json").read_text())["digest"]
+    assert (folder / "report.html").stat().st_size > 1000 and list(folder.glob("*.parquet"))
+    before = len(far.names())
+    far.submit.cancel(far.submit.explain(model, rows))
+    assert len(far.names()) == before, "what is there already is not sent again"
+
+
+def test_a_refutation_of_a_frame(site: Site, far) -> None:
+    people = parquet.read_table(site.folder / "people.parquet").to_pandas()
+    job = far.submit.wait(far.submit.refute(people, "drug", "visits", common_causes=["age"], simulations=20, seed=5))
+    wanted = mr.refute(people, "drug", "visits", common_causes=["age"], simulations=20, seed=5, engine="inline").digest
+    assert job["digest"] == wanted, job["why"]
+
+
+def test_a_row_at_once(site: Site, far) -> None:
+    row = dict.fromkeys(COLUMNS, 0.25)
+    here = mr.explainer(str(site.folder / "model.txt")).row(row)
+    told = far.row(str(site.folder / "model.txt"), row, form="minimal")
+    assert told["values"][0] == here.values[:, 0].tolist()
+    assert len(far.rows("churn", [row, row], form="top_k", top=1)) == 2
+
+
+def test_a_plan_and_the_lists(site: Site, far) -> None:
+    assert far.plan("explain", model="churn", data="rows")["tier"] == "light"
+    job = far.submit.run("work:square", "items", key="of python")
+    assert far.submit.run("work:square", "items", key="of python")["id"] == job["id"]
+    assert far.submit.wait(job["id"])["state"] == "succeeded"
+    assert job["id"] in [one["id"] for one in far.submit.jobs(limit=200)]
+
+
+def test_wrong_questions_are_errors_of_python(site: Site, far) -> None:
+    with pytest.raises(WrongQuestion, match="no data called 'nothing'"):
+        far.submit.explain("churn", "nothing")
+    with pytest.raises(WrongQuestion, match="does not let clients name 'os:system'"):
+        far.submit.run("os:system", "items")
+    with pytest.raises(WrongQuestion, match="has no result"):
+        far.submit.answer(far.submit.run("work:square", "items", queue="reports"))
+    with pytest.raises(WrongQuestion, match="cannot be sent as model"):
+        far.submit.explain(object(), "rows")
+    with pytest.raises(WrongQuestion, match="needs a token"), mr.connect(site.url, token="mr_no") as nobody:
+        nobody.names()
+    with pytest.raises(ServiceAway, match="cannot be reached"), mr.connect("http://127.0.0.1:9") as nowhere:
+        nowhere.names()
+    with pytest.raises(WrongQuestion, match="Where is the service"):
+        mr.connect()
+
+
+def test_a_command_is_carried_out_there(site: Site, tmp_path: Path) -> None:
+    files = ("--model", str(site.folder / "model.txt"), "--data", str(site.folder / "rows.parquet"))
+    there = cli(site, tmp_path, "explain", *files, "--out", "far")
+    assert there.returncode == 0, there.stderr
+    assert "Written to far" in there.stdout and "job " in there.stderr
+    local = subprocess.run([sys.executable, "-m", "millrace", "explain", *files, "--json"], cwd=tmp_path,
+                           capture_output=True, text=True, timeout=240, check=True)  # fmt: skip
+    digest = json.loads(local.stdout)["digest"]
+    assert json.loads((tmp_path / "far" / "result.json").read_text())["digest"] == digest
+    told = cli(site, tmp_path, "explain", *files, "--json")
+    assert json.loads(told.stdout)["digest"] == digest
+
+
+def test_jobs_are_looked_after_from_the_command_line(site: Site, tmp_path: Path) -> None:
+    assert cli(site, tmp_path, "register", "data", "own", str(site.folder / "items.jsonl")).returncode == 0
+    made = json.loads(
+        cli(site, tmp_path, "submit", "run", "work:square", "--items", "own", "--label", "far one", "--json").stdout
+    )
+    result = cli(site, tmp_path, "result", str(made["id"]), "--wait", "--out", "answer")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "answer" / "results.jsonl").read_text().split()[3] == "9"
+    assert "far one" in cli(site, tmp_path, "jobs").stdout
+    assert "digest" in cli(site, tmp_path, "job", str(made["id"])).stdout
+    bad = json.loads(cli(site, tmp_path, "submit", "run", "work:bad", "--items", "own", "--json").stdout)
+    site.ended(bad["id"])
+    assert "there is no such thing" in cli(site, tmp_path, "logs", str(bad["id"])).stdout
+    assert "queued" in cli(site, tmp_path, "retry", str(bad["id"])).stdout
+    assert "light" in cli(site, tmp_path, "plan", "refute", "--data", "people", "--treatment", "drug", "--outcome", "visits",
+                          "--common-causes", "age").stdout  # fmt: skip
+    waits = json.loads(
+        cli(site, tmp_path, "submit", "run", "work:square", "--items", "own", "--queue", "reports", "--json").stdout
+    )
+    assert "cancelled" in cli(site, tmp_path, "cancel", str(waits["id"])).stdout
+
+
+def test_errors_of_commands_are_one_paragraph(site: Site, tmp_path: Path) -> None:
+    for words, code, why in (
+        (("explain", "--model", "churn", "--data", "nothing.csv"), 2, "no data called 'nothing.csv'"),
+        (("job", "99999"), 2, "There is no job 99999"),
+        (("doctor",), 2, "There is no command 'doctor'"),
+        (("run", "work:bad", "--items", "items"), 4, "there is no such thing"),
+    ):
+        told = cli(site, tmp_path, *words)
+        assert told.returncode == code and why in told.stderr, told.stderr
+        assert "Traceback" not in told.stderr

@@ -1,0 +1,118 @@
+"""Trees split where a plain search would, and their leaves hold what fell into them."""
+
+from __future__ import annotations
+
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from millrace.analyses.twin.kernels import trees
+
+
+def chi2(left, n):
+    """Pearson's statistic of a split: counts of classes on the left, and of all."""
+    right = n - left
+    expected_left, expected_right = n * left.sum() / n.sum(), n * right.sum() / n.sum()
+    some = n > 0
+    return ((left - expected_left)[some] ** 2 / expected_left[some]).sum() + (
+        (right - expected_right)[some] ** 2 / expected_right[some]
+    ).sum()
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(20, 300), width=st.integers(2, 16), sizes=st.integers(2, 120))
+def test_the_best_threshold_is_that_of_a_plain_search(seed, n, width, sizes):
+    rng = numpy.random.default_rng(seed)
+    codes, y = rng.integers(0, sizes, n), rng.integers(0, width, n)
+    y = numpy.where(rng.random(n) < 0.5, codes * width // (sizes + 1), y)
+    n_k = numpy.bincount(y, minlength=width).astype(float)
+    scratch = numpy.zeros(n, numpy.int64), numpy.zeros(258, numpy.int64), numpy.zeros(width, numpy.int64)
+    found, at = trees._best_threshold(
+        codes.astype(numpy.int64), y.astype(numpy.int64), n, width, n_k, float(n), 5, *scratch
+    )
+    best = 0.0
+    for t in range(sizes):
+        left = numpy.bincount(y[codes <= t], minlength=width)
+        if 5 <= left.sum() <= n - 5:
+            best = max(best, chi2(left, n_k))
+    assert found == pytest.approx(best, abs=1e-6)
+    if best > 1e-9:
+        assert chi2(numpy.bincount(y[codes <= at], minlength=width), n_k) == pytest.approx(found)
+
+
+def test_the_best_set_of_a_category_for_two_classes_is_the_best_of_all():
+    rng = numpy.random.default_rng(3)
+    for _ in range(30):
+        m, n = 6, 400
+        codes = rng.integers(0, m, n)
+        y = (rng.random(n) < rng.random(m)[codes]).astype(numpy.int64)
+        n_k = numpy.bincount(y, minlength=2).astype(float)
+        table, mask = numpy.zeros((256, 2), numpy.int64), numpy.zeros(4, numpy.uint64)
+        found = trees._best_set(
+            codes, y, n, m, 2, n_k, float(n), 1, table, numpy.zeros(256), numpy.zeros(256, numpy.int64),
+            numpy.zeros(2, numpy.int64), mask,
+        )  # fmt: skip
+        best = max(
+            chi2(numpy.bincount(y[numpy.isin(codes, [k for k in range(m) if some >> k & 1])], minlength=2), n_k)
+            for some in range(1, 2**m - 1)
+        )
+        assert found + (m - 2) == pytest.approx(best)
+
+
+def grown(rows=5_000, columns=4, min_leaf=20):
+    rng = numpy.random.default_rng(1)
+    X = rng.integers(0, 40, (columns, rows)).astype(numpy.uint8)
+    y = ((X[0] // 10 + X[1] // 20 + rng.integers(0, 2, rows)) % 16).astype(numpy.uint8)
+    X.setflags(write=False)
+    extra = numpy.zeros(1, numpy.uint8)
+    extra.setflags(write=False)
+    index = numpy.arange(rows, dtype=numpy.int32)
+    sizes, nominal = numpy.full(columns + 1, 40), numpy.array([False, True, False, False, False])
+    found = trees.grow(X, extra, sizes, nominal, numpy.arange(columns), y, 16, index, min_leaf, 2.0, 40)
+    return X, y, index, found
+
+
+def test_leaves_part_the_rows_and_are_never_smaller_than_asked():
+    X, _, index, (feature, threshold, left, right, begin, end, masks) = grown()
+    assert sorted(index.tolist()) == list(range(5_000))
+    leaves = numpy.flatnonzero(feature < 0)
+    assert len(leaves) > 4
+    assert (end - begin)[leaves].sum() == 5_000
+    assert (end - begin)[leaves].min() >= 20
+    for row in range(0, 5_000, 97):
+        node = 0
+        while feature[node] >= 0:
+            c = int(X[feature[node], row])
+            goes = bool(int(masks[node, c >> 6]) >> (c & 63) & 1) if threshold[node] == -2 else c <= threshold[node]
+            node = left[node] if goes else right[node]
+        assert row in index[begin[node] : end[node]]
+
+
+def test_a_leaf_of_codes_holds_the_counts_of_its_rows():
+    _, y, index, (feature, _, _, _, begin, end, _) = grown()
+    start, stop, codes, cumulative = trees.leaves_of_codes(feature, begin, end, index, y)
+    for node in numpy.flatnonzero(feature < 0):
+        counts = numpy.bincount(y[index[begin[node] : end[node]]], minlength=16)
+        numpy.testing.assert_array_equal(codes[start[node] : stop[node]], numpy.flatnonzero(counts))
+        numpy.testing.assert_array_equal(
+            numpy.diff(cumulative[start[node] : stop[node]], prepend=0), counts[counts > 0]
+        )
+
+
+def test_a_leaf_of_ranks_keeps_common_values_and_the_residuals_of_a_line():
+    rng = numpy.random.default_rng(2)
+    n = 400
+    x = rng.integers(0, 1000, n).astype(numpy.uint16)
+    y = (20_000 + 7 * x.astype(int) + rng.integers(-9, 10, n)).astype(numpy.uint16)
+    y[:50] = 3  # a common value
+    spike, none = numpy.zeros(65_536, bool), numpy.zeros((1, 65_536), bool)
+    spike[3] = True
+    index = numpy.arange(n, dtype=numpy.int32)
+    one = numpy.array([-1], numpy.int32), numpy.array([0], numpy.int32), numpy.array([n], numpy.int32)
+    fixed, line, slope, low, high, held = trees.leaves_of_ranks(*one, index, y, x[None], 1, none, spike, 0.3)
+    assert (fixed[0], line[0]) == (50, 0)
+    assert slope[0] == pytest.approx(numpy.polyfit(x[50:], y[50:].astype(float), 1)[0], rel=1e-4)
+    assert (held[:50] == 3).all()
+    numpy.testing.assert_allclose(held[50:], numpy.sort(y[50:] - slope[0] * x[50:].astype(numpy.float32)), atol=0.02)
+    assert (low[0], high[0]) == (y[50:].min(), y[50:].max())
