@@ -30,7 +30,7 @@ from millrace.jobs.states import Order, Told
 from millrace.jobs.table import JobTable
 from millrace.tiers import load_tiers
 
-JOBS, LIGHT, WORKERS, TURNS = 1000, 40, 2, 3
+JOBS, LIGHT, WORKERS, TURNS = 500, 40, 2, 3
 MUCH = 1 << 40
 
 BARE = """
