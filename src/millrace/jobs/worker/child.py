@@ -40,15 +40,31 @@ class Asked:
     worn = False
     """Whether this process is to be replaced: what has broken a ceiling may be held on to."""
 
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
     def pause(self, number: int, frame: FrameType | None) -> None:
+        if self._is_a_fork(number):
+            return
         self.ending = self.ending or "pause"
         if self.interrupt is not None:
             self.interrupt()
         self.pass_on()
 
     def cancel(self, number: int, frame: FrameType | None) -> None:
+        if self._is_a_fork(number):
+            return
         self.ending = "cancel"
         self.pass_on()
+
+    def _is_a_fork(self, number: int) -> bool:
+        """What the work forks has inherited our handlers, and is to end by a signal as any program does: a pool of
+        multiprocessing waits for ever otherwise."""
+        if os.getpid() == self._pid:
+            return False
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        return True
 
     def pass_on(self) -> None:
         if self.run is not None and self.ending:
