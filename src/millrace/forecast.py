@@ -91,11 +91,16 @@ def tier_lines(told: tuple[Quote, ...]) -> list[str]:
 def cost(money: float, price: float, example: bool) -> str:
     """What the cores cost, and at which price."""
     at = f"at {price:g} per core-hour"
-    return f"about {quotes.money_text(money)} {at}{', an example: set core_hour_price' if example else ''}"
+    return f"{about(money)} {at}{', an example: set core_hour_price' if example else ''}"
 
 
 def monthly(money: float | None, often: Often | None) -> str:
-    return f"about {quotes.money_text(money)}: {often.why}" if often is not None else ""
+    return f"{about(money)}: {often.why}" if often is not None else ""
+
+
+def about(money: float | None) -> str:
+    text = quotes.money_text(money)
+    return text.replace("<", "less than") if text.startswith("<") else f"about {text}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from millrace.run.units import format_bytes, format_duration, parse_duration
 
 if TYPE_CHECKING:
     from millrace.autoscale.traces import Arrival
-    from millrace.tiers import Tiers
+    from millrace.tiers import Tier, Tiers
 
 DAY_S = 86_400.0
 MONTH_S = 365.25 / 12 * DAY_S
@@ -37,7 +37,8 @@ class Quote:
 
     `fits`: else `needs_bytes` would do, in a worker. `slots` tasks at once on `cores` that it holds: those of its slot, or,
     when it is `alone`, all of a worker. `money`: of one run; `month_money`: of a month of them, None where nobody knows how
-    often. `chosen`: where a job of it goes.
+    often. `schedule_money`: what the replicas that the tier's schedule keeps cost a month, whatever comes; None without one.
+    `chosen`: where a job of it goes.
     """
 
     tier: str
@@ -52,6 +53,7 @@ class Quote:
     peak_bytes: int = 0
     money: float = 0.0
     month_money: float | None = None
+    schedule_money: float | None = None
     chosen: bool = False
 
 
@@ -70,7 +72,12 @@ def quotes(
             continue
         cores, memory = tier.cores or here.cores, tier.memory or here.private_bytes
         slot = max(1, cores // tier.at_once)
-        said: dict[str, Any] = {"tier": tier.name, "chosen": tier.name == chosen}
+        hour, kept = _hour(tiers, tier, core_hour_price * cores), _schedule_hours(tier)
+        said: dict[str, Any] = {
+            "tier": tier.name,
+            "chosen": tier.name == chosen,
+            "schedule_money": None if kept is None else kept * hour,
+        }
         needs = 0
         for size, alone in ((memory // tier.at_once, tier.at_once == 1), (memory, True)):
             try:
@@ -79,7 +86,7 @@ def quotes(
                 needs = refused.needs_bytes
                 continue
             held = cores if alone else slot
-            money = held * core_hour_price * made.wall_s / 3600
+            money = hour * held / cores * made.wall_s / 3600
             found.append(
                 Quote(
                     fits=True, cores=held, slots=made.slots, alone=alone, core_s=made.core_s, wall_s=made.wall_s,
@@ -91,6 +98,23 @@ def quotes(
         else:
             found.append(Quote(fits=False, needs_bytes=needs, **said))
     return tuple(found)
+
+
+def _hour(tiers: Tiers, tier: Tier, by_cores: float) -> float:
+    """Money of a worker's hour: by the prices of the tiers' file, or else by its cores alone."""
+    priced = "prices" in tiers.model_fields_set and tier.cores is not None and tier.memory is not None
+    return tier.price_hour(tiers.prices) if priced else by_cores
+
+
+def _schedule_hours(tier: Tier) -> float | None:
+    """Replica-hours a month that the schedule keeps; None where the tier has none."""
+    from millrace.autoscale.policy import scheduled
+    from millrace.autoscale.simulate import MONDAY
+
+    if not tier.schedule:
+        return None
+    week = [max(tier.least, scheduled(tier, MONDAY + hour * 3600)) for hour in range(168)]
+    return sum(week) * MONTH_S / (7 * DAY_S)
 
 
 def every(interval: str | float) -> Often:
@@ -112,11 +136,11 @@ def as_in_trace(arrivals: Sequence[Arrival], queue: str) -> Often | None:
 
 def table(told: Sequence[Quote]) -> list[tuple[str, ...]]:
     """As people read it: a row a tier, the chosen one marked."""
-    month = any(q.month_money is not None for q in told)
+    month, kept = (any(getattr(q, name) is not None for q in told) for name in ("month_money", "schedule_money"))
     head = ["tier", "cores", "at once", "wall time", "memory", "money"]
-    rows = [(*head, *(["a month"] if month else []), "")]
+    rows = [(*head, *(["a month"] if month else []), *(["schedule, a month"] if kept else []), "")]
     for q in told:
-        after = [money_text(q.month_money)] * month
+        after = [money_text(q.month_money)] * month + [money_text(q.schedule_money)] * kept
         if q.fits:
             cells = [
                 str(q.cores),

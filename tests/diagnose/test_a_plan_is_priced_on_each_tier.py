@@ -56,7 +56,7 @@ def test_each_tier_has_its_slots_wall_peak_and_money(tmp_path):
     assert (heavy.slots, heavy.cores, heavy.alone) == (5, 8, False)  # 16 GiB carry five of 3 GiB and the driver
     assert heavy.wall_s == 720 and heavy.money == pytest.approx(8 * 0.08 / 5)
     assert heavy.peak_bytes == 5 * 3 * GIB + GIB // 2 <= 16 * GIB
-    assert all(q.month_money is None for q in told.values())
+    assert all(q.month_money is None and q.schedule_money is None for q in told.values())
 
 
 def test_what_fits_no_slot_has_a_worker_to_itself_and_pays_for_it(tmp_path):
@@ -65,6 +65,12 @@ def test_what_fits_no_slot_has_a_worker_to_itself_and_pays_for_it(tmp_path):
     assert light.fits and light.alone and light.cores == 2 and light.slots == 1
     assert light.money == pytest.approx(2 * 0.08)
     assert "a worker to itself" in quotes.table([light])[1][-1]
+
+
+def test_prices_of_the_tiers_file_go_before_the_price_of_a_core(tmp_path):
+    priced = tiers(tmp_path, "[prices]\ncore_hour = 0.5\ngib_hour = 0.25\n")
+    heavy = {q.tier: q for q in quotes.quotes(priced, plan, HERE, 0.08)}["heavy"]
+    assert heavy.money == pytest.approx((16 * 0.5 + 32 * 0.25) / 2 / 5)
 
 
 def test_a_tier_without_sizes_has_those_of_its_host(tmp_path):
@@ -84,6 +90,19 @@ def test_a_month_is_known_from_an_interval_or_from_a_trace(tmp_path):
     assert quotes.as_in_trace(arrivals, "twins") is None
     with pytest.raises(WrongQuestion, match="without end"):
         quotes.every(0)
+
+
+def test_a_schedule_costs_what_it_keeps_whatever_comes(tmp_path):
+    kept = tiers(
+        tmp_path,
+        '[tiers.heavy]\nschedule = [{ days = "mon-fri", hours = [8, 18], replicas = 2 }]\n[tiers.medium]\nleast = 0\n'
+        "schedule = [{ replicas = 1 }]\n",
+    )
+    told = {q.tier: q for q in quotes.quotes(kept, plan, HERE, 0.1)}
+    weeks = 365.25 / 12 / 7
+    assert told["heavy"].schedule_money == pytest.approx(weeks * 5 * 10 * 2 * 16 * 0.1)
+    assert told["medium"].schedule_money == pytest.approx(weeks * 168 * 4 * 0.1)
+    assert told["light"].schedule_money is None
 
 
 def test_a_question_is_quoted_on_the_tiers_of_the_settings_and_marked_where_a_job_of_it_goes(desk, monkeypatch):

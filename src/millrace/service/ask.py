@@ -23,7 +23,7 @@ from millrace.service.tiers import Forecast, forecast
 Number = Annotated[int, Path(ge=1, le=2**63 - 1, description="the job's number")]
 MOST_LISTED = 200
 MOST_STREAMS, LOOK_S, PING_S = 20, 0.5, 15.0
-WRONG = responses(401, 403, 404, 408, 413, 422, 503)
+WRONG = responses(400, 401, 403, 404, 408, 413, 422, 503)
 LOOKING = responses(401, 403, 404, 422, 503)
 
 

@@ -7,9 +7,10 @@ what moves to an idle one), `results` (frames to outcomes), `accounts` (what slo
 pipes), `frames` (what is on a pipe), `page` (the shared status page), `kernel` (system calls), `server` (forks, reaps,
 holds ceilings), `worker` (runs tasks). Linux only.
 
-What it does not do: ceilings do not count what a task's own child processes use; a consumer that sleeps for long
-starves the workers, since only the driver gives them work; results of short tasks that are followed by a long one in
-the same message may wait for it, or be computed once more elsewhere.
+What it does not do: ceilings do not count what a task's own child processes use (the peak that is told does); a consumer
+that sleeps for long starves the workers, since only the driver gives them work. Results of short tasks that are followed by
+a long one in the same message are sent while that runs, some 50 ms later, but only when it comes back to the interpreter:
+one long call of C code keeps them, unless a worker that has nothing computes them once more.
 """
 
 from __future__ import annotations
