@@ -164,7 +164,6 @@ def test_an_application_needs_its_broker(tmp_path: Path, own_broker: str) -> Non
     (tmp_path / "millrace.toml").write_text('tiers = "tiers.toml"\n')
     told = team.command("worker", "--tier", "light", "--app", "team:app")
     assert told.returncode == 2 and "give --broker" in told.stderr, told.stderr
-    elsewhere = team.command(
-        "worker", "--tier", "light", "--app", "team:app", "--broker", f"{own_broker.rsplit('/', 1)[0]}/14"
-    )
+    other = f"{own_broker.rsplit('/', 1)[0]}/14"
+    elsewhere = team.command("worker", "--tier", "light", "--app", "team:app", "--broker", other)
     assert elsewhere.returncode == 2 and "one worker listens to one broker" in elsewhere.stderr, elsewhere.stderr
