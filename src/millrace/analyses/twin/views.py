@@ -20,7 +20,7 @@ from millrace.analyses.twin.pictures import BLUE, GREY, ORANGE, Spec, along, lay
 if TYPE_CHECKING:
     from millrace.analyses.twin.fidelity import Fidelity
 
-PANELS, LEVELS, BARS = 12, 8, 24
+PANELS, LEVELS, BARS, FEW_VALUES = 12, 8, 24, 8
 HEAT = 24
 DAY_US = 86_400e6
 
@@ -75,13 +75,12 @@ def overlays(found: Look, real: Any, twins: Any, nominal: Any, columns: Sequence
     order = numpy.argsort(found.shapes, kind="stable")[:PANELS]
     panels = []
     for j in order.tolist():
-        rows = (
-            _levels(real[:, j], twins[:, j], columns[j])
-            if nominal[j]
-            else _stretches(real[:, j], twins[:, j], columns[j])
-        )
+        known = real[~numpy.isnan(real[:, j]), j]
+        few = nominal[j] or (columns[j].kind != "date" and len(numpy.unique(known)) <= FEW_VALUES)
+        kind = _levels if nominal[j] else _values if few else _stretches
+        rows = kind(real[:, j], twins[:, j], columns[j])
         title = {"text": f"{name_of(columns[j].name)}  {found.shapes[j]:.3f}", "fontSize": 12, "anchor": "start"}
-        draw = _panel_of_levels if nominal[j] else _panel_of_stretches
+        draw = _panel_of_levels if few else _panel_of_stretches
         panels.append({"title": title, "width": 205, "height": 110, **draw(rows)})
     worst = columns[int(order[0])].name
     left = len(columns) - len(order)
@@ -129,6 +128,19 @@ def _panel_of_levels(rows: list[Spec]) -> Spec:
             layer("tick", {"y": y, "x": along("twins"), "tooltip": tip}, color=ORANGE, thickness=3),
         ],
     }
+
+
+def _values(a: Any, b: Any, column: Column) -> list[Spec]:
+    """A number with few values, each by itself; what twins have between them is nearest to one."""
+    values = numpy.unique(a[~numpy.isnan(a)])
+    middle = (values[1:] + values[:-1]) / 2
+    p, q = (
+        numpy.bincount(numpy.searchsorted(middle, m[~numpy.isnan(m)]), minlength=len(values)) / max(1, len(m))
+        for m in (a, b)
+    )
+    truth = ("no", "yes") if column.kind == "boolean" else None
+    named = [truth[int(v)] if truth else f"{v:g}" for v in values]
+    return [{"level": n, "real": short(x), "twins": short(y)} for n, x, y in zip(named, p, q, strict=True)]
 
 
 def _stretches(a: Any, b: Any, column: Column) -> list[Spec]:
