@@ -9,7 +9,7 @@ from pathlib import Path
 ALL = (
     "startup", "store", "engine", "dask", "run", "sharing", "explain", "explain_kernel", "refute", "calibrate", "validate",
     "plans",
-    "jobs",
+    "jobs", "broker",
     "service", "scaling",
 )  # fmt: skip
 

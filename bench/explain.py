@@ -1,14 +1,18 @@
 """explain beside shap, the libraries' own contributions and woodelf: one core, everything counted.
 
-`python -m bench.explain [--quick]`. Peers that would take hours get fewer rows, and their time is scaled; the line
-says so. Peers are given what makes them right: shap's background is not cut to 100 rows. Times are processor time of
-this process, in which both work with one thread: the machine may be shared.
+`python -m bench.explain [--quick] [PART ...]`; parts are boosted, backgrounds, forests, deep, rows, first and streamed, each of
+some minutes at most; without names all of them. What a call does not measure stays as an earlier one left it. Peers that
+would take hours get fewer rows, and their time is scaled; the line says so. Peers are given what makes them right: shap's
+background is not cut to 100 rows. Times are processor time of this process, in which both work with one thread: the
+machine may be shared.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import tempfile
 import time
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -62,11 +66,15 @@ def woodelf_values(model: Any, x: Any, background: Any = None) -> object:
     return WoodelfExplainer(model, background, feature_perturbation=kind).shap_values(x, verbose=False)
 
 
-def boosted(bench: Bench, turns: int) -> tuple[Any, np.ndarray]:
+def models(x: np.ndarray, y: np.ndarray) -> tuple[Any, Any]:
+    light = lightgbm.LGBMRegressor(n_estimators=300, num_leaves=31, n_jobs=1, verbose=-1).fit(x, y)
+    return light, xgboost.XGBRegressor(n_estimators=300, max_depth=6, n_jobs=1).fit(x, y)
+
+
+def boosted(bench: Bench, turns: int) -> None:
     x, y = data()
     frame = _frame(x)
-    light = lightgbm.LGBMRegressor(n_estimators=300, num_leaves=31, n_jobs=1, verbose=-1).fit(x, y)
-    extreme = xgboost.XGBRegressor(n_estimators=300, max_depth=6, n_jobs=1).fit(x, y)
+    light, extreme = models(x, y)
     booster, matrix = extreme.get_booster(), xgboost.DMatrix(x[:1000], nthread=1)
     bench.against(
         "LightGBM 300 x 31, path-dependent",
@@ -90,9 +98,16 @@ def boosted(bench: Bench, turns: int) -> tuple[Any, np.ndarray]:
         turns,
         "own and shap on 1,000 rows, scaled",
     )
-    for name, model, hold in (("LightGBM", light, None), ("XGBoost", extreme, 10)):
+    answer = x.size * 4
+    peak = peak_bytes(lambda: ours(light, x)) - answer
+    bench.figure("LightGBM 300 x 31: peak private memory beyond the answer", peak / 2**20, "MiB", 64 + 51)
+
+
+def with_backgrounds(bench: Bench, turns: int) -> None:
+    x, y = data()
+    frame = _frame(x)
+    for name, model, hold in zip(("LightGBM", "XGBoost"), models(x, y), (None, 10), strict=True):
         backgrounds(bench, name, model, x, frame, hold, turns)
-    return light, x
 
 
 def backgrounds(bench: Bench, name: str, model: Any, x: np.ndarray, frame: Any, hold: float | None, turns: int) -> None:
@@ -115,7 +130,7 @@ def backgrounds(bench: Bench, name: str, model: Any, x: np.ndarray, frame: Any, 
 
 def forests(bench: Bench, turns: int) -> None:
     x, y = data()
-    forest = RandomForestRegressor(100, max_depth=10, max_features=0.33, n_jobs=1, random_state=0).fit(x, y)
+    forest = RandomForestRegressor(100, max_depth=10, max_features=0.1, n_jobs=2, random_state=0).fit(x, y)
     few = 100
     bench.against(
         "random forest 100 x depth 10, path-dependent",
@@ -127,7 +142,11 @@ def forests(bench: Bench, turns: int) -> None:
     bench.figure(
         "random forest 100 x depth 10: peak private memory", peak_bytes(lambda: ours(forest, x)) / 2**20, "MiB", 400
     )
-    deep = RandomForestRegressor(20, max_features=0.1, n_jobs=1, random_state=0).fit(x, y)
+
+
+def deep_forests(bench: Bench, turns: int) -> None:
+    x, y = data()
+    deep = RandomForestRegressor(20, max_features=0.1, n_jobs=2, random_state=0).fit(x, y)
     part = x[:64]
     bench.against(
         "random forest 20 x unlimited depth, path-dependent",
@@ -145,9 +164,11 @@ def forests(bench: Bench, turns: int) -> None:
     )
 
 
-def one_row(bench: Bench, model: Any, x: np.ndarray) -> None:
+def one_row(bench: Bench, turns: int) -> None:
     """Warm, as a service asks: the model read and laid out before; numbers in, a checked answer out."""
-    explainer, row = mr.explainer(model, digest="bench"), x[:1]
+    x, y = data()
+    model = lightgbm.LGBMRegressor(n_estimators=300, num_leaves=31, n_jobs=1, verbose=-1).fit(x, y)
+    explainer, row, behind = mr.explainer(model, digest="bench"), x[:1], x[:100]
     peers = {
         "LightGBM's own": (
             lambda: [model.booster_.predict(row, pred_contrib=True, num_threads=1) for _ in range(50)],
@@ -160,9 +181,20 @@ def one_row(bench: Bench, model: Any, x: np.ndarray) -> None:
         "one row, LightGBM 300 trees, warm (50 times)", lambda: [explainer.row(row[0]) for _ in range(50)], peers, 5
     )
     bench.figure("one row, LightGBM 300 trees, warm", took / 50 * 1e3, "ms", 1)
+    known = mr.explainer(model, digest="bench", background=behind)
+    masker = shap.maskers.Independent(behind, max_samples=len(behind))
+    theirs = shap.TreeExplainer(model, masker, feature_perturbation="interventional")
+    took = bench.against(
+        "one row, the same, background 100 (50 times)",
+        lambda: [known.row(row[0]) for _ in range(50)],
+        {"shap": (partial(_repeat, partial(theirs.shap_values, check_additivity=False), row), 1, None)},
+        3,
+    )
+    bench.figure("one row, LightGBM 300 trees, background 100, warm", took / 50 * 1e3, "ms", 1)
+    pairs(bench, x)
 
 
-def pairs(bench: Bench, model: Any, x: np.ndarray) -> None:
+def pairs(bench: Bench, x: np.ndarray) -> None:
     """Interaction values, on few features: the answer has their square."""
     y = x[:, 0] * x[:, 1] + np.sin(3 * x[:, 2])
     few = np.ascontiguousarray(x[:, :30])
@@ -188,22 +220,73 @@ def _frame(x: np.ndarray) -> Any:
     return pandas.DataFrame(x, columns=[f"Column_{j}" for j in range(x.shape[1])])
 
 
-def memory(bench: Bench, model: Any, x: np.ndarray) -> None:
-    answer = x.size * 4
-    peak = peak_bytes(lambda: ours(model, x)) - answer
-    bench.figure("LightGBM 300 x 31: peak private memory beyond the answer", peak / 2**20, "MiB", 64 + 51)
+CAUGHT: dict[str, Any] = {"capture_output": True, "check": True, "text": True}
+FIRST = """
+import sys, time
+import numpy as np
+rng = np.random.default_rng(0)
+x = rng.standard_normal((500, 20)).astype("float32")
+import lightgbm, millrace as mr
+model = lightgbm.LGBMRegressor(n_estimators=20, verbose=-1, n_jobs=1).fit(x, x[:, 0] * x[:, 1])
+function = lambda z: z[:, 0] * z[:, 1]
+question = {"path": (model, None), "tables": (model, x[:50]), "function": (function, x[:5])}[sys.argv[1]]
+begun = time.process_time()
+mr.explain(question[0], x[:20], background=question[1], engine="inline", precision="float32")
+print(time.process_time() - begun)
+"""
+
+
+def first_use(bench: Bench, turns: int) -> None:
+    """Processor time of the first call ever, with nothing compiled; and of the whole command when all is."""
+    for kind in ("path", "tables", "function"):
+        with tempfile.TemporaryDirectory() as cache:
+            call = [sys.executable, "-c", FIRST, kind]
+            took = [
+                float(subprocess.run(call, env=os.environ | {"NUMBA_CACHE_DIR": cache}, **CAUGHT).stdout)
+                for _ in range(2)
+            ]
+        bench.figure(f"first use, {kind}: processor time beyond a second use", took[0] - took[1], "s", 20)
+    x, y = data()
+    light, _ = models(x, y)
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        light.booster_.save_model(f"{folder}/model.txt")
+        np.save(f"{folder}/rows.npy", x)
+        code = (
+            "import sys, json, millrace as mr; a = mr.explain(sys.argv[1] + '/model.txt', sys.argv[1] + '/rows.npy', "
+            "precision='float32', cores=2, engine='processes'); print(a.report.accounting.memory_bytes)"
+        )
+        took, memory = [], 0
+        for _ in range(turns):
+            begun = time.perf_counter()
+            done = subprocess.run([sys.executable, "-c", code, folder], **CAUGHT)
+            took.append(time.perf_counter() - begun)
+            memory = max(memory, int(done.stdout))
+    bench.figure("LightGBM 300 x 31, 10,000 x 500, 2 cores, process start included", min(took), "s", 2)
+    bench.figure("the same: peak private memory of all processes", memory / 2**20, "MiB", 500)
+
+
+def streamed(bench: Bench, turns: int) -> None:
+    """Parquet to Parquet on two cores: seconds, memory, and how much of the work is reading and writing."""
+    from bench import explain_stream
+
+    explain_stream.measure(bench, 1_000_000 if turns == 1 else 10_000_000)
+
+
+PARTS = {
+    "boosted": boosted, "backgrounds": with_backgrounds, "forests": forests, "deep": deep_forests, "rows": one_row,
+    "first": first_use, "streamed": streamed,
+}  # fmt: skip
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
     turns = 1 if "--quick" in sys.argv else 3
+    asked = [name for name in sys.argv[1:] if not name.startswith("--")] or list(PARTS)
     bench = Bench("explain", clock=time.process_time)
-    model, x = boosted(bench, turns)
-    memory(bench, model, x)
-    one_row(bench, model, x)
-    pairs(bench, model, x)
-    forests(bench, turns)
-    bench.write()
+    for name in asked:
+        PARTS[name](bench, turns)
+        bench.keep()
+        bench.write()  # what was measured stays, whatever becomes of the next part
 
 
 if __name__ == "__main__":

@@ -109,6 +109,16 @@ class Bench:
         self.figures.append(Figure(work, value, unit, hold, at_most))
         print(self.figures[-1].text(), flush=True)
 
+    def keep(self) -> None:
+        """Take what an earlier call measured and this one does not: a bench that runs in parts."""
+        path = RESULTS / f"{self.name}.json"
+        if not path.exists():
+            return
+        old = json.loads(path.read_text())
+        lines, figures = {(x.work, x.peer) for x in self.lines}, {x.work for x in self.figures}
+        self.lines += [Line(**x) for x in old["lines"] if (x["work"], x["peer"]) not in lines]
+        self.figures += [Figure(**x) for x in old["figures"] if x["work"] not in figures]
+
     def write(self) -> None:
         """results/NAME.json, and a picture of the ratios."""
         RESULTS.mkdir(exist_ok=True)

@@ -21,7 +21,7 @@ WRONG = {
     "not a size": ((*RUN, "--memory", "4G"), ("--memory", "4GiB")),
     "not a duration": ((*RUN, "--deadline", "soon"), ("--deadline", "9h")),
     "no such method": (("explain", *GOOD, "--method", "magic"), ("--method", "magic", "interventional")),
-    "a method of later": (("explain", *GOOD, "--method", "permutation"), ("permutation", "kernel")),
+    "a method of later": (("explain", *GOOD, "--method", "gradient"), ("gradient", "kernel")),
     "an output of later": (("explain", *GOOD, "--output", "log_loss"), ("log_loss", "raw")),
     "an engine that there is not": ((*RUN, "--engine", "ray"), ("ray", "processes")),
     "no such model": (("explain", "--model", "gone.txt", "--data", "rows.csv"), ("gone.txt",)),

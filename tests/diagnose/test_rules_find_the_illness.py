@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from ledgers import MS, attempt, busy_run, span, written
 
+from millrace.diagnose import replay
 from millrace.diagnose.case import Finding, case_of
 from millrace.diagnose.findings import RULES, findings_of
 
@@ -48,6 +49,15 @@ def test_a_tail(tmp_path):
     assert found.gain == pytest.approx(0.30, abs=0.06) and "the last task" in found.evidence
     found = named(tmp_path / "m", "tail", [*rounds(5), *rounds(6)[20:]], (), 600)
     assert found is None
+
+
+def test_a_tail_that_every_cut_makes_longer_has_an_advice_too(tmp_path, monkeypatch):
+    rows = [*rounds(5), attempt(0, 500, 500, 900, cpu=390, key="long")]
+    spans = [span(s, "tail", 500, 900) for s in (1, 2, 3)]
+    plan = {"tasks": 21, "block": 1000, "slots": 4, "worker_bytes": 1, "driver_bytes": 1}
+    monkeypatch.setattr(replay, "gain", lambda scenario, changed: -0.1)  # a piece may cost more than it saves
+    found = named(tmp_path / "l", "tail", rows, spans, plan=plan)
+    assert found is not None and found.gain is None and "nothing is won" in found.advice
 
 
 def test_a_tail_of_tasks_that_come_in_any_order_is_cut(tmp_path):

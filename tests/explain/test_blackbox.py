@@ -135,11 +135,15 @@ def test_several_targets_keep_their_names() -> None:
     np.testing.assert_allclose(function.call(ROWS), np.hstack(fitted.predict_proba(ROWS)))
 
 
-def test_labels_are_not_explained() -> None:
+def test_of_labels_it_is_explained_which_one_is_given() -> None:
     voting = _fit(VotingClassifier([("a", _network()), ("b", KNeighborsClassifier())], voting="hard"))
-    with pytest.raises(ModelTrouble, match="labels only"):
-        as_function(voting, "auto", None, ROWS)
-    with pytest.raises(ModelTrouble, match=r"type.*'yes'|type.*'no'"):
+    function = as_function(voting, "auto", None, ROWS)
+    assert function.output_names == ("no", "yes") and function.unit == "1 where the label is given"
+    np.testing.assert_array_equal(function.call(ROWS)[:, 1], voting.predict(ROWS) == "yes")
+    np.testing.assert_array_equal(as_function(voting, "no", None, ROWS).call(ROWS)[:, 0], voting.predict(ROWS) == "no")
+    with pytest.raises(WrongQuestion, match="labels only"):
+        as_function(voting, "raw", None, ROWS)
+    with pytest.raises(ModelTrouble, match="type"):
         as_function(voting.predict, "auto", None, ROWS)
 
 

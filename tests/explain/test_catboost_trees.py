@@ -105,3 +105,62 @@ def test_categories_and_unfitted_models_are_refused_by_name() -> None:
         read_trees(model)
     with pytest.raises(NotSupported, match="categorical columns"):
         read_trees(model.fit(rows, Y, cat_features=[0]))
+
+
+def labelled() -> tuple[Any, np.ndarray]:
+    import pandas
+
+    frame = pandas.DataFrame(ROWS[:, :3], columns=list("abc")).assign(
+        town=np.array(["u", "v", "w", "x", "y"])[np.arange(N) * 7 % 5], size=np.array(["s", "m"])[np.arange(N) // 2 % 2]
+    )
+    return frame, Y + frame.town.isin(["u", "x"]) * 2 - (frame["size"] == "s") * (frame.town == "w")
+
+
+def over_labels(kind: Any = catboost.CatBoostRegressor, three_of_them: bool = False, **options: Any) -> tuple[Any, Any]:
+    frame, label = labelled()
+    usual = {"iterations": 8, "depth": 4, "verbose": 0, "allow_writing_files": False, "thread_count": 1}
+    model = kind(**usual | options)
+    return model.fit(frame, three(label) if three_of_them else label, cat_features=["town", "size"]), frame
+
+
+def brute_over_labels(model: Any, frame: Any, row: int, behind: range) -> np.ndarray:
+    """Each column's number says from which row of the frame it comes."""
+    import pandas
+
+    def asked(numbers: np.ndarray) -> np.ndarray:
+        at = numbers.astype(int)
+        mixed = pandas.DataFrame({name: frame[name].to_numpy()[at[:, j]] for j, name in enumerate(frame.columns)})
+        return np.asarray(model.predict(mixed, prediction_type="RawFormulaVal"))
+
+    others = np.repeat(np.array(behind, float)[:, None], frame.shape[1], axis=1)
+    return brute_interventional(asked, np.full(frame.shape[1], float(row)), others)[0]
+
+
+@pytest.mark.parametrize("classes", [False, True], ids=["regression", "three classes"])
+def test_categories_are_exact_where_a_split_asks_one_column(classes: bool) -> None:
+    kind = catboost.CatBoostClassifier if classes else catboost.CatBoostRegressor
+    model, frame = over_labels(kind, classes, max_ctr_complexity=1)
+    own = np.asarray(
+        model.get_feature_importance(catboost.Pool(frame, cat_features=["town", "size"]), type="ShapValues")
+    )
+    answer = mr.explain(model, frame, engine="inline")
+    assert answer.method == "tree_path_dependent" and answer.exact
+    values = answer.values if classes else answer.values[:, :, None]
+    np.testing.assert_allclose(np.moveaxis(values, 2, 1), own[..., :-1].reshape(N, -1, 5), atol=1e-10)
+    known = mr.explain(model, frame[:3], background=frame[20:30], engine="inline")
+    assert known.method == "interventional" and known.exact
+    for k in range(2):
+        np.testing.assert_allclose(
+            np.ravel(known.values[k]), np.ravel(brute_over_labels(model, frame, k, range(20, 30))), atol=1e-10
+        )
+
+
+def test_splits_of_several_categories_are_answered_through_the_model_s_own_predictions() -> None:
+    model, frame = over_labels(iterations=30, max_ctr_complexity=2, one_hot_max_size=1)
+    answer = mr.explain(model, frame[:3], background=frame[20:30], engine="inline")
+    assert answer.method == "kernel" and answer.exact
+    assert any("together" in note for note in answer.notes)
+    for k in range(2):
+        np.testing.assert_allclose(
+            answer.values[k], np.ravel(brute_over_labels(model, frame, k, range(20, 30))), atol=1e-10
+        )

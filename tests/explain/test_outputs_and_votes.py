@@ -15,6 +15,7 @@ from sklearn.ensemble import (
     IsolationForest,
     RandomForestClassifier,
     RandomForestRegressor,
+    StackingClassifier,
     StackingRegressor,
     VotingClassifier,
     VotingRegressor,
@@ -86,6 +87,21 @@ VOTES: dict[str, tuple[Any, Any, str, str]] = {
     ),
     "stacking": (
         StackingRegressor([("a", Ridge()), ("b", RandomForestRegressor(3, max_depth=3))], cv=2), Y, "predict", "kernel",
+    ),
+    "stacked trees": (
+        StackingRegressor(
+            [("a", RandomForestRegressor(3, max_depth=3, random_state=0)), ("b", boosted(Y))], final_estimator=Ridge(), cv=2
+        ),
+        Y, "predict", "interventional",
+    ),
+    "stacked lines": (
+        StackingRegressor([("a", Ridge()), ("b", LinearRegression())], final_estimator=Ridge(), cv=2), Y, "predict", "linear",
+    ),
+    "stacked through": (
+        StackingRegressor([("a", Ridge())], final_estimator=Ridge(), cv=2, passthrough=True), Y, "predict", "kernel",
+    ),
+    "stacked classes": (
+        StackingClassifier(forests(), cv=2), LABELS, "predict_proba", "kernel",
     ),
     "median": (AdaBoostRegressor(n_estimators=4, random_state=0), Y, "predict", "kernel"),
 }  # fmt: skip

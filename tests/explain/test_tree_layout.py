@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from random_trees import ensembles, ensembles_with_rows, random_ensemble, random_rows
 
-from millrace.analyses.explain.kernels import lanes, pairs, patterns, tables, trees
+from millrace.analyses.explain.kernels import counting, items, lanes, pair_sizes, patterns, trees
 from millrace.analyses.explain.kernels.ensemble import Ensemble, branch_fractions, goes_left
 from millrace.analyses.explain.kernels.legendre import legendre_rule
 from millrace.analyses.explain.kernels.rows import columns_of, values_out
@@ -108,8 +108,8 @@ def test_a_layout_covers_every_leaf_that_matters_once(model: Ensemble, rows: int
     cut = trees.layout(model, shape, rows, background_rows, np.float64)
     covered = np.zeros(model.n_nodes, int)
     for node, kind in zip(cut.item_node, cut.item_kind, strict=True):
-        assert kind == tables.GROUP or model.left[node] < 0
-        assert kind != tables.GROUP or shape.distinct[node] + shape.inner[node] <= tables.GROUP_BITS
+        assert kind == items.GROUP or model.left[node] < 0
+        assert kind != items.GROUP or shape.distinct[node] + shape.inner[node] <= items.GROUP_BITS
         covered[node : node + shape.size[node]] += 1
     leaf = (model.left < 0) & (shape.distinct > 0)
     assert (covered <= 1).all()
@@ -175,7 +175,7 @@ def test_a_rule_integrates_the_weights_of_coalitions(points: int) -> None:
 
 
 def test_weights_of_pairs_are_correctly_rounded() -> None:
-    gain, loss = pairs.pair_weights(70)
+    gain, loss = pair_sizes.pair_weights(70)
     for a, m in ((1, 0), (0, 1), (3, 4), (35, 35), (70, 0), (1, 69)):
         assert a == 0 or gain[a, m] == 1 / (a * comb(a + m, a))
         assert m == 0 or loss[a, m] == 1 / (m * comb(a + m, m))
@@ -191,7 +191,7 @@ def test_answers_of_nodes_are_those_of_goes_left(case: tuple[Ensemble, NDArray[A
     nodes = np.flatnonzero(model.left >= 0).astype(np.int32)
     columns = columns_of(rows, shape.used, model.float32_inputs, patterns.WORD)
     bits = np.zeros(len(nodes) * 2, np.uint64)
-    patterns.answer_nodes(
+    counting.answer_nodes(
         lanes.frozen(nodes), shape.slot, model.threshold, model.mode, model.category_start, model.category_count,
         model.category_member, lanes.frozen(columns.reshape(-1)), columns.shape[1], 0, 2, bits,
     )  # fmt: skip

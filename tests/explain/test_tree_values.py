@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 from random_trees import ensembles_with_rows, random_ensemble, random_rows
 from sklearn import ensemble as forests
 
-from millrace.analyses.explain.kernels import tables, trees
+from millrace.analyses.explain.kernels import items as item_kinds
+from millrace.analyses.explain.kernels import one_row, trees
 from millrace.analyses.explain.kernels.ensemble import Ensemble, predict
+from millrace.analyses.explain.kernels.lanes import frozen
 from millrace.analyses.explain.kernels.structure import Structure, structure
 from millrace.analyses.explain.kernels.tree_models import read_trees
 from millrace.analyses.explain.oracle import brute_interventional, brute_path_dependent
@@ -33,7 +35,7 @@ from millrace.run.errors import WrongQuestion
 
 Rows = NDArray[Any]
 KINDS = {
-    "groups": tables.GROUP, "singles": tables.SINGLE, "pairs": tables.PAIRS, "merged pairs": tables.MERGED_PAIRS,
+    "groups": item_kinds.GROUP, "singles": item_kinds.SINGLE, "pairs": item_kinds.PAIRS, "merged pairs": item_kinds.MERGED_PAIRS,
 }  # fmt: skip
 MANY = 100_000  # rows by which the layout prefers tables
 
@@ -65,9 +67,9 @@ def forced(model: Ensemble, shape: Structure, kind: int, background_rows: int, d
     items, node = [], 0
     while node < model.n_nodes:
         bits = shape.distinct[node] + shape.inner[node]
-        whole = kind == tables.GROUP and 0 < bits <= tables.GROUP_BITS and model.left[node] >= 0
+        whole = kind == item_kinds.GROUP and 0 < bits <= item_kinds.GROUP_BITS and model.left[node] >= 0
         if whole or (model.left[node] < 0 and shape.distinct[node] > 0):
-            items.append((node, kind if whole or kind != tables.GROUP else tables.SINGLE))
+            items.append((node, kind if whole or kind != item_kinds.GROUP else item_kinds.SINGLE))
         node += int(shape.size[node]) if whole else 1
     nodes, kinds = (np.array([item[k] for item in items]) for k in (0, 1))
     ends = [0, len(items)] if items else [0]
@@ -91,9 +93,7 @@ def close(found: Rows, wanted: Rows, tolerance: float = 1e-13) -> None:
 # -- brute force --
 
 
-@settings(deadline=None, max_examples=1000)
-@given(ensembles_with_rows(n_rows=3, max_depth=7))
-def test_path_dependent_values_equal_brute_force(case: tuple[Ensemble, Rows]) -> None:
+def check_path_dependent(case: tuple[Ensemble, Rows]) -> None:
     model, rows = case
     values, base = path_dependent(model, rows)
     for k, x in enumerate(rows):
@@ -102,9 +102,7 @@ def test_path_dependent_values_equal_brute_force(case: tuple[Ensemble, Rows]) ->
         close(base, wanted_base)
 
 
-@settings(deadline=None, max_examples=600)
-@given(ensembles_with_rows(n_rows=40, max_depth=6), st.sampled_from([1, 30, MANY, *KINDS]), st.integers(0, 2**32))
-def test_interventional_values_equal_brute_force(case: tuple[Ensemble, Rows], like: int | str, seed: int) -> None:
+def check_interventional(case: tuple[Ensemble, Rows], like: int | str, seed: int) -> None:
     model, rows = case
     weights = some_weights(np.random.default_rng(seed), 38)
     values, base = interventional(model, rows[:2], rows[2:], weights, like=like)
@@ -112,6 +110,71 @@ def test_interventional_values_equal_brute_force(case: tuple[Ensemble, Rows], li
         wanted, wanted_base = brute_interventional(lambda z: predict(model, z), rows[k], rows[2:], weights)
         close(values[k], wanted)
         close(base, wanted_base)
+
+
+MANY_WAYS = (ensembles_with_rows(n_rows=40, max_depth=6), st.sampled_from([1, 30, MANY, *KINDS]), st.integers(0, 2**32))
+
+
+@settings(deadline=None, max_examples=200)
+@given(ensembles_with_rows(n_rows=3, max_depth=7))
+def test_path_dependent_values_equal_brute_force(case: tuple[Ensemble, Rows]) -> None:
+    check_path_dependent(case)
+
+
+@settings(deadline=None, max_examples=150)
+@given(*MANY_WAYS)
+def test_interventional_values_equal_brute_force(case: tuple[Ensemble, Rows], like: int | str, seed: int) -> None:
+    check_interventional(case, like, seed)
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=1000)
+@given(ensembles_with_rows(n_rows=3, max_depth=7))
+def test_a_thousand_path_dependent_values_equal_brute_force(case: tuple[Ensemble, Rows]) -> None:
+    check_path_dependent(case)
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=600)
+@given(*MANY_WAYS)
+def test_many_interventional_values_equal_brute_force(case: tuple[Ensemble, Rows], like: int | str, seed: int) -> None:
+    check_interventional(case, like, seed)
+
+
+def walked_alone(model: Ensemble, row: Rows) -> Rows:
+    """A single row by `one_row`: (players, outputs)."""
+    shape = structure(model)
+    most = int((model.tree_start[1:] - model.tree_start[:-1]).max(initial=0))
+    sums = np.zeros((model.n_outputs, len(shape.played)))
+    with np.errstate(over="ignore"):
+        seen = row.astype(np.float32).astype(np.float64) if model.float32_inputs else row.astype(np.float64)
+    one_row.walk_row(
+        model.feature, model.left, model.right, model.value, model.threshold, model.mode, model.category_start,
+        model.category_count, model.category_member, model.tree_start, model.tree_output, shape.player, shape.previous,
+        shape.fraction, shape.before, *one_row.rules(model, shape), most, frozen(seen), sums,
+    )  # fmt: skip
+    values = np.zeros((shape.players, model.n_outputs))
+    values[shape.played] = sums.T
+    return values
+
+
+@settings(deadline=None, max_examples=150)
+@given(ensembles_with_rows(n_rows=3, max_depth=7))
+def test_a_row_alone_has_the_values_that_it_has_among_many(case: tuple[Ensemble, Rows]) -> None:
+    model, rows = case
+    values, _ = path_dependent(model, rows)
+    for k, row in enumerate(rows):
+        close(walked_alone(model, row), values[k])
+
+
+@pytest.mark.parametrize(("depth", "n_features"), [(40, 40), (120, 120), (90, 12)])
+def test_a_row_alone_is_right_on_long_paths(depth: int, n_features: int) -> None:
+    rng = np.random.default_rng(depth)
+    model = long_paths(rng, depth, n_features)
+    rows = rng.standard_normal((2, n_features)) * 3
+    values, _ = path_dependent(model, rows)
+    for k in range(2):
+        close(walked_alone(model, rows[k]), values[k], 1e-12)
 
 
 @pytest.mark.parametrize("like", KINDS)

@@ -90,7 +90,7 @@ def _storm(folder: Path, jobs: int, kills: int, kinds: list[str]) -> dict[str, i
         time.sleep(0.1)
 
     try:
-        until(lambda: not office.desk.table.jobs("queued") and not office.desk.table.jobs("running"), step, 1200.0)
+        until(lambda: not office.desk.table.jobs("queued") and not office.desk.table.jobs("running"), step, 3600.0)
     finally:
         for process in serving.values():
             process.send_signal(signal.SIGINT)

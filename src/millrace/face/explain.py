@@ -11,6 +11,7 @@ from millrace.run.run import Run as OpenRun
 
 if TYPE_CHECKING:
     from millrace.analyses.explain.answer import Explanation
+    from millrace.analyses.explain.streamed import Streamed
     from millrace.analyses.explain.warm import Explainer
 
 
@@ -30,6 +31,7 @@ def explain(
     precision: str = "float64",
     top: int = 12,
     limit: int | None = None,
+    stream: bool = False,
     engine: str = "auto",
     cores: int | None = None,
     memory: str | int | None = None,
@@ -40,7 +42,7 @@ def explain(
     progress: Shown = None,
     out: str | os.PathLike[str] | None = None,
     run: OpenRun | None = None,
-) -> Explanation:
+) -> Explanation | Streamed:
     """SHAP values of `model` on the rows of `X`, exact where they can be.
 
     `model`: a fitted LightGBM, XGBoost or scikit-learn model, any function of a matrix, or a model file. `X`: (rows,
@@ -52,7 +54,8 @@ def explain(
     the name of a class. `interactions`: exact pairwise values of tree models as well (`answer.interactions`). `groups`:
     columns that are explained together, as one feature each: {"city": ["city_a", "city_b"]}. `max_evaluations`:
     coalitions a row of the kernel method; with a `tolerance` they are spent in rounds, until a row's standard errors are
-    below it.
+    below it. `stream`: X is a Parquet file larger than memory, read by blocks; values go into a Parquet dataset in `out`
+    while they are made, and the answer is a `Streamed`.
 
     The rest is about the machine and never changes the answer: `engine` auto | inline | processes | dask |
     dask=ADDRESS, `cores`, `memory` ("4GiB"), `store` (a folder where finished blocks are kept, so that an interrupted
@@ -67,7 +70,7 @@ def explain(
         "model": model, "data": X, "background": background, "background_rows": background_rows,
         "background_weights": background_weights, "method": method, "output": output,
         "interactions": interactions, "groups": groups, "max_evaluations": max_evaluations, "tolerance": tolerance,
-        "precision": precision, "top": top, "limit": limit,
+        "precision": precision, "top": top, "limit": limit, "stream": stream,
     }  # fmt: skip
     machine = compose.Machine(engine, cores, memory, store, seed, out, deadline=deadline, show=shown(progress))
     return ask("explain", question, machine, run, fit)  # type: ignore[no-any-return]

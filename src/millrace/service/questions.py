@@ -74,12 +74,13 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
         "where": Rule("plain", (Annotated[str, Field(max_length=2000)], dict[str, Any])),
         "file": Rule("withheld"),
     },
+    "twin assess": {"model": Rule("model")},
     "twin simulate": {
         "model": Rule("model"),
-        "where": Rule("plain", (Annotated[str, Field(max_length=2000)], dict[str, Any])),
         "intervention": Rule("data", (dict[str, Any], list[dict[str, Any]])),
+        "where": Rule("plain", (Annotated[str, Field(max_length=2000)], dict[str, Any])),
+        "record": Rule("withheld"),
     },
-    "twin assess": {"model": Rule("model")},
     "run": {"function": Rule("function"), "items": Rule("data")},
 }
 DATA = Rule("data")

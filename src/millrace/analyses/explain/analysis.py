@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     import numpy
 
     from millrace.analyses.explain.question import Question
+    from millrace.analyses.explain.streamed import Streamed
     from millrace.run.run import Run
 
 MAPPED_BYTES = 64 << 20
 """An answer larger than this is assembled in a memory-mapped file instead of in the driver's memory."""
+
+LOADING = "loading kernels (compiled once on first use, then cached)"
 
 _UNFINISHED = (
     "The deadline came after {at:,} of {rows:,} rows. An explanation of a part is not given in place of the "
@@ -31,8 +34,8 @@ _UNFINISHED = (
 )
 
 
-def explain(spec: Spec, run: Run) -> Explanation:
-    """SHAP values of `spec.model` on `spec.data`."""
+def explain(spec: Spec, run: Run) -> Explanation | Streamed:
+    """SHAP values of `spec.model` on `spec.data`; in a Parquet dataset when they are streamed."""
     run.progress("reading")
     asked = questions.read(spec, run.note, run.rng)
     if spec.interactions and asked.function is not None:
@@ -40,22 +43,39 @@ def explain(spec: Spec, run: Run) -> Explanation:
             "interactions are exact for tree and linear models alone, and this model and output are explained as a function: "
             "leave interactions out, or explain a tree model's raw output."
         )
+    if spec.stream:
+        from millrace.analyses.explain.streaming import check_out
+
+        check_out(run)
     if asked.forest is not None:
-        facts, blocks = _tree_blocks(spec, asked, run)
-        if spec.interactions:
-            return _with_interactions(spec, asked, facts, _gather(spec, asked, facts, blocks, run), run)
+        facts, work, shared = _tree_blocks(spec, asked, run)
     elif asked.line is not None:
-        facts, blocks = _linear_blocks(spec, asked, run)
+        facts, work, shared = _linear_blocks(spec, asked, run)
     else:
-        facts, blocks = _kernel_blocks(spec, asked, run)
-    return _gather(spec, asked, facts, blocks, run)
+        facts, work, shared = _kernel_blocks(spec, asked, run)
+    if spec.stream:
+        from millrace.analyses.explain.streaming import stream
+
+        return stream(spec, asked, facts, work, shared, _model_digest(asked, run), run)
+    run.progress("explaining", facts.blocks)
+    blocks = run.map(work, _cut(facts), shared=(run.share(asked.rows.values), *shared), name="explain rows")
+    answer = _gather(spec, asked, facts, blocks, run)
+    return (
+        _with_interactions(spec, asked, facts, answer, run)
+        if spec.interactions and asked.forest is not None
+        else answer
+    )
 
 
-def _tree_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
+Work = tuple[Facts, Any, tuple[Any, ...]]
+"""Facts, the task's function (block, rows, *shared) -> what is found of the block, and what all blocks share."""
+
+
+def _tree_blocks(spec: Spec, asked: Question, run: Run) -> Work:
     """Lay the forest out, build its tables (tasks of their own), then the blocks of rows."""
     forest = asked.forest
     assert forest is not None
-    run.progress("loading kernels (compiled once on first use, then cached)")
+    run.progress(LOADING)
     from millrace.analyses.explain import blocks
     from millrace.analyses.explain.kernels import trees
     from millrace.analyses.explain.kernels.structure import structure
@@ -63,9 +83,10 @@ def _tree_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
     run.progress("laying out trees")
     shape = structure(forest, asked.player_of, len(asked.players.names))
     known = 0 if asked.background is None else len(asked.background)
-    cut = trees.layout(forest, shape, len(asked.rows.values), known, spec.precision)
+    cut = trees.layout(forest, shape, asked.count, known, spec.precision)
     facts = tree_facts(spec, asked, shape, cut)
     run.follow(plan(facts, run.budget))
+    trees.load_kernels(cut)
     expected = trees.base_values(forest, shape, asked.background, asked.weights)
     laid = run.share(blocks.pack(forest, shape, cut, expected))
     tables: tuple[Any, ...] = ()
@@ -73,13 +94,12 @@ def _tree_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
         run.progress("building tables", cut.batches)
         shared = (laid, _background(asked, run))
         tables = tuple(run.map(blocks.tree_tables, range(cut.batches), shared=shared, keep=True, name="build tables"))
-    run.progress("explaining", facts.blocks)
-    shared = (run.share(asked.rows.values), laid, asked.output, spec.precision, *tables)
-    return facts, run.map(blocks.tree_rows, _cut(facts), shared=shared, name="explain rows")
+    return facts, blocks.tree_rows, (laid, asked.output, spec.precision, *tables)
 
 
 def _with_interactions(spec: Spec, asked: Question, facts: Facts, answer: Explanation, run: Run) -> Explanation:
     """The answer with its interaction values: a second pass over the same blocks of rows."""
+    run.progress(LOADING)
     from millrace.analyses.explain import blocks
     from millrace.analyses.explain.kernels import interactions, trees
     from millrace.analyses.explain.kernels.structure import structure
@@ -104,7 +124,7 @@ def _with_interactions(spec: Spec, asked: Question, facts: Facts, answer: Explan
     return replace(answer, pairs=pairs, pair_values=values)
 
 
-def _linear_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
+def _linear_blocks(spec: Spec, asked: Question, run: Run) -> Work:
     from millrace.analyses.explain import blocks
 
     line = asked.line
@@ -115,12 +135,11 @@ def _linear_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
     mean = asked.weights @ asked.background
     whose = {"player_of": asked.player_of, "players": len(asked.players.names)}
     model = {**line.arrays(), **whose, "mean": mean, "expected": line.raw(mean[None, :])[0]}
-    run.progress("explaining", facts.blocks)
-    shared = (run.share(asked.rows.values), run.share(model), asked.output, spec.precision)
-    return facts, run.map(blocks.linear_rows, _cut(facts), shared=shared, name="explain rows")
+    return facts, blocks.linear_rows, (run.share(model), asked.output, spec.precision)
 
 
-def _kernel_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
+def _kernel_blocks(spec: Spec, asked: Question, run: Run) -> Work:
+    run.progress(LOADING)
     from millrace.analyses.explain import blocks
     from millrace.analyses.explain.kernels import coalitions
 
@@ -128,20 +147,17 @@ def _kernel_blocks(spec: Spec, asked: Question, run: Run) -> tuple[Facts, Any]:
     rows = asked.rows.values
     players = len(asked.players.names)
     each, most = rounds(spec, players)
-    whole = coalitions.design(players, each, run.rng(1))
-    designs = [coalitions.with_narrower(whole, rows, asked.background, asked.player_of)]
-    facts = kernel_facts(spec, asked, len(whole.masks), whole.exact)
+    facts = kernel_facts(spec, asked)
     run.follow(plan(facts, run.budget))
+    whole = coalitions.design(players, each, run.rng(1), asked.method)
+    designs = [coalitions.with_narrower(whole, rows, asked.background, asked.player_of)]
     for number in range(1, 1 if whole.exact else most):
-        more = coalitions.design(players, each, run.rng(1, number))
+        more = coalitions.design(players, each, run.rng(1, number), asked.method)
         designs.append(coalitions.with_narrower(more, rows, asked.background, asked.player_of))
-    run.progress("explaining", facts.blocks)
     laid = [run.share(design.arrays()) for design in designs]
-    behind = _background(asked, run)
-    shared = (run.share(rows), behind, asked.player_of, spec.precision, float(spec.tolerance or 0.0), *laid)
+    shared = (_background(asked, run), asked.player_of, spec.precision, float(spec.tolerance or 0.0), *laid)
     # The model goes along once per worker, with the function; its identity is its content.
-    task = partial(blocks.kernel_rows, function=asked.function)
-    return facts, run.map(task, _cut(facts), shared=shared, name="explain rows")
+    return facts, partial(blocks.kernel_rows, function=asked.function), shared
 
 
 def _background(asked: Question, run: Run) -> Any:

@@ -30,7 +30,8 @@ class Explanation(Saved):
     outputs), what base + values add up to. additivity_error, additivity_p99: largest and 99th percentile of
     abs(base + sum of values - model output) over rows and outputs, in the output's unit. unit: of values, in words.
     data: (rows, features) as the model got them; `categories` labels of coded columns. pairs: (pairs, 2) features that
-    interact, pair_values: (rows, pairs, outputs), when they were asked for: see `interactions`.
+    interact, pair_values: (rows, pairs, outputs), when they were asked for: see `interactions`. drawn_from: how many rows there
+    are in all, where these were drawn from more (see `streamed`); `known_importance` is then of all of them.
     """
 
     values: numpy.ndarray[Any, Any]
@@ -53,6 +54,8 @@ class Explanation(Saved):
     pair_values: numpy.ndarray[Any, Any] | None = None
     top: int = 12
     seed: int = 0
+    known_importance: Any = field(default=None, repr=False)
+    drawn_from: int = 0
     notes: tuple[str, ...] = ()
     report: Any = field(default=None, repr=False)
     out: Path | None = None
@@ -111,6 +114,8 @@ class Explanation(Saved):
     @cached_property
     def importance(self) -> pyarrow.Table:
         """One row a feature and output: mean |value| with a bootstrap interval, direction; strongest first."""
+        if self.known_importance is not None:
+            return self.known_importance
         import pyarrow
 
         from millrace.analyses.explain import views

@@ -7,6 +7,8 @@ and weigh as many rows as are nearest to them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from math import fsum
 from typing import TYPE_CHECKING, Any
 
@@ -45,16 +47,35 @@ def given_weights(weights: Any, rows: int) -> numpy.ndarray[Any, Any]:
     return found / fsum(found.tolist())
 
 
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """The data as far as it is at hand. rows: all of it, or its first rows; count: how many rows there are in all; take:
+    increasing row numbers -> these rows."""
+
+    rows: Rows
+    count: int
+    take: Callable[[numpy.ndarray[Any, Any]], Rows]
+
+
+def everything(rows: Rows) -> Everything:
+    """Data in memory."""
+    return Everything(rows, len(rows.values), lambda numbers: replace(rows, values=rows.values[numbers]))
+
+
+def seen_rows(count: int, rng: numpy.random.Generator) -> numpy.ndarray[Any, Any]:
+    """The numbers of the rows that representatives are looked for among, increasing."""
+    import numpy
+
+    return numpy.arange(count) if count <= SEEN_ROWS else numpy.sort(rng.choice(count, SEEN_ROWS, replace=False))
+
+
 def representatives(
     rows: Rows, count: int, rng: numpy.random.Generator
 ) -> tuple[numpy.ndarray[Any, Any], numpy.ndarray[Any, Any]]:
-    """(row numbers, increasing; weights that add up to 1) of at most `count` rows of the data."""
+    """(row numbers, increasing; weights that add up to 1) of at most `count` of these rows (see `seen_rows`)."""
     import numpy
 
-    n = len(rows.values)
-    seen = numpy.arange(n)
-    if n > SEEN_ROWS:
-        seen = numpy.sort(rng.choice(n, SEEN_ROWS, replace=False))
+    seen = numpy.arange(len(rows.values))
     places = _places(rows, seen)
     labels = numpy.zeros(places.shape[1], bool)
     labels[list(rows.categories)] = True

@@ -1,18 +1,21 @@
 """The tasks of explain: pure functions of a block of rows, which workers have preloaded.
 
 A block is a fixed range of rows, cut by the question's shape. Everything large comes as a mapped, read-only argument.
-Each block checks its own additivity, row by row.
+Each block checks its own additivity, row by row. The kernels that only some questions need are loaded when they are asked
+for: what is compiled on first use should be little.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from millrace.analyses.explain.kernels import coalitions, ensemble, interactions, linear, structure, trees
-from millrace.analyses.explain.kernels.blackbox import Function
+from millrace.analyses.explain.kernels import ensemble, structure, trees
+
+if TYPE_CHECKING:
+    from millrace.analyses.explain.kernels.blackbox import Function
 
 Block = tuple[int, int]
 Arrays = Mapping[str, Any]
@@ -61,6 +64,8 @@ def tree_interactions(
     precision: str,
 ) -> Arrays:
     """Interaction values of rows[block] by pair. background: None for path-dependent values."""
+    from millrace.analyses.explain.kernels import interactions
+
     model, shape, _ = unpack(forest)
     part = numpy.ascontiguousarray(rows[slice(*block)])
     known, weights = (None, None) if background is None else (background["rows"], background["weights"])
@@ -69,6 +74,8 @@ def tree_interactions(
 
 def linear_rows(block: Block, rows: numpy.ndarray[Any, Any], model: Arrays, output: int, precision: str) -> Arrays:
     """Closed form: coefficient times distance from the background's mean."""
+    from millrace.analyses.explain.kernels import linear
+
     part = numpy.ascontiguousarray(rows[slice(*block)], dtype=numpy.float64)
     function = linear.Linear.from_arrays(model)
     values = linear.explain_linear(function, part, model["mean"], model["player_of"], int(model["players"]))
@@ -90,6 +97,8 @@ def kernel_rows(
     Each design is a round of its own coalitions: rows whose standard errors are not all below `tolerance` go on to the
     next, and their estimates are the mean of all rounds. 0: the first round alone.
     """
+    from millrace.analyses.explain.kernels import coalitions
+
     part = numpy.ascontiguousarray(rows[slice(*block)])
     known = (background["rows"], background["weights"])
     first = coalitions.explain_rows(function.call, part, *known, coalitions.Design.from_arrays(designs[0]), player_of)

@@ -41,11 +41,13 @@ def asked_type(spec: Spec) -> Any:
 
 
 def _shape(spec: Spec, asked: Question) -> dict[str, Any]:
-    rows = asked.rows.values
+    rows, source = asked.rows.values, asked.streamed
     return {
         "driver_extra_bytes": 0 if asked.shown is None else asked.shown.values.nbytes,
+        "group_rows": () if source is None else source.group_rows,
+        "reading_bytes": 0 if source is None else source.page_bytes,
         "method": asked.method,
-        "rows": rows.shape[0],
+        "rows": asked.count,
         "features": len(asked.players.names),
         "columns": rows.shape[1],
         "kept": asked.outputs,
@@ -75,19 +77,22 @@ def linear_facts(spec: Spec, asked: Question) -> Facts:
     )
 
 
-def kernel_facts(spec: Spec, asked: Question, evaluations: int, exact: bool) -> Facts:
+def kernel_facts(spec: Spec, asked: Question) -> Facts:
+    """By arithmetic alone: the design, which may be large, is made after the plan."""
     from millrace.analyses.explain.kernels import coalitions
 
     shape = _shape(spec, asked)
     background, features = shape["background_rows"], shape["features"]
+    each = rounds(spec, features)[0]
+    evaluations, exact = coalitions.shape_of(features, each, asked.method)
     scratch = coalitions.scratch_bytes(
         features, background, asked.outputs, shape["input_bytes"], evaluations, shape["columns"]
     )
-    design, making = coalitions.design_bytes(features, rounds(spec, features)[0])
+    design, making = coalitions.design_bytes(features, each, asked.method)
     return Facts(
         "kernel",
         outputs=asked.outputs,
-        row_s=CALL_S * evaluations * background,
+        row_s=CALL_S * max(1, evaluations) * background,
         exact=exact,
         scratch_bytes=scratch,
         table_bytes=design,
@@ -98,7 +103,7 @@ def kernel_facts(spec: Spec, asked: Question, evaluations: int, exact: bool) -> 
 
 
 def tree_facts(spec: Spec, asked: Question, shape: Structure, cut: Layout) -> Facts:
-    from millrace.analyses.explain.kernels import tables, trees
+    from millrace.analyses.explain.kernels import items, trees
 
     forest = asked.forest
     assert forest is not None
@@ -106,7 +111,7 @@ def tree_facts(spec: Spec, asked: Question, shape: Structure, cut: Layout) -> Fa
     background = said["background_rows"]
     leaves = shape.distinct[forest.left < 0]
     points = float(((leaves + 1) // 2).mean()) if len(leaves) else 1.0
-    paired = float(shape.depth[cut.item_node[cut.item_kind == tables.PAIRS]].sum())
+    paired = float(shape.depth[cut.item_node[cut.item_kind == items.PAIRS]].sum())
     row_s = WALK_S * forest.n_nodes * (points + WALK_EDGE) if not background else TABLE_S * forest.n_nodes
     row_s += PAIR_S * paired * (1 + background / 64) + VALUE_S * said["features"] * forest.n_outputs
     scratch = trees.scratch_bytes(len(shape.used), forest.n_outputs, shape.most_depth, shape.most_distinct, background)
@@ -144,13 +149,10 @@ def facts(spec: Spec) -> Facts:
     if asked.line is not None:
         return linear_facts(spec, asked)
     if asked.forest is None:
-        from millrace.analyses.explain.kernels import coalitions
-
-        design = coalitions.design(len(asked.players.names), rounds(spec, len(asked.players.names))[0], rng(0, 1))
-        return kernel_facts(spec, asked, len(design.masks), design.exact)
+        return kernel_facts(spec, asked)
     from millrace.analyses.explain.kernels import structure, trees
 
     shape = structure.structure(asked.forest, asked.player_of, len(asked.players.names))
     known = 0 if asked.background is None else len(asked.background)
-    cut = trees.layout(asked.forest, shape, len(asked.rows.values), known, spec.precision)
+    cut = trees.layout(asked.forest, shape, asked.count, known, spec.precision)
     return tree_facts(spec, asked, shape, cut)

@@ -37,7 +37,22 @@ def importance(
     (means of independent groups have the variance that the mean over rows has), so that RESAMPLES resamples cost
     RESAMPLES x GROUPS x features whatever the rows. direction: see `directions`.
     """
-    sums, counts = _group_sums(values, rng)
+    sums, counts = group_sums(values, rng)
+    return importance_of_sums(sums, counts, values, data, feature_names, rng, categorical)
+
+
+def importance_of_sums(
+    sums: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    values: NDArray[Any],
+    data: NDArray[Any],
+    feature_names: Sequence[str],
+    rng: np.random.Generator,
+    categorical: Collection[int] = (),
+) -> dict[str, list[Any]]:
+    """As `importance`, from the sums (groups, features) of |value| over groups of rows that were made before; values, data:
+    rows drawn from all, for the directions."""
+    sums, counts = sums[counts > 0], counts[counts > 0]
     mean = sums.sum(axis=0) / counts.sum()
     weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=RESAMPLES)
     resampled = (weights @ sums) / (weights @ counts)[:, None]
@@ -54,7 +69,7 @@ def importance(
     }
 
 
-def _group_sums(values: NDArray[Any], rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def group_sums(values: NDArray[Any], rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sums of |value| (groups, features) and numbers of rows, over random groups; a group a row when there are few.
 
     Labels are drawn row by row, so that rows in some order (sorted by time, say) do not make groups alike.
@@ -71,7 +86,7 @@ def _group_sums(values: NDArray[Any], rng: np.random.Generator) -> tuple[NDArray
         present, first = np.unique(labels[order], return_index=True)
         sums[present] += np.add.reduceat(part[order], first, axis=0)
         counts += np.bincount(labels, minlength=groups)
-    return sums[counts > 0], counts[counts > 0]
+    return sums, counts
 
 
 def directions(

@@ -22,12 +22,20 @@ KERNEL_BYTES = 24 << 20
 DRIVER_BYTES = 48 << 20
 """What the driver grows by besides the data: the model read, kernels loaded, the ledger's buffers."""
 MAPPED_BYTES = 64 << 20
+STREAM_BYTES, STREAM_S, MOST_STREAM_ROWS = 16 << 20, 4.0, 65_536
+"""A part of a streamed answer: bytes of its rows and values, seconds of its work."""
+ARROW_BYTES = 32 << 20
+"""Arrow's Parquet reader and writer, loaded, with their buffers."""
+STREAM_VALUE_S = 2e-8
+"""A number that is read from Parquet or written to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What the plan needs to know. `outputs`: of the model; `kept`: those explained. `row_s`: predicted core-seconds a
     row; `build_s`: of building tables; `scratch_bytes`: of a kernel on one block, beside its rows and values.
+    group_rows: of the row groups of a file that is streamed, () for data in memory; `reading_bytes`: what reading it takes
+    beside a block.
     """
 
     family: str
@@ -52,9 +60,13 @@ class Facts:
     background_rows: int = 0
     evaluations: int = 0
     driver_extra_bytes: int = 0
+    group_rows: tuple[int, ...] = ()
+    reading_bytes: int = 0
 
     @property
     def blocks(self) -> int:
+        if self.group_rows:
+            return sum(-(-rows // stream_rows(self)) for rows in self.group_rows)
         return -(-self.rows // block_rows(self))
 
 
@@ -65,8 +77,16 @@ def block_rows(facts: Facts) -> int:
     return 1 << max(0, min(int(min(by_bytes, by_work, MOST_ROWS)).bit_length() - 1, 11))
 
 
+def stream_rows(facts: Facts) -> int:
+    """Rows of a part of a streamed answer: a power of two from 1 to 65,536."""
+    by_bytes = STREAM_BYTES / (((facts.columns or facts.features) + facts.features * facts.outputs) * 8)
+    return 1 << max(0, int(min(by_bytes, STREAM_S / facts.row_s, MOST_STREAM_ROWS)).bit_length() - 1)
+
+
 def plan(facts: Facts, budget: Budget) -> Plan:
     """Blocks, slots, bytes and core-seconds of explain under a budget; `DoesNotFit` with what would do."""
+    if facts.group_rows:
+        return fit(_streamed(facts), budget)
     size = min(block_rows(facts), facts.rows)
     columns = facts.columns or facts.features
     inside = size * (columns * facts.input_bytes + (facts.features + facts.pairs) * 2 * facts.outputs * 8)
@@ -100,6 +120,36 @@ def plan(facts: Facts, budget: Budget) -> Plan:
         base_bytes=WORKER_BYTES - KERNEL_BYTES,
     )
     return fit(needed, budget)
+
+
+def _streamed(facts: Facts) -> Plan:
+    """Rows come from a file and values go to one: nobody holds more than a block of either."""
+    size = min(stream_rows(facts), facts.rows)
+    columns = facts.columns or facts.features
+    shown = facts.features * facts.kept * (1 if facts.exact else 2)
+    # As Arrow and as a matrix; values in the answer's form and as columns; then the part, which hardly shrinks.
+    inside = size * (
+        columns * facts.input_bytes * 2 + facts.features * facts.outputs * 8 + shown * facts.value_bytes * 3
+    )
+    worker = WORKER_BYTES + ARROW_BYTES + facts.reading_bytes
+    worker += max(inside + facts.scratch_bytes, 2 * facts.table_bytes + facts.scratch_bytes)
+    drawn = 2_000 * (columns + shown) * 8 + 200 * facts.features * facts.kept * 8 * 3
+    return Plan(
+        analysis="explain",
+        method=facts.method,
+        tasks=facts.blocks + facts.batches,
+        block=size,
+        slots=1,
+        worker_bytes=worker,
+        driver_bytes=DRIVER_BYTES + ARROW_BYTES + facts.driver_extra_bytes + facts.reading_bytes + 2 * drawn,
+        shared_bytes=facts.all_table_bytes,
+        answer_bytes=facts.rows * (shown * facts.value_bytes + 16 * facts.kept),
+        core_s=facts.rows * (facts.row_s + STREAM_VALUE_S * (columns + shown)) + facts.build_s,
+        why=(
+            f"{facts.blocks:,} parts of at most {size:,} rows, by the shape of the question and the file's row groups",
+        ),
+        base_bytes=WORKER_BYTES - KERNEL_BYTES,
+    )
 
 
 def tolerance(facts: Facts, largest: float, value_bytes: int | None = None) -> float:

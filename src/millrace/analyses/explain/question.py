@@ -6,24 +6,30 @@ found here, before the work.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from millrace.analyses.explain.background import everything, seen_rows
+from millrace.analyses.explain.columns import alike, in_model_columns, recode, streamed_source
 from millrace.analyses.explain.models import open_model
 from millrace.analyses.explain.players import Players, players
-from millrace.analyses.explain.spec import Spec
+from millrace.analyses.explain.spec import SAMPLED, Spec
 from millrace.run.errors import NotSupported, WrongQuestion
-from millrace.run.tables import Rows, align, read_rows
+from millrace.run.tables import Rows, read_rows
 
 if TYPE_CHECKING:
     import numpy
 
+    from millrace.analyses.explain.background import Everything
     from millrace.analyses.explain.kernels.blackbox import Function
     from millrace.analyses.explain.kernels.ensemble import Ensemble
     from millrace.analyses.explain.kernels.linear import Linear
+    from millrace.analyses.explain.parquet import Source
 
 AUTO_BACKGROUND_ROWS = 100
+KERNEL_PLAYERS = 2_000
+"""More players go to the permutation method: the kernel method's system grows with their square."""
 TREE_METHODS = ("tree_path_dependent", "interventional")
 
 
@@ -32,7 +38,8 @@ class Question:
     """One of `forest`, `line` and `function` is set. `background`: (rows, features), `weights` sum to 1; None for
     path-dependent values. `output`: number of the chosen output, -1 for all of them. `why`: the decisions, in words.
     `players`: whose values are asked for; `player_of`: the player of each of the rows' columns. `shown`: the data as the
-    user gave it, where `rows` is what came out of a pipeline's first steps.
+    user gave it, where `rows` is what came out of a pipeline's first steps. streamed: the file whose first rows `rows` is, in
+    the model's columns; `labels`: of the model's codes, by column, where the file has text there.
     """
 
     method: str
@@ -50,40 +57,57 @@ class Question:
     line: Linear | None = None
     function: Function | None = None
     shown: Rows | None = None
+    streamed: Source | None = None
+    labels: Mapping[int, tuple[Any, ...]] = field(default_factory=dict)
 
     @property
     def outputs(self) -> int:
         return len(self.output_names)
 
+    @property
+    def count(self) -> int:
+        """Rows to explain."""
+        return len(self.rows.values) if self.streamed is None else self.streamed.rows
+
 
 def read(spec: Spec, note: Callable[[str], None], rng: Callable[..., numpy.random.Generator]) -> Question:
     """The question as it will be computed; every trouble with it is an error of `run.errors.WrongQuestion`."""
     model = open_model(spec.model, note)
-    rows = _in_model_columns(model, read_rows(spec.data, "data", spec.limit), "data", note)
+    source = streamed_source(spec, model, note) if spec.stream else None
+    if source is None:
+        rows = in_model_columns(model, read_rows(spec.data, "data", spec.limit), "data", note)
+        whole = everything(rows)
+    else:
+        whole = source.everything(lambda rows: in_model_columns(model, rows, "data", lambda text: None))
+        rows = whole.rows
     background, weights, how = None, None, ()
     if _is_auto(spec.background):
-        background, weights, how = _represented(spec, rows, rng)
+        background, weights, how = _represented(spec, whole, rng)
     elif spec.background is not None:
-        background = _in_model_columns(model, read_rows(spec.background, "background"), "background", note)
+        background = in_model_columns(model, read_rows(spec.background, "background"), "background", note)
         if background.names != rows.names or background.categories != rows.categories:
-            rows, background = _like(rows, background)
+            rows, background = alike(rows, background)
         weights = _weights(spec, len(background.values))
     if spec.background_weights is not None and (background is None or how):
         raise WrongQuestion("background_weights are of the rows of a background: give the background's rows as well.")
     played = players(spec.groups, rows.names)
-    question = _chosen(spec, model, rows, background, weights, played, note, rng)
+    question = _chosen(spec, model, replace(whole, rows=rows), background, weights, played, note, rng)
+    if source is not None:
+        question = replace(question, streamed=source, labels=question.rows.categories)
     if played.grouped:
         how = (*how, f"groups: {len(rows.names):,} columns play as {len(played.names):,} features")
     return replace(question, why=(*question.why, *how))
 
 
 def _chosen(
-    spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any, played: Players,
+    spec: Spec, model: Any, whole: Everything, background: Rows | None, weights: Any, played: Players,
     note: Callable[[str], None], rng: Callable[..., numpy.random.Generator],
 ) -> Question:  # fmt: skip
     """By the first method that the model and the output allow."""
-    asked = spec.method
-    if asked != "kernel":
+    asked, rows = spec.method, whole.rows
+    if spec.stream and isinstance(getattr(model, "steps", None), list):
+        note("A pipeline whose rows are streamed is explained as a function of its input.")
+    elif asked not in SAMPLED:
         question = _pipeline(spec, model, rows, background, weights, played, note)
         if question is not None:
             return question
@@ -101,20 +125,22 @@ def _chosen(
             f"The method {asked!r} does not fit this model and output: {type(model).__qualname__} is not {kind} there. "
             "Leave method='auto', or use 'kernel'."
         )
-    return _kernel(spec, model, rows, background, weights, played, rng)
+    return _kernel(spec, model, whole, background, weights, played, rng)
 
 
 def _represented(
-    spec: Spec, rows: Rows, rng: Callable[..., numpy.random.Generator]
+    spec: Spec, whole: Everything, rng: Callable[..., numpy.random.Generator]
 ) -> tuple[Rows, numpy.ndarray[Any, Any], tuple[str, ...]]:
     from millrace.analyses.explain.background import representatives
 
-    chosen, weights = representatives(rows, spec.background_rows, rng(2))
+    draws = rng(2)
+    seen = whole.take(seen_rows(whole.count, draws))
+    chosen, weights = representatives(seen, spec.background_rows, draws)
     how = (
         f"background auto: {len(chosen):,} rows of the data, drawn by the seed, each weighted by the share of rows "
         f"nearest to it ({weights.min():.2g} to {weights.max():.2g})"
     )
-    return replace(rows, values=rows.values[chosen]), weights, (how,)
+    return replace(seen, values=seen.values[chosen]), weights, (how,)
 
 
 def _weights(spec: Spec, rows: int) -> Any:
@@ -132,84 +158,21 @@ def _is_auto(background: Any) -> bool:
     return isinstance(background, str) and background == "auto"
 
 
-# -- columns -----------------------------------------------------------------------------------------------------
-def _in_model_columns(model: Any, rows: Rows, what: str, note: Callable[[str], None]) -> Rows:
-    """Rows in the model's columns, in its order."""
-    from millrace.analyses.explain.kernels.libraries import column_names, n_columns
-
-    names = column_names(model)
-    if names is not None:
-        plain = tuple(n.replace(" ", "_") for n in rows.names)
-        if set(names) != set(rows.names) and set(names) == set(plain):
-            rows = replace(rows, names=plain)  # LightGBM writes spaces in names as underscores
-        rows, said = align(rows, names, what)
-        if said is not None:
-            note(said)
-    else:
-        count = n_columns(model)
-        if count is not None and count != len(rows.names):
-            raise WrongQuestion(
-                f"The {what} has {len(rows.names)} columns and the model takes {count}: give the columns of its training."
-            )
-    return rows
-
-
-def _recode(model: Any, rows: Rows, what: str) -> Rows:
-    """Codes of the data's own labels become the model's codes; a label that the model does not know is missing."""
-    import numpy
-
-    from millrace.analyses.explain.kernels.libraries import category_labels
-
-    if not rows.categories:
-        return rows
-    labels = category_labels(model, tuple(rows.categories))
-    if labels is None:
-        names = ", ".join(repr(rows.names[j]) for j in rows.categories)
-        raise WrongQuestion(
-            f"The {what} has text or categories in {names}, and the model was not fitted on categories that it remembers: "
-            "give the numbers that it was fitted on."
-        )
-    values = rows.values.copy()
-    for j, own in rows.categories.items():
-        code_of = {label: code for code, label in enumerate(labels[j])}
-        table = numpy.array([code_of.get(label, numpy.nan) for label in own] + [numpy.nan])
-        codes = values[:, j]
-        values[:, j] = table[numpy.where(numpy.isnan(codes), len(own), codes).astype(numpy.int64)]
-    return replace(rows, values=values, categories={j: labels[j] for j in rows.categories})
-
-
-def _like(rows: Rows, background: Rows) -> tuple[Rows, Rows]:
-    """Both in the data's columns and codes, so that a code means one label in both; labels of the background alone
-    come after the data's own."""
-    import numpy
-
-    background, _ = align(background, rows.names, "background")
-    values, known = background.values.copy(), dict(rows.categories)
-    if set(known) != set(background.categories):
-        j = min(set(known) ^ set(background.categories))
-        raise WrongQuestion(
-            f"The column {rows.names[j]!r} holds labels in one of data and background, and numbers in the other: give both alike."
-        )
-    for j, own in background.categories.items():
-        known[j] = (*known[j], *(label for label in own if label not in known[j]))
-        code_of = {label: code for code, label in enumerate(known[j])}
-        codes = values[:, j]
-        table = numpy.array([code_of[label] for label in own] + [numpy.nan])
-        values[:, j] = table[numpy.where(numpy.isnan(codes), len(own), codes).astype(numpy.int64)]
-    return replace(rows, categories=known), replace(background, values=values, categories=known)
-
-
 # -- methods -----------------------------------------------------------------------------------------------------
 def _trees(
     spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any, played: Players,
     note: Callable[[str], None],
 ) -> Question | None:  # fmt: skip
     from millrace.analyses.explain.kernels.ensemble import check_rows
-    from millrace.analyses.explain.kernels.libraries import check_own_output
+    from millrace.analyses.explain.kernels.libraries import check_own_output, has_no_codes
     from millrace.analyses.explain.kernels.tree_models import read_trees
 
     try:
-        forest = read_trees(model)
+        forest = read_trees(model, rows.categories)
+        if forest is not None and spec.stream and rows.categories and has_no_codes(model):
+            raise NotSupported(
+                "CatBoost is asked about the labels of the data, which a file that is streamed does not tell."
+            )
     except NotSupported as e:
         if spec.method != "auto":
             raise
@@ -231,18 +194,31 @@ def _trees(
         )
     if forest.n_features != len(rows.names):
         raise WrongQuestion(f"The data has {len(rows.names)} columns and the model takes {forest.n_features}.")
-    rows = _recode(model, rows, "data")
+    rows = recode(model, rows, "data")
     check_rows(forest, rows.values)
     if background is not None:
-        background = _recode(model, background, "background")
+        background = recode(model, background, "background")
         check_rows(forest, background.values)
-    check_own_output(model, forest, rows.values)
+    check_own_output(model, forest, rows.values, rows.categories)
     output, names = _output(spec.output, forest.output_names)
     why = f"{method}: the model is {len(forest.tree_output):,} trees, whose values are exact"
     return Question(
         method, rows, None if background is None else background.values, weights, output, names,
         _unit(forest.link, names), (why,), model, played, played.of, forest=forest,
     )  # fmt: skip
+
+
+def _all_labelled(spec: Spec, rows: Rows, background: Rows | None) -> None:
+    """`NotSupported` where a model that knows labels alone cannot be asked about all of them."""
+    import numpy
+
+    if spec.stream:
+        raise NotSupported(
+            "CatBoost is asked about the labels of the data, which a file that is streamed does not tell."
+        )
+    for given in (rows, background):
+        if given is not None and numpy.isnan(given.values[:, list(given.categories)]).any():
+            raise NotSupported("Some labels are missing, and CatBoost takes none for that: fill them in with a word.")
 
 
 def _linear(
@@ -260,6 +236,11 @@ def _linear(
     _finite(rows, "data")
     why = ["linear: the model's output is a linear function of its columns, so the closed form is exact"]
     if background is None:
+        if spec.stream:
+            raise WrongQuestion(
+                "The mean of streamed data is not known before it is read: give a background, or background='auto', for a "
+                "linear model."
+            )
         background, weights = rows, _equal(rows)
         why.append("no background was given: the mean of the data itself stands for 'feature unknown'")
     else:
@@ -279,9 +260,9 @@ def _line(model: Any) -> Linear | None:
     voted = voting.members(model)
     if voted is None or hasattr(model, "predict_proba"):
         return read_linear(model)
-    parts = [read_linear(member) for member in voted[0]]
+    parts = [read_linear(member) for member in voted.members]
     known = [part for part in parts if part is not None]
-    return voting.mean_of_lines(known, voted[1]) if len(known) == len(parts) else None
+    return voting.sum_of_lines(known, voted) if len(known) == len(parts) else None
 
 
 def _answering(spec: Spec, model: Any, rows: Rows) -> Any:
@@ -296,26 +277,35 @@ def _answering(spec: Spec, model: Any, rows: Rows) -> Any:
 
 
 def _kernel(
-    spec: Spec, model: Any, rows: Rows, background: Rows | None, weights: Any, played: Players,
+    spec: Spec, model: Any, whole: Everything, background: Rows | None, weights: Any, played: Players,
     rng: Callable[..., numpy.random.Generator],
 ) -> Question:  # fmt: skip
     from millrace.analyses.explain.kernels.blackbox import as_function, check_rows
 
-    why = []
+    why, rows = [], whole.rows
+    if spec.stream and rows.categories:
+        said = ", ".join(repr(rows.names[j]) for j in rows.categories)
+        raise NotSupported(
+            f"The file has text or categories in {said}, which are streamed for tree models that remember their labels, and "
+            "not for functions: write numbers to the file, or leave stream out."
+        )
     if background is None:
-        count = min(AUTO_BACKGROUND_ROWS, len(rows.values))
-        chosen = rng(0).choice(len(rows.values), count, replace=False)
+        count = min(AUTO_BACKGROUND_ROWS, whole.count)
+        chosen = rng(0).choice(whole.count, count, replace=False)
         chosen.sort()
-        background = replace(rows, values=rows.values[chosen])
+        background = whole.take(chosen)
         weights = _equal(background)
         why.append(f"no background was given: {count} rows of the data, drawn by the seed, stand for 'feature unknown'")
     names = rows.names if rows.named else None
     function = as_function(_answering(spec, model, rows), spec.output, names, rows.values[:64], rows.categories or None)
     check_rows(function, rows.values)
     check_rows(function, background.values, "background")
-    why.insert(0, f"kernel: {function.why}")
+    method = (
+        spec.method if spec.method in SAMPLED else "kernel" if len(played.names) <= KERNEL_PLAYERS else "permutation"
+    )
+    why.insert(0, f"{method}: {function.why}")
     return Question(
-        "kernel", rows, background.values, weights, -1, function.output_names, function.unit, tuple(why), model,
+        method, rows, background.values, weights, -1, function.output_names, function.unit, tuple(why), model,
         played, played.of, function=function,
     )  # fmt: skip
 

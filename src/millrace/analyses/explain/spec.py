@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from millrace.run.errors import NotSupported
 
-METHODS = ("auto", "tree_path_dependent", "interventional", "linear", "kernel")
-LATER = ("permutation", "sampling", "gradient")
+SAMPLED = ("kernel", "permutation", "sampling")
+METHODS = ("auto", "tree_path_dependent", "interventional", "linear", *SAMPLED)
+LATER = ("gradient",)
 
 
 class Spec(BaseModel):
@@ -55,6 +56,11 @@ class Spec(BaseModel):
     precision: Literal["float64", "float32"] = Field("float64", description="of the values: float64 or float32")
     top: int = Field(12, ge=1, le=100, description="features that tables and pictures show")
     limit: int | None = Field(None, ge=1, description="explain the first N rows only")
+    stream: bool = Field(
+        False,
+        description="read the Parquet file of the data by blocks and write values to Parquet while they are made: for data "
+        "larger than memory; needs out",
+    )
 
     @field_validator("method")
     @classmethod

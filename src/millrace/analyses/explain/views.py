@@ -30,6 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 SWARM_MARKS = 4_000
+OF_ROWS = ("beeswarm", "dependence", "heatmap", "decision")
 KINDS = ("beeswarm", "bars", "waterfall", "force", "dependence", "heatmap", "decision")
 
 
@@ -281,6 +282,15 @@ def plot(answer: Any, kind: str = "beeswarm", **options: Any) -> Any:
 
 
 def _draw(answer: Any, kind: str, output: str | int = 0, top: int | None = None, **options: Any) -> Spec:
+    chart = _drawn(answer, kind, output, top, **options)
+    if answer.drawn_from and kind in OF_ROWS:
+        chart["title"]["subtitle"].append(
+            f"Its rows are {len(answer):,} of {answer.drawn_from:,}, drawn with seed {answer.seed}."
+        )
+    return chart
+
+
+def _drawn(answer: Any, kind: str, output: str | int, top: int | None, **options: Any) -> Spec:
     k = answer.output_names.index(output) if output in answer.output_names else output
     values, names = answer.of(output), answer.feature_names
     unit = answer.unit if len(answer.output_names) == 1 else f"{answer.unit} of {answer.output_names[k]}"
@@ -297,7 +307,7 @@ def _draw(answer: Any, kind: str, output: str | int = 0, top: int | None = None,
         if not -len(answer) <= row < len(answer):
             raise WrongQuestion(f"There is no row {row}: the explanation has rows 0 to {len(answer) - 1}.")
         prediction = float(answer.predictions[row, k])
-        named = {"row_name": f"Row {row % len(answer)}", **shared}
+        named = {"row_name": _name(answer, row), **shared}
         return waterfall(
             float(answer.base_values[k]), values[row], answer.data[row], names, prediction, unit, top, **named
         )
@@ -305,7 +315,7 @@ def _draw(answer: Any, kind: str, output: str | int = 0, top: int | None = None,
         row = int(shared.pop("row", 0))
         if not -len(answer) <= row < len(answer):
             raise WrongQuestion(f"There is no row {row}: the explanation has rows 0 to {len(answer) - 1}.")
-        named = {"row_name": f"Row {row % len(answer)}", **shared}
+        named = {"row_name": _name(answer, row), **shared}
         return panels.force(
             float(answer.base_values[k]), values[row], answer.data[row], names, float(answer.predictions[row, k]), unit, top,
             **named,
@@ -319,3 +329,7 @@ def _draw(answer: Any, kind: str, output: str | int = 0, top: int | None = None,
         feature = shared.pop("feature", max(table, key=lambda name: table[name]["mean_abs"]))
         return dependence(feature, values, answer.data, names, unit, **{"seed": answer.seed, **shared})
     raise WrongQuestion(f"There is no picture {kind!r}; there are {', '.join(KINDS)}.")
+
+
+def _name(answer: Any, row: int) -> str:
+    return f"{'Drawn row' if answer.drawn_from else 'Row'} {row % len(answer)}"

@@ -4,7 +4,7 @@
     answer = explainer.row({"age": 41, "income": 2.5})    exact for trees and linear models
     held = Explainers(256 << 20);  held.get(model)        one load for any number of concurrent first calls
 
-The values are those of `explain`, bit for bit where the method is the same. Threads may share both. Does not open
+The values are those of `explain` (path-dependent ones to rounding, the others bit for bit). Threads may share both. Does not open
 pipelines (they are explained as functions of their input, and need a background), and serves nothing: see `formats` for
 what an answer looks like outside.
 """
@@ -97,8 +97,8 @@ class Explainer:
 
         names = self.asked.rows.names
         if isinstance(row, Mapping):
-            missing, extra = [n for n in names if n not in row], [n for n in row if n not in names]
-            if missing or extra:
+            if len(row) != len(names) or not all(map(row.__contains__, names)):
+                missing, extra = [n for n in names if n not in row], [n for n in row if n not in names]
                 said = [f"lacks {missing[:8]}"] * bool(missing) + [
                     f"has {extra[:8]}, which the model does not take"
                 ] * bool(extra)
@@ -188,31 +188,62 @@ def _method(model: Any, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_trees(asked: Question, digest: str) -> Explainer:
+    """Tables where there is a background; else one walk, with what does not change from row to row made before."""
     import numpy
 
     from millrace.analyses.explain.kernels import trees
-    from millrace.analyses.explain.kernels.ensemble import predict
+    from millrace.analyses.explain.kernels.ensemble import row_reader
     from millrace.analyses.explain.kernels.structure import structure
 
     forest = asked.forest
     assert forest is not None
     shape = structure(forest, asked.player_of, len(asked.players.names))
-    known = 0 if asked.background is None else len(asked.background)
-    cut = trees.layout(forest, shape, 1000, known, numpy.float64)
-    assert cut.batches == 0 or asked.background is not None
-    tables = [trees.build(forest, shape, cut, b, asked.background, asked.weights) for b in range(cut.batches)]  # type: ignore[arg-type]
     base = trees.base_values(forest, shape, asked.background, asked.weights)
+    read = row_reader(forest)
+    tables: list[Any] = []
+    if asked.background is None:
+        values_of = _walk(forest, shape)
+    else:
+        cut = trees.layout(forest, shape, 1000, len(asked.background), numpy.float64)
+        tables = [trees.build(forest, shape, cut, b, asked.background, asked.weights) for b in range(cut.batches)]
+
+        explain_rows = trees.prepared(forest, shape, cut, tables)
+
+        def values_of(row: Any) -> Any:
+            return explain_rows(row, numpy.float64)[0]
 
     def of_row(row: Any) -> tuple[Any, Any, Any, None]:
-        return (
-            trees.explain_rows(forest, shape, cut, tables, row, numpy.float64)[0],
-            predict(forest, row)[0],
-            base,
-            None,
-        )
+        predicted = read(row)
+        return values_of(row), predicted, base, None
 
     parts = [*forest.arrays().values(), *shape.arrays().values(), *(a for t in tables for a in t.values())]
     return Explainer(asked, digest, sum(a.nbytes for a in parts if isinstance(a, numpy.ndarray)), of_row)
+
+
+def _walk(forest: Any, shape: Any) -> Callable[[Any], Any]:
+    """row[1, columns] -> values (players, outputs), path-dependent."""
+    import numpy
+
+    from millrace.analyses.explain.kernels import one_row
+
+    most = int((forest.tree_start[1:] - forest.tree_start[:-1]).max(initial=0))
+    given = (
+        forest.feature, forest.left, forest.right, forest.value, forest.threshold, forest.mode, forest.category_start,
+        forest.category_count, forest.category_member, forest.tree_start, forest.tree_output, shape.player, shape.previous,
+        shape.fraction, shape.before, *one_row.rules(forest, shape), most,
+    )  # fmt: skip
+
+    def values_of(row: Any) -> Any:
+        with numpy.errstate(over="ignore"):  # what float32 cannot hold is infinite, as the library has it
+            seen = row[0].astype(numpy.float32).astype(numpy.float64) if forest.float32_inputs else row[0].copy()
+        seen.flags.writeable = False
+        sums = numpy.zeros((forest.n_outputs, len(shape.played)))
+        one_row.walk_row(*given, seen, sums)
+        values = numpy.zeros((shape.players, forest.n_outputs))
+        values[shape.played] = sums.T
+        return values
+
+    return values_of
 
 
 def _of_line(asked: Question, digest: str) -> Explainer:
@@ -237,7 +268,7 @@ def _of_function(asked: Question, spec: Spec, digest: str, draws: Callable[..., 
     function = asked.function
     assert function is not None
     assert asked.background is not None
-    design = coalitions.design(len(asked.players.names), spec.max_evaluations, draws(1))
+    design = coalitions.design(len(asked.players.names), spec.max_evaluations, draws(1), asked.method)
 
     def of_row(row: Any) -> tuple[Any, Any, Any, Any]:
         found = coalitions.explain_rows(function.call, row, asked.background, asked.weights, design, asked.player_of)  # type: ignore[arg-type]

@@ -7,11 +7,12 @@ Each takes what was measured; computes nothing that is not in a picture.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from millrace.analyses.twin import pictures
+from millrace.analyses.twin import pictures, simulate_views
 from millrace.analyses.twin.columns import Column
 from millrace.analyses.twin.kernels import measures
 from millrace.analyses.twin.pictures import BLUE, GREY, ORANGE, Spec, along, layer, name_of, short, sides
@@ -24,22 +25,52 @@ HEAT = 24
 DAY_US = 86_400e6
 
 
+@dataclass(frozen=True)
+class Look:
+    """shapes: float64 (columns,), trends: (columns, columns), of twins beside real rows."""
+
+    shapes: Any
+    trends: Any
+
+    @property
+    def shape(self) -> float:
+        return float(numpy.mean(self.shapes))
+
+    @property
+    def trend(self) -> float:
+        d = len(self.shapes)
+        return float(self.trends[numpy.triu_indices(d, 1)].mean()) if d > 1 else 1.0
+
+
 def fidelity(
-    found: Fidelity, real: Any, twins: Any, nominal: Any, columns: Sequence[Column], plane: Mapping[str, Any]
+    found: Fidelity,
+    real: Any,
+    twins: Any,
+    nominal: Any,
+    columns: Sequence[Column],
+    plane: Mapping[str, Any],
+    effects: Any,
 ) -> dict[str, Spec]:
     """All pictures of an assessment."""
-    made = {"columns": overlays(found, real, twins, nominal, columns)}
+    made = both(Look(found.shapes, found.trends), real, twins, nominal, columns)
     if len(columns) > 1:
-        made["dependence"] = dependence(found, real, twins, columns)
         made["plane"] = of_plane(plane)
     made["given_away_by"] = given_away(found)
     if found.privacy is not None:
         made["privacy"] = distances(found.privacy)
+    return made if effects is None else made | simulate_views.of_effects(effects)
+
+
+def both(look: Look, real: Any, twins: Any, nominal: Any, columns: Sequence[Column]) -> dict[str, Spec]:
+    """Columns and dependence of real rows and twins."""
+    made = {"columns": overlays(look, real, twins, nominal, columns)}
+    if len(columns) > 1:
+        made["dependence"] = dependence(look, real, twins, columns)
     return made
 
 
 # -- columns ---------------------------------------------------------------------------------------------------------
-def overlays(found: Fidelity, real: Any, twins: Any, nominal: Any, columns: Sequence[Column]) -> Spec:
+def overlays(found: Look, real: Any, twins: Any, nominal: Any, columns: Sequence[Column]) -> Spec:
     """A panel a column, the least like first: real as bars, twins as a line."""
     order = numpy.argsort(found.shapes, kind="stable")[:PANELS]
     panels = []
@@ -158,7 +189,7 @@ def _panel_of_stretches(rows: list[Spec]) -> Spec:
 
 
 # -- dependence ------------------------------------------------------------------------------------------------------
-def dependence(found: Fidelity, real: Any, twins: Any, columns: Sequence[Column]) -> Spec:
+def dependence(found: Look, real: Any, twins: Any, columns: Sequence[Column]) -> Spec:
     """Correlations of real rows and of twins, and the trend of each pair."""
     names = [name_of(c.name, 16) for c in columns]
     A, B = measures.correlations(real), measures.correlations(twins)

@@ -29,8 +29,8 @@ def tail(case: Case) -> Finding | None:
     alone = int((ends > idle_from - case.timeline.from_ns).sum())
     last = int(case.scenario.name[int(np.argmax(ends))])
     tried = [(case.gain(replay.cut(case.scenario, last, p)), p) for p in PIECES]
-    best, pieces = max(tried)
-    pieces = min(p for g, p in tried if g >= 0.9 * best)
+    best = max(g for g, _ in tried)
+    pieces = min(p for g, p in tried if g >= best - 0.1 * abs(best))  # a gain below zero is a loss
     best = {p: g for g, p in tried}[pieces]
     sorted_gain = case.gain(replay.longest_first(case.scenario))
     name = case.name(last)

@@ -1,7 +1,7 @@
-"""Interventional values of a block of rows: look-ups in a batch's tables, and pairs for the rest.
+"""Interventional values of a block of rows: look-ups in a batch's tables.
 
-One pass over the batch's items in preorder, so every value is a sum in model order. Does not build tables (see
-`tables`), and does not know files or batches beyond the one that it is handed (see `trees`).
+One pass over the batch's items in preorder, so every value is a sum in model order. Does not build tables (see `tables`),
+leaves pairs to `pairs`, and does not know files or batches beyond the one that it is handed (see `trees`).
 """
 
 from __future__ import annotations
@@ -10,32 +10,34 @@ import numpy as np
 from numba import njit, types
 
 from millrace.analyses.explain.kernels.ensemble import NAN_RIGHT
+from millrace.analyses.explain.kernels.items import GROUP, SINGLE
 from millrace.analyses.explain.kernels.lanes import LANES, at_most, mark, read_only, writable
-from millrace.analyses.explain.kernels.pairs import pair_scratch, pair_values
 from millrace.analyses.explain.kernels.patterns import WORD, conditions
-from millrace.analyses.explain.kernels.tables import GROUP, MERGED_PAIRS, SINGLE
 
 _INTS, _LONGS, _FLOATS, _BYTES = (read_only(dtype) for dtype in (types.int32, types.int64, types.float64, types.uint8))
 _MATRIX = read_only(types.float64, 2)
 
 
-@njit(
-    [
-        types.void(
-            *(_INTS, _BYTES, _INTS, _LONGS, _LONGS, _LONGS, _INTS, _INTS, _INTS, _BYTES, _INTS, _INTS),
-            *(read_only(kind), read_only(types.uint64), _FLOATS, _MATRIX, _MATRIX, types.int64),
-            *(_MATRIX, _INTS, _FLOATS, _BYTES, _LONGS, _LONGS, _BYTES),
-            *(_FLOATS, types.int64, types.int64, types.int64, writable(types.float64)),
-        )
-        for kind in (types.float32, types.float64)
-    ],
-    cache=True,
-)
+SIGNATURES = {
+    name: types.void(
+        *(_INTS, _BYTES, _INTS, _LONGS, _LONGS, _LONGS, _INTS, _INTS, _INTS, _BYTES, _INTS),
+        *(read_only(kind), types.int64, _MATRIX, _INTS, _FLOATS, _BYTES, _LONGS, _LONGS, _BYTES),
+        *(_FLOATS, types.int64, types.int64, types.int64, writable(types.float64)),
+    )
+    for name, kind in (("float32", types.float32), ("float64", types.float64))
+}
+
+
+def prepare(table_dtype: str) -> None:
+    """Compile for tables of this type, or take what was compiled before from the disk: a question has one type."""
+    apply_items.compile(SIGNATURES[table_dtype])
+
+
+@njit(cache=True)
 def apply_items(  # type: ignore[no-untyped-def]
     item_node, item_kind, item_output, literal_start, column_start, table_start, literal_bit, literal_node,
-    literal_row, literal_right, literal_answer, column_player, table, answers, weights, gain, loss, bit_rows,
-    value, slot, threshold, mode, category_start, category_count, category_member,
-    columns, stride, rows, n_played, sums,
+    literal_row, literal_right, column_player, table, bit_rows, value, slot, threshold, mode,
+    category_start, category_count, category_member, columns, stride, rows, n_played, sums,
 ):  # fmt: skip
     """Add the values of a batch's items to sums; columns and sums as in `quadrature.walk_passes`, but stride is at
     least the rows rounded up to a multiple of 64."""
@@ -44,9 +46,10 @@ def apply_items(  # type: ignore[no-untyped-def]
     codes = np.empty(stride, np.uint16)
     n = np.uint64(rows)  # unsigned, as are the places below: numba gives negative indices a meaning, at a price
     gains, losses, each = np.empty(rows), np.empty(rows), np.empty(rows)
-    # The batch's own bound on distinct features of a pair: the weights are made for it.
-    room, counts, numbers = pair_scratch(gain.shape[0] - 1, len(weights), words)
     for item in range(len(item_node)):
+        kind = item_kind[item]
+        if kind != GROUP and kind != SINGLE:
+            continue
         first, last, output = literal_start[item], literal_start[item + 1], np.int64(item_output[item])
         # What `patterns.hold_literals` and `code_rows` do, written out: as calls they took most of a microsecond.
         for literal in range(first, last):
@@ -69,15 +72,7 @@ def apply_items(  # type: ignore[no-untyped-def]
                     rule, bound, category_start[node], category_count[node], category_member, columns, source,
                     words, bits, row * words,
                 )  # fmt: skip
-        kind, at = item_kind[item], np.uint64(table_start[item])
-        if kind != GROUP and kind != SINGLE:
-            pair_values(
-                first, last, literal_bit, literal_row, literal_right, literal_answer, column_player,
-                column_start[item], kind == MERGED_PAIRS, value, item_node[item], output, answers, weights, gain,
-                loss,
-                bits, words, stride, rows, n_played, sums, room, counts, numbers,
-            )  # fmt: skip
-            continue
+        at = np.uint64(table_start[item])
         codes[:] = 0
         literal = first
         while literal < last:

@@ -15,10 +15,11 @@ What `output` means:
 | raw | decision_function, else predict or a call of what is no classifier | its scores; what it returns |
 | probability | predict_proba | the probability of every class |
 | log_loss | predict_proba | -log of the probability of every class: the loss, were it the true one |
-| the name of a class | predict_proba, else decision_function | that class alone |
+|  | else predict, of a classifier | for every class, 1 where it is the label that was given, else 0 |
+| the name of a class | predict_proba, else decision_function, else predict | that class alone |
 | the name of an output | any | that output alone |
 
-Labels are not explained: a classifier that gives nothing else is refused. Does not load files, read trees
+Labels have no values that add up; what a classifier of labels alone says of each class has. Does not load files, read trees
 (`tree_models`) or linear models (`linear`), or estimate anything (`coalitions`).
 """
 
@@ -50,7 +51,8 @@ class Function:
     method: what is called ("" is the object itself). frame: "" (the array), "pandas" or "polars" (a table with
     `names`, in which `categories` turns codes back into labels); quiet: the array goes to a model that would rather
     have a table, because no table library is here. column: the chosen output, -1 for all; sign: -1 where the first of
-    two classes is asked for and the model scores the second. unit: of the values, in words. why: what was chosen.
+    two classes is asked for and the model scores the second. labels: of the
+    classes of a model that gives labels alone. unit: of the values, in words. why: what was chosen.
     """
 
     model: Any
@@ -65,6 +67,7 @@ class Function:
     quiet: bool = False
     names: tuple[str, ...] = ()
     categories: Mapping[int, tuple[Any, ...]] | None = None
+    labels: tuple[Any, ...] = ()
 
     def call(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         """rows[n, columns] -> finite (n, outputs); `ModelTrouble` when the model raises or gives anything else."""
@@ -101,6 +104,8 @@ class Function:
         if parts and all(part.ndim == 2 and len(part) == count for part in parts):
             out = np.concatenate(parts, axis=1)  # one matrix of probabilities for each target
         out = np.asarray(out)
+        if self.labels and out.shape == (count,):
+            out = np.stack([out == label for label in self.labels], axis=1)
         if out.dtype.kind not in "fiub":
             raise ModelTrouble(
                 f"{self._who()} gave values of type {out.dtype}, such as {out.ravel()[:1].tolist()}: "
@@ -146,7 +151,8 @@ def as_function(
     names = names or _fitted_names(model)  # columns without names are in the model's order, as in its own predict
     _check_infinite(sample, names, "data")
     sample = sample[:MOST_TRIED]
-    function = Function(model, _method(model, output), output, names=names, categories=categories)
+    method = _method(model, output)
+    function = Function(model, method, output, names=names, categories=categories, labels=_labels(model, method))
     function, first = _given_its_form(function, sample)
     function = _named(function, first.shape[1])
     _check_behaviour(function, sample)
@@ -195,13 +201,19 @@ def _method(model: Any, output: str) -> str:
         return "predict_proba"
     if score:
         return "decision_function"
-    if classifier:
-        raise ModelTrouble(
-            "The model gives labels only (it has classes_, but neither predict_proba nor "
-            "decision_function). Labels have no values that add up: give a function of one label, such as "
-            "lambda rows: model.predict(rows) == label."
+    if classifier and output == "raw":
+        raise WrongQuestion(
+            "The model gives labels only, which have no raw score. Leave output='auto', or name a class."
         )
     return "predict" if predict else ""
+
+
+def _labels(model: Any, method: str) -> tuple[Any, ...]:
+    """The classes of a model that is asked for labels, () of all others."""
+    classes = getattr(model, "classes_", None)
+    if method != "predict" or classes is None or isinstance(classes, list):
+        return ()
+    return tuple(np.asarray(classes).ravel())
 
 
 def _can(model: Any, name: str) -> bool:
@@ -222,7 +234,8 @@ def _owner(function: Function) -> Any:
 def _named(function: Function, count: int) -> Function:
     """With the outputs' names, the one that was asked for, unit and reason. `count`: of the outputs that came."""
     method = function.method or getattr(function.model, "__name__", "")
-    names = _output_names(getattr(_owner(function), "classes_", None), method, count)
+    told = "labels" if function.labels else method
+    names = _output_names(getattr(_owner(function), "classes_", None), told, count)
     column, sign = -1, 1.0
     if function.output not in ("auto", "raw", "probability", "log_loss"):
         column, sign = _column(function, names, method)
@@ -232,7 +245,9 @@ def _named(function: Function, count: int) -> Function:
         names = tuple(f"loss if {name}" for name in names)
         return replace(function, output_names=names, unit="log loss", why="the logarithm of the model's predict_proba is "
                        "taken, through its answers")  # fmt: skip
-    if method == "predict_proba":
+    if function.labels:
+        unit = "1 where the label is given"
+    elif method == "predict_proba":
         unit = f"probability of {names[0]}" if len(names) == 1 else "probability"
     elif method == "decision_function":
         unit = f"score for {names[0]}" if len(names) == 1 and names[0] != "output" else "the model's raw score"
@@ -243,7 +258,7 @@ def _named(function: Function, count: int) -> Function:
 
 
 def _output_names(classes: Any, method: str, count: int) -> tuple[str, ...]:
-    if classes is not None and method in ("predict_proba", "decision_function"):
+    if classes is not None and method in ("predict_proba", "decision_function", "labels"):
         if isinstance(classes, list):  # several targets, each with classes of its own
             names = tuple(f"target {t}: {name}" for t, own in enumerate(classes) for name in own)
         else:

@@ -74,7 +74,8 @@ class Design:
     full: (features,) give values = solver @ d + full * (prediction - base). The first `shared` pairs are known
     without sampling error; after these come the parts, cut at `part_starts`, each solved with the shared pairs.
     `left_out`: float32, for each part (its pairs, shared + its pairs), flat: turns residuals into what a pair's own
-    residual is when it is left out. `asked` and `seed` make narrower designs, `narrower` holds those made already.
+    residual is when it is left out; empty where parts are estimates of their own, which tell their spread. `asked`, `seed` and
+    `scheme` (see `walks`) make narrower designs, `narrower` holds those made already.
     """
 
     features: int
@@ -87,6 +88,7 @@ class Design:
     shared: int
     part_starts: NDArray[np.int64]
     left_out: NDArray[np.float32]
+    scheme: str = "kernel"
     narrower: Mapping[int, Design] = field(default_factory=dict)
 
     def arrays(self) -> dict[str, Any]:
@@ -102,6 +104,7 @@ class Design:
             "shared",
             "part_starts",
             "left_out",
+            "scheme",
         )
         narrower = {str(count): inner.arrays() for count, inner in self.narrower.items()}
         return {name: getattr(self, name) for name in names} | {"narrower": narrower}
@@ -111,7 +114,7 @@ class Design:
         """The inverse of `arrays`; arrays may be memory maps and are not read here."""
         plain = dict(mapping)
         inner = {int(count): cls.from_arrays(arrays) for count, arrays in plain.pop("narrower").items()}
-        for name, kind in (("features", int), ("asked", int), ("exact", bool), ("shared", int)):
+        for name, kind in (("features", int), ("asked", int), ("exact", bool), ("shared", int), ("scheme", str)):
             plain[name] = kind(plain[name])
         return cls(**plain, narrower=inner)
 
@@ -119,7 +122,7 @@ class Design:
         """The design for rows in which `count` players count; always the same one, made already or not."""
         if count == self.features:
             return self
-        return self.narrower[count] if count in self.narrower else _made(count, self.asked, self.seed)
+        return self.narrower[count] if count in self.narrower else _made(count, self.asked, self.seed, self.scheme)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +145,25 @@ def default_evaluations(features: int) -> int:
     return max(0, 2**features - 2) if features <= EXACT_FEATURES else 2 * features + 2048
 
 
-def design(features: int, evaluations: int | None, rng: np.random.Generator) -> Design:
-    """Coalitions of `features` players, about `evaluations` of them (None: `default_evaluations`).
+def design(features: int, evaluations: int | None, rng: np.random.Generator, scheme: str = "kernel") -> Design:
+    """Coalitions of `features` players, about `evaluations` of them (None: `default_evaluations`). scheme: kernel,
+    permutation or sampling.
 
     Up to 12 features, 2 M + 2048 or more evaluations take every coalition. `WrongQuestion` when the number is too
     small to tell the features apart (2 M + 16 will do). Takes one draw of four integers from `rng`.
     """
     seed = rng.integers(0, 2**32, 4, dtype=np.uint32)
-    return _made(features, default_evaluations(features) if evaluations is None else evaluations, seed)
+    return _made(features, default_evaluations(features) if evaluations is None else evaluations, seed, scheme)
+
+
+def shape_of(features: int, evaluations: int | None, scheme: str = "kernel") -> tuple[int, bool]:
+    """(coalitions of the design, whether they are all there are), without making it."""
+    asked = default_evaluations(features) if evaluations is None else evaluations
+    if _is_complete(features, asked) or scheme == "kernel":
+        return 2 * _pairs(features, asked), _is_complete(features, asked)
+    from millrace.analyses.explain.kernels import walks
+
+    return 2 * walks.pairs_of(features, asked, scheme), False
 
 
 def with_narrower(whole: Design, rows: NDArray[Any], background: NDArray[Any], players: Any = None) -> Design:
@@ -167,9 +181,12 @@ def with_narrower(whole: Design, rows: NDArray[Any], background: NDArray[Any], p
     return replace(whole, narrower=inner)
 
 
-def design_bytes(features: int, evaluations: int | None = None) -> tuple[int, int]:
+def design_bytes(features: int, evaluations: int | None = None, scheme: str = "kernel") -> tuple[int, int]:
     """(bytes of a design's arrays, bytes at the peak of making it). For plans: takes no time."""
     asked = default_evaluations(features) if evaluations is None else evaluations
+    if scheme != "kernel" and not _is_complete(features, asked):
+        kept = 5 * features * shape_of(features, asked, scheme)[0]
+        return kept, kept + kept // 2 + (1 << 19)
     pairs = _pairs(features, asked)
     masks_and_solver = 10 * pairs * features
     if _is_complete(features, asked):
@@ -190,9 +207,15 @@ def _is_complete(features: int, evaluations: int) -> bool:
     return evaluations >= 2**features - 2
 
 
-def _made(features: int, evaluations: int, seed: NDArray[np.uint32]) -> Design:
+def _made(features: int, evaluations: int, seed: NDArray[np.uint32], scheme: str = "kernel") -> Design:
     if _is_complete(features, evaluations):
-        return _complete(features, evaluations, seed)
+        return replace(_complete(features, evaluations, seed), scheme=scheme)
+    if scheme != "kernel":
+        from millrace.analyses.explain.kernels import walks
+
+        pairs, solver, full, starts = walks.made(features, evaluations, seed, scheme)
+        none, masks = np.zeros(0, np.float32), _with_complements(pairs)
+        return Design(features, evaluations, seed, False, masks, solver, full, 0, starts, none, scheme)
     least = 2 * (features + _SPARE_PAIRS)
     if evaluations < least:
         raise WrongQuestion(
@@ -500,6 +523,13 @@ def _solve(
     variance = np.zeros_like(values)
     if design.exact:
         return values, variance
+    if not len(design.left_out):
+        from millrace.analyses.explain.kernels import walks
+
+        whole = worth[0] - base
+        return values, walks.spread(
+            design.masks[::2], design.solver, design.part_starts, difference, whole, values, design.scheme
+        )
     residual = np.empty(difference.shape[::-1], np.float32)
     _residuals(design.masks, values, difference, residual)
     start = 0

@@ -173,6 +173,24 @@ def ones(_context: Any, mask: Any) -> Any:
 
 
 @intrinsic
+def sum_of(_context: Any, item: Any) -> Any:
+    """float64: the sum of the lanes, halves first, in the same order on every host."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        part, size = args[0], LANES
+        while size > 1:
+            size //= 2
+            halves = (list(range(size)), list(range(size, 2 * size)))
+            places = [ir.Constant(ir.VectorType(_INT, size), half) for half in halves]
+            nothing = ir.Constant(ir.VectorType(ir.DoubleType(), 2 * size), ir.Undefined)
+            low, high = (builder.shuffle_vector(part, nothing, place) for place in places)
+            part = builder.fadd(low, high)
+        return builder.extract_element(part, ir.Constant(_INT, 0))
+
+    return types.float64(lanes), emit
+
+
+@intrinsic
 def mark(_context: Any, codes: Any, index: Any, bits: Any, word: Any) -> Any:
     """codes[index + k] |= bits wherever bit k of the 64-bit word is set, for 64 uint16 codes."""
     wide = ir.VectorType(ir.IntType(16), 64)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from millrace.analyses.explain.kernels.ensemble import Ensemble, apply_link, pre
 from millrace.run.errors import ModelTrouble, WrongQuestion
 
 SAMPLE_ROWS = 256
+Labels = Mapping[int, tuple[Any, ...]]
+"""Labels of coded columns, by column."""
+
 PLACEHOLDER = re.compile(r"(Column_|f)\d+")
 
 
@@ -50,8 +54,14 @@ def n_columns(model: Any) -> int | None:
     return None if known is None else int(known)
 
 
-def category_labels(model: Any, columns: tuple[int, ...]) -> dict[int, tuple[Any, ...]] | None:
-    """Labels of the model's codes for these columns of the data; None when the model does not remember any."""
+def category_labels(model: Any, own: Labels) -> dict[int, tuple[Any, ...]] | None:
+    """Labels of the model's codes for these columns of the data; None when the model does not remember any.
+
+    own: the data's labels. CatBoost has no codes: its trees are read for those of the data.
+    """
+    if _catboost(model):
+        return dict(own)
+    columns = tuple(own)
     light, extreme = _lightgbm(model), _xgboost(model)
     if light is not None:
         known = light.pandas_categorical or []
@@ -65,7 +75,12 @@ def category_labels(model: Any, columns: tuple[int, ...]) -> dict[int, tuple[Any
     return None
 
 
-def check_own_output(model: Any, forest: Ensemble, rows: NDArray[Any]) -> None:
+def has_no_codes(model: Any) -> bool:
+    """Whether the model takes labels, and its trees are read for those of the data."""
+    return _catboost(model)
+
+
+def check_own_output(model: Any, forest: Ensemble, rows: NDArray[Any], labels: Labels | None = None) -> None:
     """Compare the trees that were read with the model's own prediction on some rows; `ModelTrouble` when they differ.
 
     Additivity is checked on every row against the trees; this says that the trees are the model's.
@@ -73,7 +88,8 @@ def check_own_output(model: Any, forest: Ensemble, rows: NDArray[Any]) -> None:
     step = max(1, len(rows) // SAMPLE_ROWS)
     sample = np.ascontiguousarray(rows[::step][:SAMPLE_ROWS])
     raw = predict(forest, sample)
-    own, mine = _own_and_mine(model, forest, sample, raw)
+    given = _with_labels(sample, labels) if labels and _catboost(model) else sample
+    own, mine = _own_and_mine(model, forest, given, raw)
     scale = max(1.0, float(np.abs(own).max()))
     allowed = scale * (2e-5 if forest.float32_inputs or own.dtype == np.float32 else 1e-9)
     gap = np.abs(own - mine)
@@ -85,7 +101,15 @@ def check_own_output(model: Any, forest: Ensemble, rows: NDArray[Any]) -> None:
         )
 
 
-def _own_and_mine(model: Any, forest: Ensemble, sample: NDArray[Any], raw: NDArray[Any]) -> tuple[Any, Any]:
+def _with_labels(sample: NDArray[Any], labels: Labels) -> NDArray[Any]:
+    """The rows with their labels in place of codes."""
+    given = sample.astype(object)
+    for column, own in labels.items():
+        given[:, column] = np.array(own, object)[sample[:, column].astype(np.int64)]
+    return given
+
+
+def _own_and_mine(model: Any, forest: Ensemble, sample: Any, raw: NDArray[Any]) -> tuple[Any, Any]:
     """The same quantity by the library and by the trees: raw output where the library tells it."""
     light, extreme = _lightgbm(model), _xgboost(model)
     if light is not None:

@@ -14,12 +14,10 @@ of the patterns, row by row: no value depends on the block. Does not decide whic
 
 from __future__ import annotations
 
-from math import comb
-
 import numpy as np
 from numba import njit, types
-from numpy.typing import NDArray
 
+from millrace.analyses.explain.kernels.items import MERGED_PAIRS, PAIRS
 from millrace.analyses.explain.kernels.lanes import (
     LANES,
     aligned_zeros,
@@ -31,44 +29,14 @@ from millrace.analyses.explain.kernels.lanes import (
     store,
     writable,
 )
-from millrace.analyses.explain.kernels.patterns import WORD
-
-
-def pair_weights(most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(gain, loss)[most + 1, most + 1] by (a, m) with a + m <= most, correctly rounded; 0 where there is none."""
-    gain, loss = np.zeros((most + 1, most + 1)), np.zeros((most + 1, most + 1))
-    for a in range(most + 1):
-        for m in range(most + 1 - a):
-            ways = comb(a + m, a)
-            if a:
-                gain[a, m] = 1 / (a * ways)
-            if m:
-                loss[a, m] = 1 / (m * ways)
-    return gain, loss
-
-
-def pair_bytes(most_distinct: int, background_rows: int, block: int) -> int:
-    """Scratch of `pair_values`: leaves with at most so many distinct features, blocks of so many rows."""
-    room, counts, numbers = _room(most_distinct, background_rows, -(-block // WORD))
-    return 8 * (room + numbers) + 4 * counts
-
-
-@njit(cache=True)
-def _room(most_distinct, background_rows, words):  # type: ignore[no-untyped-def]
-    """(words, int32s, floats) of scratch."""
-    wide, padded = (most_distinct + WORD - 1) // WORD, (most_distinct + LANES - 1) // LANES * LANES
-    patterns = (background_rows + WORD - 1) // WORD * WORD
-    size = 16
-    while size < 2 * background_rows:
-        size *= 2
-    room = patterns * wide + most_distinct * (patterns // WORD + words) + WORD * wide
-    return room, size + 2 * patterns + most_distinct, padded + 2 * patterns
+from millrace.analyses.explain.kernels.pair_sizes import pair_room
+from millrace.analyses.explain.kernels.patterns import WORD, hold_literals
 
 
 @njit(cache=True)
 def pair_scratch(most_distinct, background_rows, words):  # type: ignore[no-untyped-def]
     """Scratch for `pair_values`, made once for all leaves of a block of rows."""
-    room, counts, numbers = _room(most_distinct, background_rows, words)
+    room, counts, numbers = pair_room(most_distinct, background_rows, words)
     return np.empty(room, np.uint64), np.empty(counts, np.int32), aligned_zeros(numbers)
 
 
@@ -126,15 +94,7 @@ _LONGS, _WORDS = read_only(types.int64), writable(types.uint64)
 _INTS, _FLOATS, _TABLE = read_only(types.int32), read_only(types.float64), read_only(types.float64, 2)
 
 
-@njit(
-    types.void(
-        *(types.int64, types.int64, _INTS, _INTS, _BYTES, _INTS, _INTS, types.int64, types.boolean),
-        *(_TABLE, types.int64, types.int64, read_only(types.uint64), _FLOATS, _TABLE, _TABLE),
-        *(_WORDS, types.int64, types.int64, types.int64, types.int64, writable(types.float64)),
-        *(_WORDS, writable(types.int32), writable(types.float64)),
-    ),
-    cache=True,
-)
+@njit(cache=True)
 def pair_values(  # type: ignore[no-untyped-def]
     first, last, literal_bit, literal_row, literal_right, literal_answer, column_player, first_column, merge,
     value, leaf, output, answers, weights, gain, loss,
@@ -257,3 +217,38 @@ def pair_values(  # type: ignore[no-untyped-def]
                 for j in range(d):
                     place = np.uint64((target + column_player[first_column + j]) * stride + row)
                     sums[place] += v * numbers[np.uint64(j)]
+
+
+@njit(
+    types.void(
+        *(_INTS, _BYTES, _INTS, _LONGS, _LONGS, _INTS, _INTS, _INTS, _BYTES, _INTS, _INTS),
+        *(read_only(types.uint64), _FLOATS, _TABLE, _TABLE, types.int64),
+        *(_TABLE, _INTS, _FLOATS, _BYTES, _LONGS, _LONGS, _BYTES),
+        *(_FLOATS, types.int64, types.int64, types.int64, writable(types.float64)),
+    ),
+    cache=True,
+)
+def apply_pairs(  # type: ignore[no-untyped-def]
+    item_node, item_kind, item_output, literal_start, column_start, literal_bit, literal_node, literal_row, literal_right,
+    literal_answer, column_player, answers, weights, gain, loss, bit_rows,
+    value, slot, threshold, mode, category_start, category_count, category_member,
+    columns, stride, rows, n_played, sums,
+):  # fmt: skip
+    """Add the values of a batch's pairs to sums, as `apply.apply_items` does those of its tables."""
+    words = stride // WORD
+    bits, held = np.empty(bit_rows * words, np.uint64), np.full(bit_rows, -1, np.int64)
+    # The batch's own bound on distinct features of a pair: the weights are made for it.
+    room, counts, numbers = pair_scratch(gain.shape[0] - 1, len(weights), words)
+    for item in range(len(item_node)):
+        if item_kind[item] < PAIRS:
+            continue
+        first, last = literal_start[item], literal_start[item + 1]
+        hold_literals(
+            first, last, literal_node, literal_row, slot, threshold, mode, category_start, category_count,
+            category_member, columns, stride, 0, words, bits, held,
+        )  # fmt: skip
+        pair_values(
+            first, last, literal_bit, literal_row, literal_right, literal_answer, column_player,
+            column_start[item], item_kind[item] == MERGED_PAIRS, value, item_node[item], np.int64(item_output[item]), answers,
+            weights, gain, loss, bits, words, stride, rows, n_played, sums, room, counts, numbers,
+        )  # fmt: skip

@@ -50,9 +50,7 @@ from millrace.analyses.explain.kernels.lanes import (
     writable,
 )
 from millrace.analyses.explain.kernels.patterns import sent_left
-
-ROUNDING = 2.0**-51
-"""Fractions of siblings that add up to 1 within this do so but for the rounding of two divisions."""
+from millrace.analyses.explain.kernels.structure import ROUNDING
 
 
 def walk_bytes(most_depth: int, most_points: int) -> int:

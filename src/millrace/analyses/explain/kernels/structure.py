@@ -29,6 +29,9 @@ MASK_BITS = 64
 TABLE_FEATURES = 16
 """A table of all patterns of a path's features is never made for more of them (see `tables`)."""
 
+ROUNDING = 2.0**-51
+"""Fractions of siblings that add up to 1 within this do so but for the rounding of two divisions."""
+
 _VISIT_COST = 3
 """Cost of visiting a node beside its points, in points (measured on trees of depth 6 to 42)."""
 

@@ -29,13 +29,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, types
 
+from millrace.analyses.explain.kernels.items import GROUP, GROUP_BITS, PAIRS, SINGLE
 from millrace.analyses.explain.kernels.lanes import LANES, aligned_zeros, load, read_only, store, writable
 from millrace.analyses.explain.kernels.structure import TABLE_FEATURES
-
-GROUP, SINGLE, PAIRS, MERGED_PAIRS = range(4)
-
-GROUP_BITS = 11
-"""Most bits of a group."""
 
 # Costs in nanoseconds, measured at blocks of 1,024 rows; only their ratios matter.
 _ITEM, _BIT, _LOOK_UP, _SINGLE_LOOK_UP = 0.5, 0.04, 0.8, 1.4  # a row: an item, a bit of it, a look-up
@@ -361,12 +357,15 @@ def fill_tables(  # type: ignore[no-untyped-def]
     weight, gain, keep, loss = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
     sums = aligned_zeros(max(n, LANES))
     for item in range(len(item_node)):
-        bits, first = item_bits[item], table_start[item]
+        bits, first = (
+            np.int64(item_bits[item]),
+            table_start[item],
+        )  # one type of number: one compiled version of each callee
         own = histogram[histogram_start[item] : histogram_start[item + 1]]
         if item_kind[item] == GROUP:
             columns = column_start[item + 1] - column_start[item]
             _group_table(
-                item_node[item], bits, columns, literal_start[item], literal_start[item + 1], column_start[item],
+                np.int64(item_node[item]), bits, columns, literal_start[item], literal_start[item + 1], column_start[item],
                 literal_bit, literal_node, literal_right, column_player, left, right, value, parent, side, size, player,
                 own, powers, rule_start, at, rest, rule_weight, must, must_not, code, weight, sums, gain, keep, loss,
                 table[first : table_start[item + 1]],

@@ -9,6 +9,7 @@ one but is not supported. Does not load files: a LightGBM text goes to `read_lig
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,16 +23,17 @@ from millrace.analyses.explain.kernels.xgboost import read_xgboost
 from millrace.run.errors import ModelTrouble, NotSupported
 
 
-def read_trees(model: Any) -> Ensemble | None:
+def read_trees(model: Any, labels: Mapping[int, tuple[Any, ...]] | None = None) -> Ensemble | None:
     """The trees of a fitted model, exactly those that its own `predict` uses; None when it is no tree model.
 
     LightGBM and XGBoost Boosters and their scikit-learn classes, CatBoost, scikit-learn's trees, forests and boosting, and voting
-    over these where it averages their outputs. Raises
+    and stacking over these where they sum their outputs. labels: of codes of the data's text columns,
+    which CatBoost is asked about. Raises
     `NotSupported` for tree models that cannot be read (said by name), `ModelTrouble` for one that is not fitted or
     is damaged.
     """
     if hasattr(model, "get_tree_leaf_counts") and hasattr(model, "calc_leaf_indexes"):
-        return read_catboost(model)
+        return read_catboost(model, labels)
     if hasattr(model, "model_to_string") and hasattr(model, "num_trees"):
         return read_lightgbm(model)
     if hasattr(model, "save_raw") and hasattr(model, "num_boosted_rounds"):
@@ -42,19 +44,19 @@ def read_trees(model: Any) -> Ensemble | None:
     if hasattr(model, "get_booster") and hasattr(model, "get_xgb_params"):
         return _named(_read_xgboost_estimator(model), model)
     voted = voting.members(model)
-    return read_sklearn(model) if voted is None else _read_mean(model, *voted)
+    return read_sklearn(model) if voted is None else _read_sum(model, voted)
 
 
-def _read_mean(model: Any, fitted: list[Any], shares: Any) -> Ensemble | None:
-    """A voting ensemble whose members are all trees with the output that is averaged; None when some are not."""
+def _read_sum(model: Any, voted: voting.Sum) -> Ensemble | None:
+    """Voting or stacking whose members are all trees with the output that is summed; None when some are not."""
     try:
-        parts = [read_trees(member) for member in fitted]
+        parts = [read_trees(member) for member in voted.members]
     except NotSupported:
         return None
     known = [part for part in parts if part is not None]
     classes = getattr(model, "classes_", None)
     names = None if classes is None else tuple(str(name) for name in classes)
-    return voting.mean_of_trees(known, shares, names) if len(known) == len(parts) else None
+    return voting.sum_of_trees(known, voted, names) if len(known) == len(parts) else None
 
 
 def _read_xgboost_estimator(model: Any) -> Ensemble:

@@ -18,7 +18,7 @@ keep files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import fsum
 from typing import Any
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from millrace.analyses.explain.kernels import apply, outputs, pairs, patterns, quadrature, tables
+from millrace.analyses.explain.kernels import items, outputs, pair_sizes, patterns
 from millrace.analyses.explain.kernels.ensemble import Ensemble, check_rows
 from millrace.analyses.explain.kernels.lanes import LANES, aligned, frozen
 from millrace.analyses.explain.kernels.rows import columns_of, values_out
@@ -52,7 +52,7 @@ class Layout:
     """How a question's leaves are worked on.
 
     method: one of `METHODS`. background_rows: 0 for path-dependent values. table_dtype: "float32" or "float64".
-    item_node: int32, root of each item; item_kind: uint8, `tables.GROUP` and so on, in preorder.
+    item_node: int32, root of each item; item_kind: uint8, `items.GROUP` and so on, in preorder.
     batch_start: int64[batches + 1], the items of each batch; batch_bytes: int64[batches], what a batch's arrays take
     at most. All empty for quadrature.
     """
@@ -113,7 +113,7 @@ def layout(ensemble: Ensemble, structure: Structure, rows: int, background_rows:
     nodes, kinds, item_bytes = _items(ensemble, structure, rows, background_rows, dtype.itemsize)
     method = "quadrature" if structure.most_distinct else "nothing"
     if background_rows:
-        paired, tabled = bool((kinds >= tables.PAIRS).any()), bool((kinds < tables.PAIRS).any())
+        paired, tabled = bool((kinds >= items.PAIRS).any()), bool((kinds < items.PAIRS).any())
         method = {(0, 0): "nothing", (0, 1): "tables", (1, 0): "pairs", (1, 1): "tables+pairs"}[paired, tabled]
     start, size = _batches(item_bytes)
     return Layout(nodes, kinds, start, size, background_rows, method, dtype.name)
@@ -123,7 +123,11 @@ def _items(
     ensemble: Ensemble, structure: Structure, rows: int, background_rows: int, itemsize: int
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.int64]]:
     """(root, kind, most bytes) of the items; none for path-dependent values."""
-    n = ensemble.n_nodes if background_rows else 0
+    if not background_rows:
+        return np.zeros(0, np.int32), np.zeros(0, np.uint8), np.zeros(0, np.int64)
+    from millrace.analyses.explain.kernels import tables
+
+    n = ensemble.n_nodes
     node, kind, size = np.empty(n, np.int32), np.empty(n, np.uint8), np.empty(n, np.int64)
     made, price = 0, _BYTE_PRICE
     while n:
@@ -137,9 +141,9 @@ def _items(
         price *= 4
     node, kind, size = node[:made].copy(), kind[:made].copy(), size[:made].copy()
     # Literals (18 bytes each), columns, and for pairs the background's answers at the nodes of the path.
-    literals = structure.depth[node] + np.where(kind == tables.GROUP, structure.inner[node], 0)
+    literals = structure.depth[node] + np.where(kind == items.GROUP, structure.inner[node], 0)
     size += literals.astype(np.int64) * 22 + 48
-    size += np.where(kind >= tables.PAIRS, structure.depth[node].astype(np.int64) * 8 * _words(background_rows), 0)
+    size += np.where(kind >= items.PAIRS, structure.depth[node].astype(np.int64) * 8 * _words(background_rows), 0)
     return node, kind, size
 
 
@@ -172,13 +176,15 @@ def build(
     background: rows[b, n_features] with b as in the layout; background_weights[b], not negative, need not add up
     to 1. Scratch: `build_bytes`. Raises `WrongQuestion`.
     """
+    from millrace.analyses.explain.kernels import tables
+
     _check_background(ensemble, background, background_weights, layout.background_rows)
     part = slice(int(layout.batch_start[batch]), int(layout.batch_start[batch + 1]))
     held = _literals(ensemble, structure, layout.item_node[part], layout.item_kind[part])
-    pairs_at = np.flatnonzero(held["item_kind"] >= tables.PAIRS)
+    pairs_at = np.flatnonzero(held["item_kind"] >= items.PAIRS)
     nodes, held["literal_answer"] = _pair_nodes(held, pairs_at)
     most = int(held["item_bits"][pairs_at].max(initial=0))
-    held["pair_gain"], held["pair_loss"] = pairs.pair_weights(most)
+    held["pair_gain"], held["pair_loss"] = pair_sizes.pair_weights(most)
     held["weights"] = shares(background_weights)
     histogram, held["answers"] = _background(ensemble, structure, held, nodes, background)
     table = np.empty(int(held["table_start"][-1]))
@@ -201,7 +207,9 @@ def _literals(
     ensemble: Ensemble, structure: Structure, node: NDArray[np.int32], kind: NDArray[np.uint8]
 ) -> dict[str, NDArray[Any]]:
     """Items, their literals and columns, and where their tables and histograms begin."""
-    group = kind == tables.GROUP
+    from millrace.analyses.explain.kernels import tables
+
+    group = kind == items.GROUP
     room = int((structure.depth[node].astype(np.int64) + np.where(group, structure.inner[node], 0)).sum())
     held: dict[str, NDArray[Any]] = {
         "item_node": frozen(node), "item_kind": frozen(kind),
@@ -223,7 +231,7 @@ def _literals(
     held["column_player"] = held["column_player"][:columns].copy()
     tree = np.searchsorted(ensemble.tree_start, node, side="right") - 1
     held["item_output"] = ensemble.tree_output[tree]
-    patterns_of = np.where(kind >= tables.PAIRS, 0, np.left_shift(1, held["item_bits"].astype(np.int64) % 32))
+    patterns_of = np.where(kind >= items.PAIRS, 0, np.left_shift(1, held["item_bits"].astype(np.int64) % 32))
     numbers = np.where(group, np.diff(held["column_start"]) * ensemble.width, 3) * patterns_of
     held["histogram_start"] = np.concatenate([[0], np.cumsum(patterns_of)]).astype(np.int64)
     held["table_start"] = np.concatenate([[0], np.cumsum(numbers)]).astype(np.int64)
@@ -252,6 +260,8 @@ def _background(
     background: NDArray[Any],
 ) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
     """(histograms of all tables, which background rows go left at the nodes of pairs: a bit each)."""
+    from millrace.analyses.explain.kernels import counting
+
     words = _words(len(background))
     histogram = np.zeros(int(held["histogram_start"][-1]))
     answers = np.zeros((len(nodes), words), np.uint64)
@@ -260,15 +270,15 @@ def _background(
         block = background[first : first + _COUNT_ROWS]
         columns = columns_of(block, structure.used, ensemble.float32_inputs, patterns.WORD)
         flat = frozen(columns.reshape(-1))
-        patterns.count_patterns(
+        counting.count_patterns(
             *(frozen(held[name]) for name in (
                 "item_kind", "literal_start", "literal_bit", "literal_node", "literal_row", "literal_right",
                 "histogram_start",
             )),
-            _bit_rows(structure), np.uint8(tables.PAIRS), structure.slot, *rules, ensemble.category_member,
+            _bit_rows(structure), np.uint8(items.PAIRS), structure.slot, *rules, ensemble.category_member,
             flat, columns.shape[1], frozen(held["weights"][first : first + _COUNT_ROWS]), histogram,
         )  # fmt: skip
-        patterns.answer_nodes(
+        counting.answer_nodes(
             frozen(nodes), structure.slot, *rules, ensemble.category_member,
             flat, columns.shape[1], first // patterns.WORD, words, answers.reshape(-1),
         )  # fmt: skip
@@ -288,27 +298,33 @@ def explain_rows(
     batches: what `build` made for every batch, in order; none for quadrature. out_dtype: float32 or float64; sums are
     float64 until the end. Scratch: `scratch_bytes`. Raises `WrongQuestion` for rows that the trees cannot read.
     """
-    check_rows(ensemble, rows)
+    return prepared(ensemble, structure, layout, batches)(rows, out_dtype)
+
+
+def prepared(
+    ensemble: Ensemble, structure: Structure, layout: Layout, batches: Sequence[Mapping[str, NDArray[Any]]]
+) -> Callable[[NDArray[Any], DTypeLike], NDArray[Any]]:
+    """`explain_rows` of this model, with what does not depend on the rows made once: for many calls of few rows."""
     if len(batches) != layout.batches:
         raise ValueError(f"the layout has {layout.batches} batches, but the tables of {len(batches)} were given")
-    out = np.zeros((len(rows), structure.players, ensemble.n_outputs), out_dtype)
     walked, used, played = layout.method == "quadrature", len(structure.used), len(structure.played)
     size = _block(used, ensemble.n_outputs, walked)
-    works = (
-        [_walk_arguments(ensemble, structure)]
-        if walked
-        else [_apply_arguments(ensemble, structure, b) for b in batches]
-    )
-    kernel = quadrature.walk_passes if walked else apply.apply_items
-    for first in range(0, len(rows) if used else 0, size):
-        block = rows[first : first + size]
-        columns = columns_of(block, structure.used, ensemble.float32_inputs, LANES if walked else patterns.WORD)
-        sums = aligned(ensemble.n_outputs * played, columns.shape[1])
-        for arguments in works:
-            kernel(*arguments, frozen(columns.reshape(-1)), columns.shape[1], len(block), played, sums.reshape(-1))
-        values_out(sums, structure.played, first, len(block), out)
-        del columns, sums  # before the next block's are made
-    return out
+    works = _works(ensemble, structure, layout, batches)
+
+    def values(rows: NDArray[Any], out_dtype: DTypeLike) -> NDArray[Any]:
+        check_rows(ensemble, rows)
+        out = np.zeros((len(rows), structure.players, ensemble.n_outputs), out_dtype)
+        for first in range(0, len(rows) if used else 0, size):
+            block = rows[first : first + size]
+            columns = columns_of(block, structure.used, ensemble.float32_inputs, LANES if walked else patterns.WORD)
+            sums = aligned(ensemble.n_outputs * played, columns.shape[1])
+            for kernel, arguments in works:
+                kernel(*arguments, frozen(columns.reshape(-1)), columns.shape[1], len(block), played, sums.reshape(-1))
+            values_out(sums, structure.played, first, len(block), out)
+            del columns, sums  # before the next block's are made
+        return out
+
+    return values
 
 
 def raw_output(ensemble: Ensemble, structure: Structure, rows: NDArray[Any]) -> NDArray[np.float64]:
@@ -332,6 +348,46 @@ def raw_output(ensemble: Ensemble, structure: Structure, rows: NDArray[Any]) -> 
     return out
 
 
+def load_kernels(layout: Layout) -> None:
+    """Compile what this layout needs, or take it from the disk: before tasks start, so that not every worker compiles."""
+    if layout.method == "quadrature":
+        from millrace.analyses.explain.kernels import quadrature  # noqa: F401
+    if "tables" in layout.method:
+        from millrace.analyses.explain.kernels import apply
+
+        apply.prepare(layout.table_dtype)
+    if "pairs" in layout.method:
+        from millrace.analyses.explain.kernels import pairs  # noqa: F401
+    if layout.batches:
+        from millrace.analyses.explain.kernels import counting, tables  # noqa: F401
+
+
+def _works(
+    ensemble: Ensemble, structure: Structure, layout: Layout, batches: Sequence[Mapping[str, NDArray[Any]]]
+) -> list[tuple[Any, tuple[Any, ...]]]:
+    """The kernels that a block of rows goes through, with their arguments: the tables of all batches, then the pairs of all,
+    so that the order of sums does not depend on where batches are cut."""
+    if layout.method == "quadrature":
+        from millrace.analyses.explain.kernels import quadrature
+
+        return [(quadrature.walk_passes, _walk_arguments(ensemble, structure))]
+    works: list[tuple[Any, tuple[Any, ...]]] = []
+    if "tables" in layout.method:
+        from millrace.analyses.explain.kernels import apply
+
+        apply.prepare(layout.table_dtype)
+        works += [(apply.apply_items, _apply_arguments(ensemble, structure, held)) for held in batches]
+    if "pairs" in layout.method:
+        from millrace.analyses.explain.kernels import pairs
+
+        works += [
+            (pairs.apply_pairs, _pair_arguments(ensemble, structure, held))
+            for held in batches
+            if (held["item_kind"] >= items.PAIRS).any()
+        ]
+    return works
+
+
 def _walk_arguments(ensemble: Ensemble, structure: Structure) -> tuple[Any, ...]:
     """What `quadrature.walk_passes` takes before a block of rows."""
     return (
@@ -345,14 +401,29 @@ def _walk_arguments(ensemble: Ensemble, structure: Structure) -> tuple[Any, ...]
 
 def _apply_arguments(ensemble: Ensemble, structure: Structure, held: Mapping[str, NDArray[Any]]) -> tuple[Any, ...]:
     """What `apply.apply_items` takes before a block of rows."""
+    names = (
+        "item_node", "item_kind", "item_output", "literal_start", "column_start", "table_start", "literal_bit",
+        "literal_node", "literal_row", "literal_right", "column_player", "table",
+    )  # fmt: skip
+    return (*(frozen(held[name]) for name in names), _bit_rows(structure), *_conditions(ensemble, structure))
+
+
+def _pair_arguments(ensemble: Ensemble, structure: Structure, held: Mapping[str, NDArray[Any]]) -> tuple[Any, ...]:
+    """What `pairs.apply_pairs` takes before a block of rows."""
+    names = (
+        "item_node", "item_kind", "item_output", "literal_start", "column_start", "literal_bit", "literal_node", "literal_row",
+        "literal_right", "literal_answer", "column_player",
+    )  # fmt: skip
     return (
-        *(frozen(held[name]) for name in (
-            "item_node", "item_kind", "item_output", "literal_start", "column_start", "table_start", "literal_bit",
-            "literal_node", "literal_row", "literal_right", "literal_answer", "column_player", "table",
-        )),
-        frozen(held["answers"]).reshape(-1), frozen(held["weights"]), frozen(held["pair_gain"]),
-        frozen(held["pair_loss"]), _bit_rows(structure), ensemble.value, structure.slot, ensemble.threshold,
-        ensemble.mode, ensemble.category_start, ensemble.category_count, ensemble.category_member,
+        *(frozen(held[name]) for name in names), frozen(held["answers"]).reshape(-1), frozen(held["weights"]),
+        frozen(held["pair_gain"]), frozen(held["pair_loss"]), _bit_rows(structure), *_conditions(ensemble, structure),
+    )  # fmt: skip
+
+
+def _conditions(ensemble: Ensemble, structure: Structure) -> tuple[Any, ...]:
+    return (
+        ensemble.value, structure.slot, ensemble.threshold, ensemble.mode, ensemble.category_start,
+        ensemble.category_count, ensemble.category_member,
     )  # fmt: skip
 
 
@@ -405,7 +476,7 @@ def _check_background(ensemble: Ensemble, background: NDArray[Any], weights: NDA
 
 
 def _bit_rows(structure: Structure) -> int:
-    return structure.most_depth + tables.GROUP_BITS
+    return structure.most_depth + items.GROUP_BITS
 
 
 def _words(rows: int) -> int:
@@ -428,6 +499,8 @@ def scratch_bytes(used: int, n_outputs: int, most_depth: int, most_distinct: int
     size = _block(used, n_outputs, walked)
     block = size * 8 * used * (1 + n_outputs)
     if walked:
+        from millrace.analyses.explain.kernels import quadrature
+
         return block + quadrature.walk_bytes(most_depth, (most_distinct + 1) // 2)
-    bits = (most_depth + tables.GROUP_BITS) * (8 + size // 8)
-    return block + bits + 30 * size + pairs.pair_bytes(most_distinct, background_rows, size)
+    bits = (most_depth + items.GROUP_BITS) * (8 + size // 8)
+    return block + bits + 30 * size + pair_sizes.pair_bytes(most_distinct, background_rows, size)

@@ -1,7 +1,8 @@
 """Ensembles of models by linearity: the weighted mean of members whose outputs are sums is a sum again.
 
-Voting regressors, and voting classifiers that average probabilities, whose members are all trees with that output, or
-all linear. Mixed members, votes of labels and stacking are no sums here (None), and are explained as functions.
+Voting regressors, voting classifiers that average probabilities, and stacking whose last model is linear in what its members
+predict: members that are all trees with that output, or all linear. Mixed members, votes of labels and stacking of classes
+are no sums here (None), and are explained as functions.
 """
 
 from __future__ import annotations
@@ -14,32 +15,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millrace.analyses.explain.kernels.ensemble import Ensemble
-from millrace.analyses.explain.kernels.linear import Linear
+from millrace.analyses.explain.kernels.linear import Linear, read_linear
 
 
-def members(model: Any) -> tuple[list[Any], NDArray[np.float64]] | None:
-    """(fitted members, their shares, which add up to 1) of what predicts their weighted mean; None for all else.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sum:
+    """Fitted members, the share of each, and what is added to their weighted sum."""
 
-    Known by what it has: named members that were fitted, weights, and no model that learns from theirs.
+    members: list[Any]
+    shares: NDArray[np.float64]
+    constant: float = 0.0
+
+
+def members(model: Any) -> Sum | None:
+    """What predicts a weighted sum of its members; None for all else.
+
+    Known by what it has: named members that were fitted, and weights, or a linear model that learnt from theirs.
     """
     fitted, named = getattr(model, "estimators_", None), getattr(model, "named_estimators_", None)
-    if not isinstance(fitted, list) or named is None or not hasattr(model, "weights"):
+    if not isinstance(fitted, list) or named is None:
         return None
-    if hasattr(model, "final_estimator_") or getattr(model, "voting", "soft") != "soft":
+    if hasattr(model, "final_estimator_"):
+        return _stacked(model, fitted)
+    if not hasattr(model, "weights") or getattr(model, "voting", "soft") != "soft":
         return None
     if model.weights is None:
-        return fitted, np.full(len(fitted), 1.0 / len(fitted))
+        return Sum(fitted, np.full(len(fitted), 1.0 / len(fitted)))
     kept = [w for (_, one), w in zip(model.estimators, model.weights, strict=True) if not _is_dropped(one)]
-    return fitted, np.asarray(kept, np.float64) / np.sum(kept)
+    return Sum(fitted, np.asarray(kept, np.float64) / np.sum(kept))
+
+
+def _stacked(model: Any, fitted: list[Any]) -> Sum | None:
+    """A stack of regressors under a linear model that sees their predictions alone."""
+    if hasattr(model, "classes_") or getattr(model, "passthrough", True) or set(model.stack_method_) != {"predict"}:
+        return None
+    line = read_linear(model.final_estimator_)
+    if line is None or line.coefficients.shape != (1, len(fitted)) or line.unit.startswith("log of"):
+        return None
+    return Sum(fitted, line.coefficients[0], float(line.intercepts[0]))
 
 
 def _is_dropped(estimator: Any) -> bool:
     return isinstance(estimator, str)
 
 
-def mean_of_trees(
-    parts: Sequence[Ensemble], shares: NDArray[np.float64], names: tuple[str, ...] | None
-) -> Ensemble | None:
+def sum_of_trees(parts: Sequence[Ensemble], voted: Sum, names: tuple[str, ...] | None) -> Ensemble | None:
     """The members' trees as one ensemble; None when their raw outputs are not what is averaged."""
     links = {part.link for part in parts}
     if len({(part.width, part.n_outputs, part.n_features) for part in parts}) != 1 or len(links) != 1:
@@ -64,14 +84,14 @@ def mean_of_trees(
             "feature", "threshold", "cover", "mode", "category_count", "category_member", "tree_output",
         )},
         left=moved("left", nodes), right=moved("right", nodes), category_start=moved("category_start", sets),
-        value=np.concatenate([share * part.value for part, share in zip(parts, shares, strict=True)]),
+        value=np.concatenate([share * part.value for part, share in zip(parts, voted.shares, strict=True)]),
         tree_start=np.concatenate([*(p.tree_start[:-1] + k for p, k in zip(parts, nodes, strict=False)), nodes[-1:]]),
-        base=sum(share * part.base for part, share in zip(parts, shares, strict=True)),
+        base=voted.constant + sum(share * part.base for part, share in zip(parts, voted.shares, strict=True)),
         output_names=names or parts[0].output_names,
     )  # fmt: skip
 
 
-def mean_of_lines(parts: Sequence[Linear], shares: NDArray[np.float64]) -> Linear | None:
+def sum_of_lines(parts: Sequence[Linear], voted: Sum) -> Linear | None:
     """The members' linear functions as one; None when they are not of one shape, or some are logarithms."""
     if len({part.coefficients.shape for part in parts}) != 1 or any(p.unit != parts[0].unit for p in parts):
         return None
@@ -79,8 +99,9 @@ def mean_of_lines(parts: Sequence[Linear], shares: NDArray[np.float64]) -> Linea
         return None
     return dataclasses.replace(
         parts[0],
-        coefficients=sum(share * part.coefficients for part, share in zip(parts, shares, strict=True)),
-        intercepts=sum(share * part.intercepts for part, share in zip(parts, shares, strict=True)),
+        coefficients=sum(share * part.coefficients for part, share in zip(parts, voted.shares, strict=True)),
+        intercepts=voted.constant
+        + sum(share * part.intercepts for part, share in zip(parts, voted.shares, strict=True)),
     )
 
 
