@@ -1,4 +1,4 @@
-"""Early stopping on a real simulator: over worlds of starsim it takes some half of the simulations and finds as good an answer."""
+"""Early stopping on a real simulator: over worlds of starsim it takes far fewer simulations and finds as good an answer."""
 
 from __future__ import annotations
 

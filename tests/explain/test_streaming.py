@@ -93,7 +93,12 @@ def test_estimates_have_their_standard_errors_and_rounds(rows: Path, tmp_path: P
 FOLDERS = itertools.count()
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+DEAR = ("one_digest_under_every_budget_and_from_every_store", "core_seconds_add_up")  # every answer has its pictures
+
+
+@pytest.mark.parametrize(
+    "law", [pytest.param(law, id=law.__name__, marks=[pytest.mark.slow] * (law.__name__ in DEAR)) for law in LAWS]
+)
 def test_law(law: Any, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "MOST_STREAM_ROWS", 512)
 

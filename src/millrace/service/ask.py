@@ -103,7 +103,7 @@ def looking() -> APIRouter:
         """Cancel: a queued job at once, a running one between two tasks. What it has finished is kept in the store."""
         house = house_of(request)
         house.job(caller, number)
-        return Plain(view(house.desk.table.cancel(number)))
+        return Plain(view(house.desk.publish(house.desk.table.cancel(number))))
 
     @router.post("/{number}/retry", response_model=JobView, responses={**LOOKING, **responses(429)})
     def retry(number: Number, request: Request, caller: Submitter) -> Plain:
@@ -112,7 +112,7 @@ def looking() -> APIRouter:
         house.job(caller, number)
         with house.submitting:
             _room(house, caller)
-            return Plain(view(house.desk.table.again(number)))
+            return Plain(view(house.desk.publish(house.desk.table.again(number))))
 
     return router
 

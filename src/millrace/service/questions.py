@@ -74,11 +74,6 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
         "where": Rule("plain", (Annotated[str, Field(max_length=2000)], dict[str, Any])),
         "file": Rule("withheld"),
     },
-    "twin simulate": {
-        "model": Rule("model"),
-        "where": Rule("plain", (Annotated[str, Field(max_length=2000)], dict[str, Any])),
-        "intervention": Rule("data", (dict[str, Any], list[dict[str, Any]])),
-    },
     "twin assess": {"model": Rule("model")},
     "twin simulate": {
         "model": Rule("model"),
