@@ -115,7 +115,7 @@ def test_expected_outputs_are_nowhere_in_a_childs_memory(cell):
         "import gc\ndef f(x):\n"
         "    return [o for o in gc.get_objects() if isinstance(o, (list, tuple)) and 'secret-' + str(x) in map(str, o)] != []\n"
     )
-    job = (source, "f", False, ("gc",))
+    job = (source, "f", "candidate", ("gc",))
     result = compare(cell, job, "[4711]", json.dumps("secret-4711"), False)
     assert result["verdict"] == "wrong"
     assert cell.call(source, "f", "[4711]", frozen=False, lane="candidate", modules=("gc",)).text == "false"
