@@ -313,7 +313,7 @@ def test_a_child_does_not_outlive_its_zygote(library):
 )
 def test_a_check_is_not_attacked_by_what_it_is_given(cell, monkeypatch, body, returned, verdict):
     monkeypatch.setattr(module, "REFEREE_S", 0.5)
-    job = (f"def f():\n    return {returned}\n", "f", False, ())
+    job = (f"def f():\n    return {returned}\n", "f", "candidate", ())
     told = check(cell, job, f"def check(candidate):\n    {body}\n")
     pattern = verdict if verdict.startswith("(") else re.escape(verdict)
     assert re.match(pattern, short(told["verdict"], told["detail"])), told
