@@ -212,7 +212,7 @@ def test_every_setting_can_come_from_its_variable(tmp_path: Path) -> None:
         "store": "/s", "store_limit": "1GiB", "scratch": "/x", "runs": "/r", "engine": "inline", "cores": "3",
         "memory": "2GiB", "nice": "4", "progress": "on", "cache": "/c", "core_hour_price": "0.2",
         "sharing": "off", "tokens": "/t", "placement": "gpu:0,2", "gpu_memory": "0.5",
-        "jobs": "/j", "database": "postgresql://h/d", "tiers": "/t", "webhook": "https://hooks.example/...",
+        "jobs": "/j", "database": "postgresql://h/d", "tiers": "/t", "broker": "redis://h/0", "webhook": "https://hooks.example/...",
         "service_tokens": "/k", "roots": "/a, /b", "functions": "work:*, study:loss", "upload_limit": "1MiB", "open_jobs": "7",
         "url": "http://h:1", "url_token": "mr_x",
     }  # fmt: skip

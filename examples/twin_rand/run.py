@@ -1,7 +1,7 @@
 """Twins of the RAND Health Insurance Experiment (20,190 person-years of 1974-1982, inside statsmodels), and what free care did.
 
 python examples/twin_rand/run.py [FOLDER]: learns the population from half of the rows with the number of visits as outcome and
-free care (no coinsurance) as treatment, assesses the twins on the other half, draws poor people in bad health, and simulates free
+free care (no coinsurance) as treatment, assesses the twins on the other half, draws people in bad health, and simulates free
 care for everybody. Plans were given by lot, so that the effect can be read from the data.
 """
 
@@ -22,7 +22,7 @@ def rows() -> tuple[object, object]:
 
     frame = randhie.load_pandas().data
     frame["free"] = frame.pop("lncoins") == 0
-    frame = frame.drop(columns=["idp", "fmde"])  # the deductible goes with the plan
+    frame = frame.drop(columns=["idp", "fmde", "lpi"])  # deductible and payments go with the plan
     half = np.random.default_rng(0).permutation(len(frame)) < len(frame) // 2
     return frame[half].reset_index(drop=True), frame[~half].reset_index(drop=True)
 
@@ -32,7 +32,9 @@ def main(folder: Path) -> None:
     model = mr.twin.fit(train, outcome="mdvis", treatment="free", out=folder / "model")
     print(model.summary(), end="\n\n")
     print(mr.twin.assess(model, train, holdout=held, out=folder / "fidelity").summary(), end="\n\n")
-    twins = mr.twin.generate(model, 2_000, where="lpi < 5 and (hlthf == 1 or hlthp == 1)", out=folder / "twins.parquet")
+    twins = mr.twin.generate(
+        model, 2_000, where="disea > 15 and (hlthf == 1 or hlthp == 1)", out=folder / "twins.parquet"
+    )
     print(twins.summary(), end="\n\n")
     free = {"name": "free_care", "effect": {"source": "learned"}, "cost_per_unit": 0}
     print(mr.twin.simulate(model, free, n=20_000, out=folder / "free").summary())

@@ -284,8 +284,9 @@ def tiers_of(settings: Settings, gpus: int = 0) -> Tiers:
     return load_tiers(settings.tiers, gpus)
 
 
-def open_jobs(settings: Settings) -> Desk:
-    """The job table, inputs and tiers of these settings; close its table."""
+def open_jobs(settings: Settings, say: Callable[[str], None] | None = None) -> Desk:
+    """The job table, inputs and tiers of these settings; close its table. `say` is told when a broker is away (not given:
+    stderr is)."""
     from millrace.host.gpu import gpus
     from millrace.jobs.database import open_database
     from millrace.jobs.desk import Desk
@@ -295,7 +296,12 @@ def open_jobs(settings: Settings) -> Desk:
     settings.jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
     engine = open_database(settings.database or settings.jobs / "jobs.sqlite")
     table = JobTable(engine, lease_s=tiers.lease_s, service=Service(tiers.weight, tiers.unknown_s))
-    return Desk(settings.jobs, table, tiers)
+    if settings.broker is None:
+        return Desk(settings.jobs, table, tiers)
+    from millrace.jobs.celery.opening import messages
+
+    tell = say or (lambda text: print(text, file=sys.stderr))
+    return Desk(settings.jobs, table, tiers, messages(settings.broker, table, tiers, tell))
 
 
 def versions() -> dict[str, str]:

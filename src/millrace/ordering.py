@@ -76,16 +76,19 @@ def order(
     key: str | None = None,
     max_total_s: float = 0.0,
     files: bool = True,
+    caller: Mapping[str, Any] | None = None,
 ) -> Job:
-    """Submit the question as a job. `key`: a second order with it is the same job; `files`: see `asked`.
+    """Submit the question as a job. `key`: a second order with it is the same job; `files`: see `asked`; `caller`: who
+    is to be told of the end, as `jobs.celery` writes it.
 
     Files and named inputs become digests; what else is in the question must be plain values. Raises `WrongQuestion` for
     what cannot be asked, `DoesNotFit` when no tier would do.
     """
     one = asked(desk, analysis, question, files=files)
     return place(
-        desk, one, queue=queue, priority=priority, seed=seed, owner=owner, label=label, key=key, max_total_s=max_total_s
-    )
+        desk, one, queue=queue, priority=priority, seed=seed, owner=owner, label=label, key=key, max_total_s=max_total_s,
+        caller=caller,
+    )  # fmt: skip
 
 
 def place(
@@ -99,16 +102,18 @@ def place(
     label: str = "",
     key: str | None = None,
     max_total_s: float = 0.0,
+    caller: Mapping[str, Any] | None = None,
 ) -> Job:
-    """Submit what was `asked`."""
+    """Submit what was `asked`, and wake somebody for it."""
     label = label or one.analysis
     to = one.to(desk, label, queue)
-    return desk.table.submit(
-        Order(
-            one.analysis, {"question": one.question, "cwd": str(Path.cwd())}, to.queue, to.tier, seed, priority, owner,
-            label, key, to.prediction, max_total_s,
-        )
+    question = {"question": one.question, "cwd": str(Path.cwd())}
+    if caller is not None:
+        question["caller"] = caller
+    made = Order(
+        one.analysis, question, to.queue, to.tier, seed, priority, owner, label, key, to.prediction, max_total_s
     )  # fmt: skip
+    return desk.publish(desk.table.submit(made))
 
 
 def register(desk: Desk, kind: str, name: str, source: Path) -> str:

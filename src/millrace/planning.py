@@ -90,3 +90,32 @@ def validate(
     """The plan of `mr.validate(candidates, cases, ...)`. `every`, `trace`: see `explain`."""
     machine = compose.Machine(cores=cores, memory=memory)
     return forecast("validate", {"candidates": candidates, "cases": cases, **question}, machine, every, trace)
+
+
+def twin_fit(
+    data: Any,
+    *,
+    cores: int | None = None,
+    memory: str | int | None = None,
+    every: Every = None,
+    trace: Trace = None,
+    **question: Any,
+) -> Forecast:
+    """The plan of `mr.twin.fit(data, ...)`: a task a column, twice; its peak memory grows with the rows."""
+    machine = compose.Machine(cores=cores, memory=memory)
+    return forecast("twin fit", {"data": data, **question}, machine, every, trace)
+
+
+def twin_generate(
+    model: Any,
+    n: int = 10_000,
+    *,
+    cores: int | None = None,
+    memory: str | int | None = None,
+    every: Every = None,
+    trace: Trace = None,
+    **question: Any,
+) -> Forecast:
+    """The plan of `mr.twin.generate(model, n, ...)`: its peak memory is the same for any n."""
+    machine = compose.Machine(cores=cores, memory=memory)
+    return forecast("twin generate", {"model": model, "n": n, **question}, machine, every, trace)

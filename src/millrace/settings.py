@@ -125,6 +125,11 @@ class Settings(BaseModel):
         min_length=1,
         description="where the job table is, postgresql://HOST/NAME; by default SQLite in the directory of jobs",
     )
+    broker: str | None = Field(
+        default=None,
+        min_length=1,
+        description="what wakes workers of jobs on other hosts, redis://HOST:PORT/0; by default they look at the table",
+    )
     tiers: _Path | None = Field(
         default=None,
         description="TOML file of the tiers, queues and routes of jobs; by default those of millrace",
@@ -401,4 +406,4 @@ def _text(name: str, value: Any) -> str:
         return ", ".join(map(str, value)) or "none"
     if name == "webhook":  # what comes after the host is a secret
         return "/".join([*spoken(value).split("/")[:3], "..."])
-    return spoken(str(value)) if name in {"store", "database"} else str(value)
+    return spoken(str(value)) if name in {"store", "database", "broker"} else str(value)

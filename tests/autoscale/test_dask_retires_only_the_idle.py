@@ -83,6 +83,7 @@ def test_from_zero_by_tasks_and_back_with_the_busy_one_kept(client: Client, driv
     until(lambda: not workers(client), "all have left", step=one.tick)
 
 
+@pytest.mark.slow
 def test_one_that_got_a_task_meanwhile_is_not_retired(client: Client, driver: Adaptive, tmp_path: Path) -> None:
     """Who is idle is decided by the scheduler in the step in which it stops giving; what the driver saw may be old."""
     one = scaler(driver, least=1, most=1)

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -92,3 +93,25 @@ def fresh_place(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> st
 @pytest.fixture
 def make(place: str) -> Callable[..., JobTable]:
     return lambda **options: JobTable(open_database(place), **options)
+
+
+# -- brokers: the servers of the tests of stores ------------------------------------------------------------------
+sys.path.append(str(Path(__file__).parents[1] / "stores"))
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real Valkey: append-only, synced every second, noeviction, on loopback."""
+    from servers import valkey
+
+    with valkey(tmp_path_factory.mktemp("broker"), "--maxmemory-policy", "noeviction") as server:
+        yield server.url
+
+
+_databases = itertools.count()
+
+
+@pytest.fixture
+def own_broker(broker: str) -> str:
+    """A database of that server for one test."""
+    return f"{broker.rsplit('/', 1)[0]}/{next(_databases)}"

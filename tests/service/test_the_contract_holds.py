@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from conftest import Site
 from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
 
-FEW, MANY = 12, 300
+FEW, MANY = 6, 300
 """Requests for each route and way (right, wrong): some hundred in all, and over ten thousand in the long form."""
 
 
@@ -43,12 +44,17 @@ def ask_all(site: Site, examples: int) -> int:
                 response = case.call(base_url=site.url, headers=headers, timeout=60)
                 case.validate_response(response, checks=held, headers=headers)
 
-            asked()
+            try:
+                asked()
+            except Unsatisfiable:
+                assert mode is GenerationMode.NEGATIVE, (
+                    operation.label
+                )  # a route without parameters: nothing can be wrong
     return count
 
 
 def test_some_requests(site: Site) -> None:
-    assert ask_all(site, FEW) > 200
+    assert ask_all(site, FEW) > 100
 
 
 @pytest.mark.slow

@@ -149,6 +149,45 @@ def _answers(where: str) -> bool:
         return False
 
 
+# -- hosts -------------------------------------------------------------------------------------------------------
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def network() -> Iterator[str]:
+    """Namespaces NAME-hub, NAME-1 and NAME-2; each of the two reaches only the hub, at 10.213.1.1 or 10.213.2.1."""
+    name = f"mr{os.getpid()}"
+    made = []
+    try:
+        for part in ("hub", "1", "2"):
+            ip("netns", "add", f"{name}-{part}")
+            made.append(f"{name}-{part}")
+            ip("-n", f"{name}-{part}", "link", "set", "lo", "up")
+        for n in ("1", "2"):
+            ip(
+                "-n",
+                f"{name}-hub",
+                "link",
+                "add",
+                f"to{n}",
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "up0",
+                "netns",
+                f"{name}-{n}",
+            )
+            for where, link, end in (("hub", f"to{n}", "1"), (n, "up0", "2")):
+                ip("-n", f"{name}-{where}", "address", "add", f"10.213.{n}.{end}/24", "dev", link)
+                ip("-n", f"{name}-{where}", "link", "set", link, "up")
+        yield name
+    finally:
+        for each in made:
+            subprocess.run(["ip", "netns", "delete", each], check=False, capture_output=True)
+
+
 # -- stores over them --------------------------------------------------------------------------------------------
 def caches_at(folder: Path, patched: pytest.MonkeyPatch) -> None:
     """Where `opened` makes its caches, in this process and in those that it starts."""

@@ -9,51 +9,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import servers
 
 COUNT = 40
-
-
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
-
-
-@contextlib.contextmanager
-def network() -> Iterator[str]:
-    """Namespaces NAME-hub, NAME-1 and NAME-2; each of the two reaches only the hub, at 10.213.1.1 or 10.213.2.1."""
-    name = f"mr{os.getpid()}"
-    made = []
-    try:
-        for part in ("hub", "1", "2"):
-            _ip("netns", "add", f"{name}-{part}")
-            made.append(f"{name}-{part}")
-            _ip("-n", f"{name}-{part}", "link", "set", "lo", "up")
-        for n in ("1", "2"):
-            _ip(
-                "-n",
-                f"{name}-hub",
-                "link",
-                "add",
-                f"to{n}",
-                "type",
-                "veth",
-                "peer",
-                "name",
-                "up0",
-                "netns",
-                f"{name}-{n}",
-            )
-            for where, link, end in (("hub", f"to{n}", "1"), (n, "up0", "2")):
-                _ip("-n", f"{name}-{where}", "address", "add", f"10.213.{n}.{end}/24", "dev", link)
-                _ip("-n", f"{name}-{where}", "link", "set", link, "up")
-        yield name
-    finally:
-        for each in made:
-            subprocess.run(["ip", "netns", "delete", each], check=False, capture_output=True)
 
 
 def _work(name: str, host: str, folder: Path, run: str) -> subprocess.Popen[str]:
@@ -72,7 +33,7 @@ def _attempts(folder: Path) -> int:
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and iproute2")
 def test_hosts_share_results_and_one_that_is_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     servers.caches_at(tmp_path / "caches", monkeypatch)
-    with network() as name, contextlib.ExitStack() as owned:
+    with servers.network() as name, contextlib.ExitStack() as owned:
         hub = ("ip", "netns", "exec", f"{name}-hub")
         server = servers.Valkey(tmp_path / "server", 6_379, ("--protected-mode", "no"), "0.0.0.0", hub)
         owned.callback(server.stop)
@@ -83,9 +44,9 @@ def test_hosts_share_results_and_one_that_is_cut_off_goes_on(tmp_path: Path, mon
         servers.wait_until(
             lambda: _attempts(tmp_path / "run 2") > 4, "the first results of the host that is cut off", 120
         )
-        _ip("-n", f"{name}-hub", "link", "set", "to2", "down")
+        servers.ip("-n", f"{name}-hub", "link", "set", "to2", "down")
         time.sleep(2)
-        _ip("-n", f"{name}-hub", "link", "set", "to2", "up")
+        servers.ip("-n", f"{name}-hub", "link", "set", "to2", "up")
         told = [json.loads(run.communicate(timeout=180)[0]) for run in runs]
         again = _work(name, "1", tmp_path, "again")
         owned.callback(again.kill)

@@ -23,7 +23,7 @@ values = st.one_of(
 def test_codes_and_ranks_give_back_where_a_value_lies(given, absent):
     data = pyarrow.array([None] * absent + given, pyarrow.float64())
     column = describing.describe("x", data, {}, "standard")
-    if column.kind == "constant":
+    if column.kind in ("constant", "key"):
         return
     codes, ranks = describing.encode(column, data)
     assert column.missing == bool(absent)
@@ -98,3 +98,21 @@ def test_a_category_that_training_has_not_seen_is_named():
     column = describing.describe("x", pyarrow.array(["a", "b"] * 50), {}, "standard")
     with pytest.raises(WrongQuestion, match="has not seen: 'z'"):
         describing.encode(column, pyarrow.array(["a", "z"]))
+
+
+def test_whole_numbers_that_count_rows_are_a_key_and_a_schema_says_otherwise():
+    data = pyarrow.array(numpy.random.default_rng(0).permutation(400) + 7)
+    assert describing.describe("x", data, {}, "standard").kind == "key"
+    assert describing.describe("x", data, {"kind": "integer"}, "standard").kind == "integer"
+
+
+def test_numbers_that_are_called_categories_keep_their_type():
+    import millrace as mr
+
+    codes = pyarrow.array(numpy.random.default_rng(0).integers(1, 4, 400))
+    table = pyarrow.table({"x": codes, "y": numpy.random.default_rng(1).normal(size=400)})
+    model = mr.twin.fit(table, schema={"columns": {"x": "category"}}, engine="inline", joint="plain")
+    twins = mr.twin.sample(model, 100)
+    assert model.column("x").kind == "category"
+    assert twins["x"].type == codes.type
+    assert set(twins["x"].to_pylist()) == {1, 2, 3}

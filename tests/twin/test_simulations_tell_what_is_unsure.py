@@ -186,6 +186,51 @@ def test_every_engine_and_a_file_of_twins_say_the_same(model: TwinModel, tmp_pat
     np.testing.assert_array_equal(column, model.effects.predict(twins.table).tau)
 
 
+def test_what_was_finished_is_found_again(drawn: world.World, model: TwinModel, tmp_path: Path) -> None:
+    from millrace.analyses.twin.effects import fit_effects
+
+    table = pa.table({n: drawn.columns[n] for n in ("decile", "region", "contacted", "prescriptions")})
+    told = []
+    for _ in range(2):
+        with mr.Run(engine="inline", store=tmp_path / "store") as run:
+            learnt = fit_effects(run, table, "contacted", "prescriptions", folds=2)
+            found = mr.twin.simulate(model, [EMAIL, PORTAL], n=N, run=run)
+            told.append((learnt.digest, found.digest, run.computed, run.cached))
+    assert told[0][:2] == told[1][:2]
+    assert told[0][2] > 0 and told[1][2:] == (0, told[0][2])
+
+
+def test_the_command_says_the_same(model: TwinModel, tmp_path: Path, capsys: Any) -> None:
+    from millrace.cli.main import main
+
+    folder = model.keep(tmp_path)
+    (tmp_path / "email.toml").write_text(
+        'name = "email"\neligible = "digital_engagement_score >= 30"\ncost_per_unit = 2.0\nadoption = {mean = 0.6, sd = 0.05}\n'
+    )
+    asked = [
+        "--model",
+        str(folder),
+        "--intervention",
+        str(tmp_path / "email.toml"),
+        "--n",
+        str(N),
+        "--engine",
+        "inline",
+    ]
+    place = ["--out", str(tmp_path / "out"), "--quiet"]
+    assert main(["twin", "simulate", *asked, *place]) == 0
+    said = (tmp_path / "out" / "result.json").read_text()
+    assert simulated(model).digest in said
+    assert main(["twin", "simulate", *asked, *place, "--fail-on-no"]) == 1  # nothing was ever compared
+    effect = repr(simulated(model).ate.effect)
+    tracked = ["--simulation", str(tmp_path / "out"), "--actual", effect, "--out", str(tmp_path / "track"), "--quiet"]
+    assert main(["twin", "track", *tracked]) == 0
+    assert main(["twin", "simulate", *asked, *place, "--smallest", "0.01"]) == 0
+    assert '"fidelity": 1.0' in (tmp_path / "out" / "result.json").read_text()
+    assert main(["twin", "simulate", *asked, "--by", "age", *place]) == 2
+    capsys.readouterr()
+
+
 def test_where_is_a_part_of_the_population(model: TwinModel) -> None:
     found = simulated(
         model, GUESS | {"effect": {**GUESS["effect"], "sd": 0.0}}, where="region == 'west'", by=["region"]
@@ -239,6 +284,15 @@ def test_it_is_handed_to_refute(drawn: world.World, model: TwinModel) -> None:
     assert refuted.estimator == "aipw" and abs(refuted.estimate.effect - drawn.effect.mean()) < 0.1
     with pytest.raises(WrongQuestion, match="nothing to refute"):
         simulated(model, GUESS).refute(rows)
+
+
+def test_the_outcome_model_is_handed_to_explain(drawn: world.World, model: TwinModel) -> None:
+    rows = pa.table({n: drawn.columns[n] for n in model.names}).slice(0, 200)
+    found = mr.twin.explain(model, rows, engine="inline")
+    np.testing.assert_allclose(found.values.sum(axis=1) + found.base_values, model.outcome.predict(rows), atol=1e-9)
+    assert found.feature_names == model.outcome.encoding.names
+    with pytest.raises(WrongQuestion, match="no outcome model"):
+        mr.twin.explain(replace(model, outcome=None), rows)
 
 
 def test_pictures_say_what_was_found(model: TwinModel) -> None:

@@ -24,7 +24,9 @@ T = TypeVar("T")
 OFFICE = "scaler"
 LOOK_S = 0.2
 LEASE_TICKS = 3
-"""The office is held for so many intervals: a scaler that was killed is replaced after them."""
+LEASE_S = 15.0
+"""The office is held for so many intervals, and for so long at least: a scaler that was killed is replaced after that, and a busy
+machine does not make two of one."""
 
 
 class Driver(Protocol):
@@ -119,7 +121,7 @@ class Scaler:
     def _in_office(self) -> bool:
         """An office that cannot be reached is not ours: two scalers could think so."""
         try:
-            mine = self.office.take_office(OFFICE, self.holder, LEASE_TICKS * self.interval_s)
+            mine = self.office.take_office(OFFICE, self.holder, max(LEASE_S, LEASE_TICKS * self.interval_s))
             why = "another one has the office"
         except MillraceError as away:
             mine, why = False, str(away)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from millrace.jobs.desk import Desk
     from millrace.settings import Settings
 
-PLACES = ("jobs", "database", "tiers")
+PLACES = ("jobs", "database", "broker", "tiers")
 
 
 def place_options() -> list[click.Parameter]:
@@ -23,6 +23,8 @@ def place_options() -> list[click.Parameter]:
                help="the jobs' folder (not given: as the settings say, millrace-jobs)"),
         Option(["--database"], metavar="URL", section=MACHINE,
                help="postgresql://HOST/NAME for the job table (not given: SQLite in the jobs' folder)"),
+        Option(["--broker"], metavar="URL", section=MACHINE,
+               help="redis://HOST:PORT/0, by which workers on other hosts are woken (not given: they look at the table)"),
         Option(["--tiers"], type=click.Path(dir_okay=False), metavar="FILE", section=MACHINE,
                help="TOML file of tiers, queues and routes (not given: those of millrace)"),
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import time
 from collections.abc import Callable
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from millrace.cli.console import columns, say, say_json
-from millrace.cli.desks import desk_of, place_options
+from millrace.cli.desks import desk_of, place_options, settings_of
 from millrace.cli.options import DURATION, QUESTION, Argument, Option, Sectioned, json_option
 from millrace.cli.table import Entry, Table
+from millrace.run.errors import WrongQuestion
 from millrace.run.units import format_bytes, format_duration
+from millrace.run.urls import spoken
 
 if TYPE_CHECKING:
     from millrace.jobs.desk import Desk
@@ -43,6 +46,8 @@ def command(name: str) -> click.Command:
 
 def listed(name: str) -> click.Command:
     def told(**given: Any) -> int:
+        if given["tasks"]:
+            return _tasks(given)
         with desk_of(given) as desk:
             found = desk.table.jobs(given["state"] or "", given["tier"] or "", given["limit"])
             if given["json"]:
@@ -61,10 +66,44 @@ def listed(name: str) -> click.Command:
         Option(["--tier"], metavar="TIER", section=QUESTION, help="of this tier only"),
         Option(["--limit"], type=click.IntRange(min=1), default=SHOWN, show_default=True, metavar="N", section=QUESTION,
                help="the newest N"),
+        Option(["--tasks"], is_flag=True, section=QUESTION,
+               help="instead: tasks of an application on the broker that are no jobs, running and waiting"),
         *place_options(),
         json_option(),
     ]  # fmt: skip
     return Sectioned(name, params=params, callback=told, help="The jobs, the newest first.")
+
+
+def _tasks(given: dict[str, Any]) -> int:
+    """What a team's application has on the broker: each task that runs, and how many wait in each queue."""
+    settings = settings_of(given)
+    if settings.broker is None:
+        raise WrongQuestion("Tasks are on a broker: give --broker its URL. Without one there are jobs only.")
+    from millrace.jobs.celery.broker import check_broker
+    from millrace.jobs.celery.signals import running_now, waiting
+    from millrace.jobs.celery.wiring import own_app
+
+    check_broker(settings.broker)
+    app = own_app(settings.broker)
+    with desk_of(given) as desk:
+        depths = waiting(app, desk.tiers)
+    running = running_now(app)
+    app.close()
+    if given["json"]:
+        say_json({"running": [dataclasses.asdict(task) for task in running], "waiting": depths})
+        return 0
+    rows = [(task.name, "running", task.tier or "", "", task.worker, _when(task.since or 0.0)) for task in running]
+    rows += [
+        (f"{count} tasks", "waiting", tier, queue, "", "")
+        for tier, of in depths.items()
+        for queue, count in of.items()
+        if count
+    ]
+    if rows:
+        say(columns([("what", "state", "tier", "queue", "worker", "since"), *rows]))
+    else:
+        click.echo(f"No task runs or waits on {spoken(settings.broker)} but jobs; `millrace jobs` lists those.")
+    return 0
 
 
 def prune(name: str) -> click.Command:
@@ -110,7 +149,7 @@ def job(name: str) -> click.Command:
 
 def cancel(name: str) -> click.Command:
     def told(desk: Desk, found: Job, given: dict[str, Any]) -> int:
-        now = desk.table.cancel(found.id)
+        now = desk.publish(desk.table.cancel(found.id))
         asked = now.state == "running"
         click.echo(f"Job {now.id} is {'asked to stop between two tasks' if asked else now.state}.")
         return 0
@@ -120,7 +159,7 @@ def cancel(name: str) -> click.Command:
 
 def retry(name: str) -> click.Command:
     def told(desk: Desk, found: Job, given: dict[str, Any]) -> int:
-        now = desk.table.again(found.id)
+        now = desk.publish(desk.table.again(found.id))
         click.echo(f"Job {now.id} is {now.state}.")
         return 0
 

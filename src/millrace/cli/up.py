@@ -19,7 +19,10 @@ from millrace.run.errors import WrongQuestion
 
 if TYPE_CHECKING:
     from millrace.jobs.desk import Desk
+    from millrace.jobs.queues import Queue
+    from millrace.jobs.supervisor import Supervisor
     from millrace.settings import Settings
+    from millrace.tiers import Tier
 
 _PR_SET_PDEATHSIG = 1
 
@@ -33,10 +36,12 @@ def up(name: str) -> click.Command:
 
         settings = settings_of(given, "service_tokens")
         with held(settings.jobs):
-            desk = open_jobs(settings)
+            desk = open_jobs(settings, _line)
             supervisor = Supervisor(desk, _line)
+            over = _over_broker(settings, given["app"], supervisor)
+            arguments = [*worker_arguments(settings), *_words("app", given["app"])]
             supervisor.keeper = keeper(
-                settings, desk, worker_arguments(settings), say=changes(_line), driver="processes",
+                settings, desk, arguments, say=changes(_line), driver="processes",
                 holder=f"up@{platform.node()}:{settings.jobs}", loads=supervisor.current_loads,
             )  # fmt: skip
             _on_signals(supervisor.stop)
@@ -48,11 +53,12 @@ def up(name: str) -> click.Command:
                     supervisor.serve()
             finally:
                 left = _left(desk)
+                over()
                 desk.table.close()
             _line(f"Stopped. {left}")
         return 0
 
-    return Sectioned(name, params=[*at_options(), *place_options()], callback=serve, help=(
+    return Sectioned(name, params=[_app(), *at_options(), *place_options()], callback=serve, help=(
         "Serve the jobs' folder: the table, workers of every tier, the HTTP service and its page. Ctrl-C drains and stops all."
     ))  # fmt: skip
 
@@ -61,14 +67,13 @@ def worker(name: str) -> click.Command:
     def serve(**given: Any) -> int:
         from millrace import __version__, host
         from millrace.compose import open_jobs
-        from millrace.jobs.queues import TableQueue
         from millrace.jobs.worker.warden import Place, Warden
         from millrace.scaling import pod_marker
         from millrace.tiers import capped
 
         die_with(given["parent"])
         settings = settings_of(given)
-        desk = open_jobs(settings)
+        desk = open_jobs(settings, _line)
         asked = desk.tiers.tier(given["tier"])
         tier, remark = capped(asked, host.slots(host.cores()), host.default_budget_bytes())
         if remark and given["parent"] is None:  # else its scaler has said so
@@ -76,7 +81,8 @@ def worker(name: str) -> click.Command:
         _same_version(desk.table.workers(), __version__)
         base = host.scratch(settings.scratch)
         place = Place(settings.jobs, given["store"] or str(settings.store), scratch=base)
-        warden = Warden(desk.table, TableQueue(desk.table), desk.tiers, tier, place, __version__, _line)
+        queue = _queue(settings, given["app"], desk, tier)
+        warden = Warden(desk.table, queue, desk.tiers, tier, place, __version__, _line)
         if given["pod"]:
             warden.told, warden.stays = pod_marker(desk.tiers, _line), True
         _on_signals(warden.drain)
@@ -93,6 +99,7 @@ def worker(name: str) -> click.Command:
         Option(["--parent"], type=int, metavar="PID", section=MACHINE, help="leave when that process ends"),
         Option(["--pod"], is_flag=True, section=MACHINE,
                help="it is a pod of a Deployment: it marks itself, and once it was let go it waits for its end"),
+        _app(),
         *place_options(),
     ]  # fmt: skip
     return Sectioned(name, params=params, callback=serve, help=(
@@ -102,8 +109,45 @@ def worker(name: str) -> click.Command:
 
 def worker_arguments(settings: Settings) -> list[str]:
     """The settings of this command for the workers that it starts."""
-    values = {name: getattr(settings, name) for name in (*PLACES, "store")}
-    return [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]
+    return [word for name in (*PLACES, "store") for word in _words(name, getattr(settings, name))]
+
+
+def _words(option: str, value: object) -> list[str]:
+    return [] if value is None else [f"--{option}", str(value)]
+
+
+def _app() -> Option:
+    return Option(["--app"], metavar="MODULE:APP", section=MACHINE,
+                  help="a Celery application on the same broker, whose tasks run here, too")  # fmt: skip
+
+
+def _queue(settings: Settings, app: str | None, desk: Desk, tier: Tier) -> Queue:
+    """What wakes this worker: the table itself, or a broker."""
+    if settings.broker is not None:
+        from millrace.jobs.celery.opening import open_queue
+
+        return open_queue(settings.broker, app, desk.table, desk.tiers, tier, _line)
+    _needs_broker(app)
+    from millrace.jobs.queues import TableQueue
+
+    return TableQueue(desk.table)
+
+
+def _over_broker(settings: Settings, app: str | None, supervisor: Supervisor) -> Callable[[], object]:
+    """With a broker, tasks that are no jobs count, too, and what is lost is sent again; what closes all of that."""
+    if settings.broker is None:
+        _needs_broker(app)
+        return lambda: None
+    from millrace.jobs.celery.opening import Watch
+
+    watch = Watch(settings.broker, app, supervisor.desk, _line)
+    supervisor.loads = lambda: watch.with_tasks(supervisor.table_loads())
+    return watch.close
+
+
+def _needs_broker(app: str | None) -> None:
+    if app is not None:
+        raise WrongQuestion("The tasks of an application come over its broker: give --broker its URL.")
 
 
 def _left(desk: Desk) -> str:

@@ -1,4 +1,4 @@
-"""`mr.twin`: fit, generate, simulate, assess, track; `load` and `sample` for a few twins at once."""
+"""`mr.twin`: fit, generate, simulate, assess, track; `explain`, `load` and `sample` for a few twins at once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from millrace.run.errors import WrongQuestion
 from millrace.run.run import Run as OpenRun
 
 if TYPE_CHECKING:
+    from millrace.analyses.explain.answer import Explanation
     from millrace.analyses.twin.fidelity import Fidelity
     from millrace.analyses.twin.generate import Twins
     from millrace.analyses.twin.model import TwinModel
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from millrace.analyses.twin.track import Tracking
 
 Path = str | os.PathLike[str]
-__all__ = ["assess", "fit", "generate", "load", "sample", "simulate", "track"]
+__all__ = ["assess", "explain", "fit", "generate", "load", "sample", "simulate", "track"]
 
 
 def fit(
@@ -79,6 +80,7 @@ def generate(
     *,
     where: str | Mapping[str, Any] | None = None,
     attempts: int = 10_000,
+    margins: Path | Mapping[str, Any] | None = None,
     seed: int = 0,
     out: Path | None = None,
     engine: str = "auto",
@@ -91,10 +93,11 @@ def generate(
     """`n` twins of a model (what `fit` returned, or its folder), streamed to the Parquet file `out`.
 
     `where`: only such twins, drawn so and not filtered: "age >= 60 and region == 'west'", or a mapping from columns to a
-    value, a list of values, or {"low": 60, "high": 70}. `attempts`: draws of one twin at most. Row i is the same for every n,
-    engine and memory budget. Without `out` the file goes with the answer.
+    value, a list of values, or {"low": 60, "high": 70}. `attempts`: draws of one twin at most. `margins`: known counts or
+    shares of levels by column, to which twins are weighted (`twin_weight`). Row i is the same for every n, engine and memory
+    budget. Without `out` the file goes with the answer.
     """
-    question = {"model": model, "n": n, "where": where, "attempts": attempts, "file": out}
+    question = {"model": model, "n": n, "where": where, "attempts": attempts, "margins": margins, "file": out}
     machine = compose.Machine(engine, cores, memory, store, seed, show=shown(progress))
     return ask("twin generate", question, machine, run)  # type: ignore[no-any-return]
 
@@ -219,6 +222,19 @@ def track(
     }  # fmt: skip
     machine = compose.Machine("auto", seed=seed, out=out)
     return ask("twin track", question, machine, run)  # type: ignore[no-any-return]
+
+
+def explain(model: Any, data: Any, **more: Any) -> Explanation:
+    """Why the outcome model predicts what it does: `mr.explain` of it on `data`, real rows or twins. more: as `mr.explain`'s."""
+    from millrace.analyses.twin.features import as_table
+    from millrace.analyses.twin.model import read_model
+    from millrace.face.explain import explain as explain_model
+
+    known = read_model(model)
+    if known.outcome is None:
+        raise WrongQuestion("The model has no outcome model that could be explained: fit it with outcome=.")
+    rows = data.table if hasattr(data, "acceptance") else as_table(data)
+    return explain_model(known.outcome.booster(), known.outcome.labelled(rows), **more)
 
 
 def load(folder: Path) -> TwinModel:

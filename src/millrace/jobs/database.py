@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
 BUSY_S = 30.0
+NETWORK = {
+    "connect_timeout": 5, "keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000,
+}  # fmt: skip
+"""Of libpq. A host that is cut off hears of it within a lease: else a worker would wait for its server for minutes."""
 _LOCK = 0x6D696C6C  # "mill": PostgreSQL's advisory lock of those who migrate
 
 
@@ -60,7 +64,8 @@ def open_database(place: str | Path) -> sa.Engine:
             import psycopg  # noqa: F401 - asked for now, so that the message is ours
         except ImportError as e:
             raise MissingExtra("psycopg", "postgres", "A job table in PostgreSQL") from e
-    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=not local)
+    network = {} if local else NETWORK
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=not local, connect_args=network)
     if local:
         sa.event.listen(engine, "connect", _prepare)
     try:

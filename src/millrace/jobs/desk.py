@@ -14,6 +14,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from millrace.jobs.queues import Publisher
 from millrace.jobs.states import OPEN, Job
 from millrace.jobs.table import JobTable
 from millrace.run.errors import WrongQuestion
@@ -24,15 +25,22 @@ DAY_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """`home`: the jobs' folder."""
+    """`home`: the jobs' folder. `publisher`: who is told of changes; None: whoever waits looks at the table."""
 
     home: Path
     table: JobTable
     tiers: Tiers
+    publisher: Publisher | None = None
 
     @property
     def inputs(self) -> Path:
         return self.home / "inputs"
+
+    def publish(self, job: Job) -> Job:
+        """Tell of a job that is new, goes again, or has ended."""
+        if self.publisher is not None:
+            self.publisher.publish(job)
+        return job
 
     def folder(self, number: int) -> Path:
         return self.home / "work" / str(number)

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from millrace.jobs.schema import job, named, office, worker
+from millrace.jobs.states import ASKED_BY_TASK
 
 
 def p(name: str, kind: Any = None) -> sa.BindParameter[Any]:
@@ -38,8 +39,8 @@ class Statements:
     tallies: Any
     ended_before: Any
     delete: Any
-    unpublished: Any
     published: Any
+    untold: Any
     load: Any
     workers: Any
     see_worker: Any
@@ -111,14 +112,13 @@ def statements(dialect: str) -> Statements:
         ),
         ended_before=sa.select(job.c.id).where(job.c.ended_at < p("b_before")),
         delete=sa.delete(job).where(job.c.id == p("b_id"), job.c.ended_at < p("b_before")),
-        unpublished=sa.select(job.c.id, job.c.queue)
-        .where(
-            job.c.state == "queued", job.c.not_before <= p("b_now"),
-            sa.or_(job.c.published_at.is_(None), job.c.published_at < p("b_before")),
-        )
-        .order_by(job.c.service_key, job.c.id)
-        .limit(p("b_limit", sa.Integer)),
         published=sa.update(job).where(job.c.id == p("b_id")).values(published_at=p("b_now")),
+        untold=sa.select(job)
+        .where(
+            job.c.ended_at < p("b_before"), job.c.ended_at > p("b_since"), job.c.published_at.is_(None),
+            job.c.idempotency_key.like(f"{ASKED_BY_TASK}%"),
+        )
+        .limit(p("b_limit", sa.Integer)),
         load=_load(),
         workers=sa.select(worker).where(worker.c.seen_at >= p("b_since")).order_by(worker.c.started_at, worker.c.id),
         see_worker=_upsert(insert, worker, ["id"], kept=("asked",)).returning(worker.c.asked),
@@ -206,6 +206,7 @@ def _cancel() -> Any:
             ended_at=sa.case((queued, p("b_now")), else_=None),
             ending=sa.case((queued, "cancelled"), else_=job.c.ending),
             why=sa.case((queued, p("b_why")), else_=job.c.why),
+            published_at=sa.case((queued, sa.null()), else_=job.c.published_at),
             cancel_asked=True,
         )
         .returning(*job.c)

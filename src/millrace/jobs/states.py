@@ -25,6 +25,9 @@ database out of reach); `killed`: from outside; the others speak for themselves.
 OWN: tuple[Ending, ...] = ("out of memory", "crashed", "timed out")
 """Ends that the job itself brought about."""
 
+ASKED_BY_TASK = "celery:"
+"""Idempotency keys of jobs whose caller waits to be told of the end begin so."""
+
 MOST_OWN = 3
 MOST_LOSSES = 20
 BACKOFF_S, BACKOFF_MOST_S = 1.0, 300.0

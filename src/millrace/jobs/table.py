@@ -284,13 +284,15 @@ class JobTable:
         row = self._one(self._say.office, b_name=name, b_now=self.clock())
         return None if row is None else (str(row[0]), float(row[1]))
 
-    def unpublished(self, older_s: float, limit: int = 1000) -> list[tuple[int, str]]:
-        """(number, queue) of queued jobs without a message, or whose message is older than `older_s`."""
+    def untold(self, older_s: float, within_s: float, limit: int = 100) -> list[Job]:
+        """Jobs asked for by a task that ended longer ago than `older_s`, within the last `within_s`, whose caller was not
+        told (see `published`)."""
         now = self.clock()
-        rows = self._all(self._say.unpublished, b_now=now, b_before=now - older_s, b_limit=limit)
-        return [(row[0], row[1]) for row in rows]
+        rows = self._all(self._say.untold, b_before=now - older_s, b_since=now - within_s, b_limit=limit)
+        return [Job(*row) for row in rows]
 
     def published(self, numbers: Sequence[int]) -> None:
+        """The message about the present state of these jobs is out."""
         now = self.clock()
         for number in numbers:
             self._none(self._say.published, b_id=number, b_now=now)

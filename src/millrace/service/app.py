@@ -35,7 +35,7 @@ def open_house(settings: Settings, desk: Desk) -> House:
 
     tokens = Tokens(settings.service_tokens) if settings.service_tokens is not None else None
     pool = ThreadPoolExecutor(ROW_THREADS, "rows")
-    lookout = Lookout(desk, settings.core_hour_price)
+    lookout = Lookout(desk)
     roots = Roots(settings.roots, {})
     return House(settings, desk, tokens, Explainers(EXPLAINERS_BYTES), lookout, Times(), pool, roots, twins.Samplers())
 

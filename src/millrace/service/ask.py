@@ -23,7 +23,7 @@ from millrace.service.tiers import Forecast, forecast
 Number = Annotated[int, Path(ge=1, le=2**63 - 1, description="the job's number")]
 MOST_LISTED = 200
 MOST_STREAMS, LOOK_S, PING_S = 20, 0.5, 15.0
-WRONG = responses(401, 403, 404, 408, 413, 422, 503)
+WRONG = responses(400, 401, 403, 404, 408, 413, 422, 503)
 LOOKING = responses(401, 403, 404, 422, 503)
 
 
@@ -103,7 +103,7 @@ def looking() -> APIRouter:
         """Cancel: a queued job at once, a running one between two tasks. What it has finished is kept in the store."""
         house = house_of(request)
         house.job(caller, number)
-        return Plain(view(house.desk.table.cancel(number)))
+        return Plain(view(house.desk.publish(house.desk.table.cancel(number))))
 
     @router.post("/{number}/retry", response_model=JobView, responses={**LOOKING, **responses(429)})
     def retry(number: Number, request: Request, caller: Submitter) -> Plain:
@@ -112,7 +112,7 @@ def looking() -> APIRouter:
         house.job(caller, number)
         with house.submitting:
             _room(house, caller)
-            return Plain(view(house.desk.table.again(number)))
+            return Plain(view(house.desk.publish(house.desk.table.again(number))))
 
     return router
 

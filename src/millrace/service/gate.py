@@ -75,6 +75,13 @@ class Gate:
             await problem(403, "refused", refused)(scope, receive, carry)
             return
         most = self.limits.upload_bytes if self.uploads(path) else self.limits.json_bytes
+        if (
+            b"content-length" in headers and b"transfer-encoding" in headers
+        ):  # a proxy before us might read another body
+            await said_of_http(HTTPException(400, "A request has a length or comes in chunks, and not both.", CLOSE))(
+                scope, receive, carry
+            )
+            return
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > most:
             await said_of_http(too_large(most))(scope, receive, carry)

@@ -59,9 +59,13 @@ class House:
 
     def job(self, caller: Caller, number: int) -> Job:
         """The job, when the caller may see it: that of another one is as if it were not there."""
-        job = self.desk.table.get(number)
+        nothing = NoSuchJob(f"There is no job {number} of yours. GET /v1/jobs lists what there is.")
+        try:
+            job = self.desk.table.get(number)
+        except NoSuchJob:
+            raise nothing from None  # in the same words, or they would tell whose jobs there are
         if not caller.sees(job):
-            raise NoSuchJob(f"There is no job {number} of yours. GET /v1/jobs lists what there is.")
+            raise nothing
         return job
 
 

@@ -30,7 +30,7 @@ BINARY = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-SENDING = responses(401, 403, 408, 413, 422, 503)
+SENDING = responses(400, 401, 403, 408, 413, 422, 503)
 
 
 class NameView(BaseModel):

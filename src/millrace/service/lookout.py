@@ -91,14 +91,13 @@ def _simulations(answer: Any) -> int:
 
 
 class Lookout:
-    """Looks, and remembers. `price`: money per hour of one worker of a tier."""
+    """Looks, and remembers."""
 
-    def __init__(self, desk: Desk, core_hour_price: float) -> None:
+    def __init__(self, desk: Desk) -> None:
         self.desk, self.since = desk, desk.table.clock()
         self.costs: dict[str, float] = {}
         self.tally = Tally()
         self.scalings = 0
-        self._price = core_hour_price
         self._now = Now()
         self._fine: dict[str, deque[dict[str, Any]]] = {}
         self._coarse: dict[str, deque[dict[str, Any]]] = {}
@@ -128,10 +127,10 @@ class Lookout:
         first = fine[0]["at"] if fine else float("inf")
         return [s for s in coarse if s["at"] < first] + fine
 
-    def cost_per_hour(self, tier: str) -> float:
-        """Of the workers that are there, by the price of a core."""
+    def cost_per_hour(self, tier: str) -> float | None:
+        """Of the workers that are there, by the tiers' prices; None is unknown: the table's load, or what a worker costs."""
         load = self.now().loads.get(tier)
-        return self._hour(tier, load) if load is not None else 0.0
+        return self._hour(tier, load) if load is not None else None
 
     def look(self) -> None:
         """Once, now."""
@@ -154,7 +153,8 @@ class Lookout:
             for tier, load in loads.items():
                 replicas = load.live + load.draining
                 hour = self._hour(tier, load)
-                self.costs[tier] = self.costs.get(tier, 0.0) + hour * passed_s / 3600
+                if hour is not None:
+                    self.costs[tier] = self.costs.get(tier, 0.0) + hour * passed_s / 3600
                 self.scalings += tier in self._replicas and self._replicas[tier] != replicas
                 self._replicas[tier] = replicas
                 self._remember(tier, {
@@ -166,9 +166,13 @@ class Lookout:
         while not self._stop.wait(EVERY_S):
             self.look()
 
-    def _hour(self, tier: str, load: TierLoad) -> float:
-        known = self.desk.tiers.tiers.get(tier)
-        return (load.live + load.draining) * ((known.cores if known else None) or 1) * self._price
+    def _hour(self, tier: str, load: TierLoad) -> float | None:
+        known, replicas = self.desk.tiers.tiers.get(tier), load.live + load.draining
+        if replicas == 0:
+            return 0.0
+        if known is None or known.cores is None or known.memory is None:
+            return None  # what its host has is no price
+        return replicas * known.price_hour(self.desk.tiers.prices)
 
     def _remember(self, tier: str, sample: dict[str, Any]) -> None:
         self._fine.setdefault(tier, deque(maxlen=FINE)).append(sample)

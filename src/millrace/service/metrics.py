@@ -91,7 +91,12 @@ def families(house: House) -> list[Family]:
                _if(now.known, now.poison)),
         Family("millrace_cache_hits_total", "counter", "tasks of jobs that were in the store already", [({}, counts["cached"])]),
         Family("millrace_cost_per_hour", "gauge", "money an hour, of the workers that are there",
-               [({"tier": name}, seen.cost_per_hour(name)) for name in loads]),
+               [({"tier": name}, cost) for name in loads if (cost := seen.cost_per_hour(name)) is not None]),
+        Family("millrace_replica_cost_per_hour", "gauge", "money an hour of one worker",
+               [({"tier": tier.name}, tier.price_hour(house.desk.tiers.prices)) for tier in tiers.values()
+                if tier.cores is not None and tier.memory is not None]),
+        Family("millrace_cost_ceiling_per_hour", "gauge", "money an hour that a tier may cost: jobs wait rather",
+               [({"tier": tier.name}, tier.cost_ceiling) for tier in tiers.values() if tier.cost_ceiling is not None]),
         Family("millrace_cost_total", "counter", "money, since the service began to look",
                [({"tier": name}, cost) for name, cost in sorted(seen.costs.items())]),
         Family("shap_computation_time_ms", "histogram", "milliseconds that a row took to explain", (),

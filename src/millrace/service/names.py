@@ -97,7 +97,7 @@ def under(roots: tuple[Path, ...], name: str) -> Path | None:
         real = root.resolve()
         try:
             place = (real / name).resolve()
-        except (OSError, ValueError):
+        except (OSError, ValueError, RuntimeError):  # a link in a circle is a RuntimeError before Python 3.13
             continue
         if place.is_relative_to(real) and place != real and place.exists():
             return place

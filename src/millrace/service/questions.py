@@ -75,6 +75,12 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
         "file": Rule("withheld"),
     },
     "twin assess": {"model": Rule("model")},
+    "twin simulate": {
+        "model": Rule("model"),
+        "intervention": Rule("data", (dict[str, Any], list[dict[str, Any]])),
+        "where": Rule("plain", (Annotated[str, Field(max_length=2000)], dict[str, Any])),
+        "record": Rule("withheld"),
+    },
     "run": {"function": Rule("function"), "items": Rule("data")},
 }
 DATA = Rule("data")

@@ -57,7 +57,7 @@ def routes() -> APIRouter:
     @router.post(
         "/explain",
         response_model=RowAnswers,
-        responses={**responses(401, 403, 404, 408, 413, 422, 429, 503), **responses(500)},
+        responses={**responses(400, 401, 403, 404, 408, 413, 422, 429, 503), **responses(500)},
     )
     async def explain(question: RowQuestion, request: Request, caller: Submitter) -> Plain:
         """SHAP values of rows at once; the values are those of an explain job, bit for bit."""

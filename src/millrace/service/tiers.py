@@ -7,15 +7,14 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from millrace import compose
 from millrace.ordering import Asked
-from millrace.run.budget import Budget
-from millrace.run.errors import DoesNotFit
+from millrace.quotes import quotes
 from millrace.service import pictures
 from millrace.service.access import needs
 from millrace.service.answers import Plain
 from millrace.service.house import House, house_of
 from millrace.service.problems import responses
-from millrace.tiers import Tier
 
 
 class Sample(BaseModel):
@@ -26,7 +25,7 @@ class Sample(BaseModel):
     queued: int
     running: int
     oldest_wait_s: float
-    cost_per_hour: float
+    cost_per_hour: float | None
 
 
 class TierView(BaseModel):
@@ -42,7 +41,9 @@ class TierView(BaseModel):
     target_wait_s: float | None
     load: dict[str, Any] | None
     cost_per_hour: float | None = Field(description="money, of the workers that are there now")
-    cost: float = Field(description="money, since this service began to look")
+    cost: float | None = Field(
+        description="money, since this service began to look; null: what a worker costs is unknown"
+    )
     history: list[Sample]
     chart: dict[str, Any] | None = Field(description="the history as a picture (Vega-Lite)")
 
@@ -91,7 +92,7 @@ def routes() -> APIRouter:
                         "least": tier.least, "most": tier.most, "jobs_at_once": tier.at_once, "target_wait_s": tier.slo_s,
                         "load": now.loads.get(tier.name) if now.known else None,
                         "cost_per_hour": seen.cost_per_hour(tier.name) if now.known else None,
-                        "cost": seen.costs.get(tier.name, 0.0), **_past(tier.name, seen.history(tier.name)),
+                        "cost": seen.costs.get(tier.name), **_past(tier.name, seen.history(tier.name)),
                     }
                     for tier in house.desk.tiers.tiers.values()
                 ],
@@ -110,21 +111,21 @@ def _past(name: str, history: list[dict[str, Any]]) -> dict[str, Any]:
 def forecast(house: House, asked: Asked, label: str, queue: str | None) -> dict[str, Any]:
     """As `Forecast`. `DoesNotFit` when no tier would do."""
     to = asked.to(house.desk, label, queue)
-    tiers = [_on(house, tier, asked) for tier in house.desk.tiers.tiers.values() if tier.most != 0]
-    return {"queue": to.queue, "tier": to.tier, "why": to.why, "tiers": tiers}
+    return {"queue": to.queue, "tier": to.tier, "why": to.why, "tiers": _on_tiers(house, asked, to.tier)}
 
 
-def _on(house: House, tier: Tier, asked: Asked) -> dict[str, Any]:
+def _on_tiers(house: House, asked: Asked, chosen: str) -> list[dict[str, Any]]:
     nothing = dict.fromkeys(("seconds", "core_s", "peak_bytes", "needs_bytes", "money"))
+    tiers, settings = house.desk.tiers, house.settings
     if asked.plan is None:
-        return {"tier": tier.name, "fits": True, **nothing}
-    try:
-        plan = asked.plan(Budget(tier.slot_cores, tier.slot_bytes))
-    except DoesNotFit as e:
-        return {"tier": tier.name, "fits": False, **nothing, "needs_bytes": e.needs_bytes}
-    core_s = plan.core_s
-    money = None if core_s is None else core_s / 3600 * house.settings.core_hour_price
-    return {
-        "tier": tier.name, "fits": True, "seconds": plan.wall_s, "core_s": core_s, "peak_bytes": plan.peak_bytes,
-        "needs_bytes": None, "money": money,
-    }  # fmt: skip
+        return [{"tier": tier.name, "fits": True, **nothing} for tier in tiers.tiers.values() if tier.most != 0]
+    told = quotes(tiers, asked.plan, compose.budget_of(settings), settings.core_hour_price, chosen=chosen)
+    return [
+        {
+            "tier": one.tier, "fits": True, "seconds": one.wall_s, "core_s": one.core_s, "peak_bytes": one.peak_bytes,
+            "needs_bytes": None, "money": one.money,
+        }
+        if one.fits
+        else {"tier": one.tier, "fits": False, **nothing, "needs_bytes": one.needs_bytes}
+        for one in told
+    ]  # fmt: skip

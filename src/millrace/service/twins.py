@@ -74,7 +74,9 @@ def routes() -> APIRouter:
     router = APIRouter(prefix="/v1/twin", tags=["twins"], default_response_class=Plain)
 
     @router.post(
-        "/{model}/generate", response_model=TwinAnswer, responses=responses(401, 403, 404, 408, 409, 413, 422, 500, 503)
+        "/{model}/generate",
+        response_model=TwinAnswer,
+        responses=responses(400, 401, 403, 404, 408, 409, 413, 422, 500, 503),
     )
     async def generate(model: ModelName, question: TwinQuestion, request: Request, caller: Submitter) -> Plain:
         """Twins of a learnt population at once, up to 1,000; more are a job of `twin generate`."""

@@ -1,4 +1,4 @@
-"""The laws of a job table, and of a queue over it, as functions over any database.
+"""The laws of a job table, as functions over any database; those of a queue over it are in `queues`.
 
     @pytest.mark.parametrize("law", laws.TABLE_LAWS, ids=lambda law: law.__name__)
     def test_my_table(law, ...):
@@ -381,18 +381,6 @@ def pruning_takes_what_has_ended(make: Make) -> None:
     table.close()
 
 
-def what_has_no_message_is_published_again(make: Make) -> None:
-    clock = Clock()
-    table = make(clock=clock)
-    number = table.submit(order()).id
-    assert table.unpublished(60.0) == [(number, "shap")]
-    table.published([number])
-    assert table.unpublished(60.0) == []
-    clock.now += 61
-    assert table.unpublished(60.0) == [(number, "shap")]
-    table.close()
-
-
 TABLE_LAWS = (
     a_job_is_claimed_once,
     the_least_key_goes_first,
@@ -418,7 +406,6 @@ TABLE_LAWS = (
     load_is_counted_by_tier,
     names_mean_the_latest,
     pruning_takes_what_has_ended,
-    what_has_no_message_is_published_again,
 )
 
 

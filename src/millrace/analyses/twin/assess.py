@@ -7,6 +7,7 @@ that the model has not seen is unknown without `holdout`, and said to be.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -18,7 +19,7 @@ from millrace.analyses.twin.fidelity import Fidelity
 from millrace.analyses.twin.generate import Sampler
 from millrace.analyses.twin.joint import Joint
 from millrace.analyses.twin.kernels import measures
-from millrace.analyses.twin.kernels.dependence import some_rows
+from millrace.analyses.twin.matrices import levels_of, matrix
 from millrace.analyses.twin.model import TwinModel, read_model
 from millrace.analyses.twin.plan import plan_assess
 from millrace.analyses.twin.spec import Assess
@@ -40,7 +41,7 @@ def assess(spec: Assess, run: Run) -> Fidelity:
         missing = [c.name for c in columns if rows is not None and c.name not in rows.names]
         if missing:
             raise WrongQuestion(f"The {what} have no column {missing[0]!r}, which the model has.")
-    levels = _levels(columns, [s for s in (real, held) if s is not None])
+    levels = levels_of(columns, [s for s in (real, held) if s is not None])
     train = matrix(real, columns, levels, spec.rows)
     test = train if held is None else matrix(held, columns, levels, spec.rows)
     made = twins_of(model, max(len(test), min(len(train), TWINS_OF_DISTANCE)), run.seed)
@@ -66,41 +67,6 @@ def _target(spec: Assess, model: TwinModel, columns: Sequence[Column]) -> int | 
     if wanted not in names:
         raise WrongQuestion(f"target={wanted!r} is no column of the model; it has {', '.join(map(repr, names))}.")
     return names.index(wanted)
-
-
-def _levels(columns: Sequence[Column], rows: Sequence[source.Source]) -> dict[str, dict[str, int]]:
-    """Codes of the texts of each category: the model's, then those that only the rows have."""
-    found = {}
-    for c in columns:
-        if c.labels and c.kind in ("category", "constant"):
-            texts = [*c.labels, *(label for label, _ in c.pooled)]
-            for s in rows:
-                texts += sorted(describing.texts_of(_text(s.column(c.name)))[1])
-            found[c.name] = {t: k for k, t in enumerate(dict.fromkeys(texts))}
-    return found
-
-
-def _text(column: Any) -> Any:
-    import pyarrow
-
-    return column if describing.is_text(column) else column.cast(pyarrow.string())
-
-
-def matrix(rows: source.Source, columns: Sequence[Column], levels: Mapping[str, Mapping[str, int]], most: int) -> Any:
-    """float64 (rows, columns): evenly spaced rows, `most` at most; categories as codes, missing NaN."""
-    import pyarrow
-
-    at = pyarrow.array(some_rows(rows.rows, most))
-    found = numpy.empty((len(at), len(columns)))
-    for j, c in enumerate(columns):
-        data = rows.column(c.name).take(at)
-        if c.name in levels:
-            places, texts = describing.texts_of(_text(data))
-            table = numpy.array([*(levels[c.name][t] for t in texts), numpy.nan])
-            found[:, j] = table[places]
-        else:
-            found[:, j] = describing.numbers_of(data, c.name)[0]
-    return found
 
 
 def _violations(model: TwinModel, twins: Any) -> dict[str, int]:
@@ -163,9 +129,7 @@ def _measured(
         c2st=measures.auc(scores, labels), gains=gains, margins=compared["margins"], margins_real=compared.get("margins_real"),
         utility=utility, violations=dict(violations), privacy=found.get("privacy"), pictures={}, notes=tuple(run.notes),
     )  # fmt: skip
-    pictures = views.fidelity(fidelity, test[:m], twins[:m], nominal, columns, found["plane"])
-    from dataclasses import replace
-
+    pictures = views.fidelity(fidelity, test[:m], twins[:m], nominal, columns, found["plane"], model.effects)
     return replace(fidelity, pictures=pictures)
 
 

@@ -28,6 +28,7 @@ COMMON = {"low": 2, "standard": 5, "high": 20}
 SPIKE_SHARE = 0.02
 """A value with more than this share of a number's rows stays as it is in a leaf, and does not move along a line."""
 TIES = 20_240_602
+LEAST_KEY, KEY_SPAN = 50, 1.5
 MOST_DECIMALS = 4
 ROWS_A_VALUE = 20
 """A number with fewer distinct values than a code each has codes for them when so many rows share one on average."""
@@ -106,6 +107,8 @@ def describe(name: str, column: Any, declared: Mapping[str, Any], privacy: str) 
     if is_text(column) or wanted == "category":
         return _category(name, column, declared, privacy)
     values, kind, arrow = numbers_of(column, name)
+    if kind == "integer" and wanted is None and _is_key(values):
+        return _key(name, column)
     if wanted in ("integer", "number", "boolean") and wanted != kind:
         if wanted == "integer" and kind == "number":
             raise WrongQuestion(
@@ -120,6 +123,14 @@ def _first_odd(values: NDArray[numpy.float64]) -> str:
     return ", ".join(f"{values[i]:g} in row {i}" for i in at if values[i] == values[i])
 
 
+def _is_key(values: NDArray[numpy.float64]) -> bool:
+    """Whole numbers that are all distinct and hardly leave one out: they count rows, and tell nothing else."""
+    n = len(values)
+    if n < LEAST_KEY or numpy.isnan(values).any() or values.max() - values.min() >= KEY_SPAN * n:
+        return False
+    return len(numpy.unique(values)) == n
+
+
 def _key(name: str, column: Any) -> Column:
     arrow = "string" if is_text(column) else str(column.type)
     top = 0.0
@@ -132,8 +143,9 @@ def _key(name: str, column: Any) -> Column:
 def _category(name: str, column: Any, declared: Mapping[str, Any], privacy: str) -> Column:
     import pyarrow
 
+    arrow = "string"
     if not is_text(column):
-        column = column.cast(pyarrow.string())
+        arrow, column = str(column.type), column.cast(pyarrow.string())
     places, texts = texts_of(column)
     n, missing = len(places), bool((places < 0).any())
     counts = numpy.bincount(places[places >= 0], minlength=len(texts))
@@ -147,7 +159,7 @@ def _category(name: str, column: Any, declared: Mapping[str, Any], privacy: str)
     order = sorted((i for i in range(len(texts)) if counts[i]), key=lambda i: (-counts[i], texts[i]))
     if present <= 1 and not missing:
         return Column(
-            name, "constant", "string", labels=tuple(texts[i] for i in order) or ("",), known={"distinct": present}
+            name, "constant", arrow, labels=tuple(texts[i] for i in order) or ("",), known={"distinct": present}
         )
     rare = RARE[privacy]
     kept = [i for i in order if counts[i] >= rare]
@@ -167,7 +179,8 @@ def _category(name: str, column: Any, declared: Mapping[str, Any], privacy: str)
         known["pooled_rows"] = int(sum(counts[i] for i in few))
     if declared_levels is not None:
         known["declared"] = list(declared_levels)
-    return Column(name, "category", "string", len(labels), missing, labels=tuple(labels), pooled=pooled, known=known)
+    arrow = "string" if few or pooled else arrow
+    return Column(name, "category", arrow, len(labels), missing, labels=tuple(labels), pooled=pooled, known=known)
 
 
 def number(name: str, values: NDArray[numpy.float64], kind: str, arrow: str, privacy: str) -> Column:

@@ -160,7 +160,6 @@ class EffectModel:
             f"The effect differs between rows by {format_figure(self.spread)} (standard deviation that the "
             f"{METHODS[self.method]} "
             "has learnt).",
-            *self.notes,
         ]
 
     # -- kept ----------------------------------------------------------------------------------------------------------

@@ -7,15 +7,17 @@ drawing, one task a column for its trees.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy
 
 from millrace.analyses.twin import constraints as constraining
-from millrace.analyses.twin import describing, parts, source
+from millrace.analyses.twin import describing, matrices, parts, source, views
 from millrace.analyses.twin.columns import Column
 from millrace.analyses.twin.facts import fit_facts
+from millrace.analyses.twin.generate import Sampler
+from millrace.analyses.twin.kernels import measures
 from millrace.analyses.twin.model import Generator, TwinModel
 from millrace.analyses.twin.plan import plan_fit
 from millrace.analyses.twin.spec import Fit
@@ -24,7 +26,7 @@ from millrace.run.keys import content_key
 from millrace.run.run import Run
 
 LEAST_ROWS = 50
-SMALL = 1_000
+LOOKED_AT = 5_000
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,20 @@ def fit(spec: Fit, run: Run) -> TwinModel:
         "schema": schema.name, "data": content_key([t.key for t in learnt.tables]),
         "indexed": [columns[p["column"]].name for p in generator.parts if p["indexed"]],
     }  # fmt: skip
-    return TwinModel(columns, generator, tuple(constraints), known, outcome, effects, notes=tuple(run.notes))
+    model = TwinModel(columns, generator, tuple(constraints), known, outcome, effects, notes=tuple(run.notes))
+    return replace(model, pictures=_pictures(model, data, run))
+
+
+def _pictures(model: TwinModel, data: source.Source, run: Run) -> dict[str, Any]:
+    """Real rows beside a few twins: what a first look shows. `assess` measures."""
+    run.progress("pictures")
+    columns = [c for c in model.columns if c.kind != "key"]
+    twins = source.open_source(Sampler(model).draw(min(LOOKED_AT, data.rows), run.seed, models=False))
+    levels = matrices.levels_of(columns, [data])
+    real, made = (matrices.matrix(rows, columns, levels, LOOKED_AT) for rows in (data, twins))
+    nominal = numpy.array([c.name in levels for c in columns])
+    look = views.Look(measures.shapes(real, made, nominal), measures.trends(real, made, nominal))
+    return views.both(look, real, made, nominal, columns)
 
 
 # -- outcome and effects ---------------------------------------------------------------------------------------------
@@ -267,8 +282,6 @@ def _check_rule(c: Mapping[str, Any], learnt: Learnt, run: Run, get: Any) -> Non
 
 
 def _as_sum(column: Column, constraints: Sequence[Mapping[str, Any]]) -> Column:
-    from dataclasses import replace
-
     follows = any(c["kind"] == "sum" and c["column"] == column.name for c in constraints)
     return replace(column, kind="sum", known={**column.known, "of": column.kind}) if follows else column
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy
 
-from millrace.analyses.twin import tabling
+from millrace.analyses.twin import raking, tabling
 from millrace.analyses.twin.facts import generate_facts
 from millrace.analyses.twin.joint import Joint
 from millrace.analyses.twin.model import TwinModel, read_model
@@ -105,7 +105,19 @@ def generate(spec: Generate, run: Run) -> Twins:
     acceptance = _pilot(joint, parts, spec, run)
     run.follow(plan_generate(generate_facts(spec, model, 1 / acceptance), run.budget))
     text = " and ".join(f"({c.text})" if len(parts) > 1 else c.text for c in parts)
-    return write(model, spec, run, text, _place(spec, run))
+    return write(model, spec, run, text, _place(spec, run), _factors(joint, parts, spec, run))
+
+
+def _factors(joint: Joint, parts: tuple[Clause, ...], spec: Generate, run: Run) -> dict[str, list[float]]:
+    """Factors of levels by which twins have the margins that were asked for; nothing without."""
+    if spec.margins is None:
+        return {}
+    margins = raking.read_margins(spec.margins, joint.columns)
+    sample = joint.draw(numpy.arange(raking.SAMPLE), run.seed, joint.condition(parts), spec.attempts)
+    try:
+        return raking.factors(margins, joint.columns, sample.C)
+    except AnalysisFailed as e:
+        raise WrongQuestion(str(e)) from None
 
 
 def _pilot(joint: Joint, parts: tuple[Clause, ...], spec: Generate, run: Run) -> float:
@@ -136,15 +148,24 @@ def _place(spec: Generate, run: Run) -> Path:
     return place.absolute()
 
 
-def write(model: TwinModel, spec: Generate, run: Run, where: str, place: Path) -> Twins:
+def write(
+    model: TwinModel, spec: Generate, run: Run, where: str, place: Path, factors: Mapping[str, list[float]]
+) -> Twins:
     """Every block in order into one file that is whole when it has its name."""
     from pyarrow import parquet
 
     size = block_rows(len(model.columns))
     items = [(begin, min(begin + size, spec.n)) for begin in range(0, spec.n, size)]
-    asked = {"model": model.digest, "where": where, "seed": run.seed, "attempts": spec.attempts}
+    asked = {
+        "model": model.digest,
+        "where": where,
+        "seed": run.seed,
+        "attempts": spec.attempts,
+        "factors": dict(factors),
+    }
     beside = _beside(model, run)
     told = tabling.told_by((beside.get("outcome"), beside.get("effects")))
+    told = (*told, tabling.WEIGHT) if factors else told
     schema = tabling.schema_of(model.columns, told)
     texts = [c.name for c in model.columns if c.kind == "category"]
     draws, digest = 0, content_key([model.digest, where, run.seed])

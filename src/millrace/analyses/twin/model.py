@@ -149,7 +149,11 @@ class TwinModel(Saved):
         }
 
     def charts(self) -> dict[str, dict[str, Any]]:
-        return dict(self.pictures)
+        if self.effects is None:
+            return dict(self.pictures)
+        from millrace.analyses.twin import simulate_views
+
+        return {**self.pictures, **simulate_views.of_effects(self.effects)}
 
 
 def _some(constraints: tuple[Mapping[str, Any], ...], most: int = 6) -> str:
@@ -219,10 +223,22 @@ def _found(place: Path) -> Path:
     if len(inside) == 1:
         return inside[0]
     if inside:
+        last = _last_answer(place)
+        if last in inside:
+            return last
         raise WrongQuestion(f"{place} holds {len(inside)} models: name one, such as {inside[0]}.")
     raise WrongQuestion(
         f"There is no model of twins in {place}. `millrace twin fit --data FILE --out DIR` makes one in DIR."
     )
+
+
+def _last_answer(place: Path) -> Path | None:
+    """The model that the last run into this folder made."""
+    said = place / "result.json"
+    if not said.exists():
+        return None
+    name = json.loads(said.read_text()).get("answer", {}).get("model")
+    return place / name if isinstance(name, str) else None
 
 
 def _write(plain: Mapping[str, Any], folder: Path) -> None:

@@ -99,6 +99,37 @@ class OutcomeModel:
             )
         return self.conformal.around(self.predict(table))
 
+    def booster(self) -> Any:
+        """The model of all rows as LightGBM's, its features by their names (spaces as underscores). LightGBM only."""
+        if self.learner != "lightgbm":
+            raise NotSupported(
+                f"The outcome model is a {self.learner_name}: only one of LightGBM is handed to explain. Fit with "
+                "learner='lightgbm'."
+            )
+        import lightgbm
+
+        head, _, tail = self.trained.partition("feature_names=")
+        body = f"{head}feature_names={' '.join(self._plain_names())}\n{tail.partition(chr(10))[2]}"
+        labels = [list(self.encoding.labels[self.encoding.names[j]]) for j in self.encoding.categorical]
+        body = body.partition("pandas_categorical:")[0] + f"pandas_categorical:{json.dumps(labels or None)}\n"
+        return lightgbm.Booster(model_str=body)
+
+    def labelled(self, table: pyarrow.Table) -> pyarrow.Table:
+        """Rows as `booster()` takes them: numbers, and text as categories whose codes are the model's."""
+        import pyarrow
+
+        x, columns = self.matrix(table), []
+        for j, name in enumerate(self.encoding.names):
+            if name in self.encoding.labels:
+                codes = pyarrow.array(numpy.nan_to_num(x[:, j]).astype(numpy.int32), mask=numpy.isnan(x[:, j]))
+                columns.append(pyarrow.DictionaryArray.from_arrays(codes, pyarrow.array(self.encoding.labels[name])))
+            else:
+                columns.append(pyarrow.array(x[:, j], from_pandas=True))
+        return pyarrow.table(columns, names=list(self._plain_names()))
+
+    def _plain_names(self) -> tuple[str, ...]:
+        return tuple("_".join(name.split()) for name in self.encoding.names)
+
     def sets(self, table: pyarrow.Table) -> Array:
         """(rows, 2) bool: whether each label is among those that hold the outcome with the stated coverage."""
         if self.kind != "binary":
@@ -122,7 +153,7 @@ class OutcomeModel:
             f"that it had not seen ({folds} folds, {self.rows:,} rows).",
             f"Its {c.coverage:.0%} {held} held {c.measured:.1%} of the rows whose residuals they were not made from.",
         ]
-        return said + list(self.notes)
+        return said
 
     # -- kept ----------------------------------------------------------------------------------------------------------
     def save(self, folder: Path) -> None:

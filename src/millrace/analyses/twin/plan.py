@@ -14,6 +14,8 @@ WORKER_BYTES = 150 << 20
 """Private bytes of a worker with the kernels loaded, and room for what their compiler maps."""
 KERNEL_BYTES = 30 << 20
 DRIVER_BYTES = 90 << 20
+FIT_DRIVER_BYTES, LOOK_BYTES = 120 << 20, 300_000
+"""The same with the kernels that draw, and a column of the first look at twins."""
 COLUMN_ROW_BYTES, TREE_ROW_BYTES = 70, 60
 """Of a task of fit: a column described; its trees grown."""
 NODE_BYTES = 130
@@ -71,7 +73,7 @@ def plan_fit(facts: FitFacts, budget: Budget) -> Plan:
         Plan(
             analysis="twin fit", method="trees", tasks=2 * d + 1, block=1, slots=1,
             worker_bytes=WORKER_BYTES + max(COLUMN_ROW_BYTES * n, TREE_ROW_BYTES * n + NODE_BYTES * nodes),
-            driver_bytes=DRIVER_BYTES + 3 * n * d + 8 * n,
+            driver_bytes=FIT_DRIVER_BYTES + 3 * n * d + 8 * n + LOOK_BYTES * d,
             shared_bytes=n * (facts.row_bytes + 3 * d), answer_bytes=5 * n * d, core_s=core_s,
             base_bytes=WORKER_BYTES - KERNEL_BYTES,
             why=(f"{n:,} rows of {d} columns: a column described is a task, its trees are another",),

@@ -35,10 +35,15 @@ def charts(answer: Simulation) -> dict[str, Spec]:
     if answer.groups:
         made["groups"] = groups(answer)
     if answer.uplift is not None:
-        made["uplift"] = uplift(answer)
+        made["uplift"] = uplift(answer.uplift, answer.outcome)
     if answer.overlap is not None:
-        made["overlap"] = overlap(answer)
+        made["overlap"] = overlap(answer.overlap)
     return made
+
+
+def of_effects(model: Any) -> dict[str, Spec]:
+    """Pictures of an effect model."""
+    return {"uplift": uplift(model.uplift, model.outcome), "overlap": overlap(model.overlap)}
 
 
 def scenarios(answer: Simulation) -> Spec:
@@ -193,9 +198,9 @@ def _best(s: Scenario) -> Mapping[str, Any]:
     return {"name": s.name, "share": share, "gain": float(numpy.interp(share, t.share, values)), "units": t.units}
 
 
-def uplift(answer: Simulation) -> Spec:
+def uplift(found: Mapping[str, Any], outcome: str) -> Spec:
     """What ranking by the learned effect gains on real rows that it had not seen, beside treating at random."""
-    u = {n: numpy.asarray(v) for n, v in (answer.uplift or {}).items()}
+    u = {n: numpy.asarray(v) for n, v in found.items()}
     low, high = u["gain"] - 1.96 * u["se"], u["gain"] + 1.96 * u["se"]
     rows = [
         {"share": float(a), "gain": float(b), "low": float(c), "high": float(d), "even": float(a * u["gain"][-1])}
@@ -210,7 +215,7 @@ def uplift(answer: Simulation) -> Spec:
         "title": "share of the real rows that is treated, best first",
         "axis": {"format": "%"},
     }
-    y = {"type": "quantitative", "title": f"gain in {answer.outcome} for each row"}
+    y = {"type": "quantitative", "title": f"gain in {outcome} for each row"}
     return _spec(
         title, "Blue: ranked by effects that were learned without these rows, with a 95 % band. Grey: at random.",
         f"Uplift on real rows. {title}.", width=460, height=240, data={"values": rows},
@@ -223,9 +228,8 @@ def uplift(answer: Simulation) -> Spec:
     )  # fmt: skip
 
 
-def overlap(answer: Simulation) -> Spec:
+def overlap(o: Any) -> Spec:
     """Chances of treatment of both arms."""
-    o = answer.overlap
     rows = [
         {"low": float(o.edges[i]), "high": float(o.edges[i + 1]), "share": float(o.histogram[arm][i]), "arm": name}
         for arm, name in enumerate(("not treated", "treated"))

@@ -99,6 +99,10 @@ class Generate(Closed):
         None, description="only such twins, drawn so: \"age >= 60 and region == 'west'\"", json_schema_extra=WRITTEN
     )
     attempts: int = Field(10_000, ge=1, description="draws of one twin at most until it fits `where`")
+    margins: Any = Field(
+        None, description="known counts of levels that twins are weighted to: a TOML file or a mapping",
+        json_schema_extra={"metavar": "FILE"},
+    )  # fmt: skip
     file: Any = Field(None, description="Parquet file that they are written to (twins.parquet in the answer's folder)")
 
 

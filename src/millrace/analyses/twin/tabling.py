@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy
 
+from millrace.analyses.twin import raking
 from millrace.analyses.twin.columns import Column
 from millrace.analyses.twin.joint import Condition, Field, Joint
 from millrace.analyses.twin.where import clauses
 
-BASELINE, PROPENSITY, EFFECT = "twin_baseline", "twin_propensity", "twin_effect"
+BASELINE, PROPENSITY, EFFECT, WEIGHT = "twin_baseline", "twin_propensity", "twin_effect", "twin_weight"
 
 
 def arrow_type(text: str) -> Any:
@@ -48,7 +49,7 @@ def _array(joint: Joint, j: int, column: Column, field: Field, seed: int) -> Any
     n, kind = len(field.rows), arrow_type(column.arrow)
     if column.kind == "constant":
         if column.labels:
-            return pyarrow.array([column.labels[0]] * n, kind)
+            return pyarrow.array([column.labels[0]] * n, pyarrow.string()).cast(kind)
         return numbers(numpy.full(n, column.values[0]), kind)
     if column.kind == "key":
         if column.arrow == "string":
@@ -59,7 +60,11 @@ def _array(joint: Joint, j: int, column: Column, field: Field, seed: int) -> Any
     if column.pooled:
         return pyarrow.array(joint.texts(j, field, seed), kind)
     codes = pyarrow.array(field.C[j].astype(numpy.int16), mask=field.C[j] == column.codes)
-    return pyarrow.DictionaryArray.from_arrays(codes, pyarrow.array(column.labels, pyarrow.string())).cast(kind)
+    return (
+        pyarrow.DictionaryArray.from_arrays(codes, pyarrow.array(column.labels, pyarrow.string()))
+        .cast(pyarrow.string())
+        .cast(kind)
+    )
 
 
 def numbers(values: Any, kind: Any) -> Any:
@@ -148,4 +153,8 @@ def block(
     joint, condition = warm.of(plain, beside, asked["model"], asked["where"])
     field = joint.draw(numpy.arange(*item), asked["seed"], condition, asked["attempts"])
     table = with_models(table_of(joint, field, asked["seed"]), warm.models)
+    if asked["factors"]:
+        import pyarrow
+
+        table = table.append_column(WEIGHT, pyarrow.array(raking.weights_of(asked["factors"], joint.columns, field.C)))
     return {"table": table, "draws": int(field.attempts.sum()) + len(field.rows)}

@@ -7,11 +7,12 @@ Each takes what was measured; computes nothing that is not in a picture.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from millrace.analyses.twin import pictures
+from millrace.analyses.twin import pictures, simulate_views
 from millrace.analyses.twin.columns import Column
 from millrace.analyses.twin.kernels import measures
 from millrace.analyses.twin.pictures import BLUE, GREY, ORANGE, Spec, along, layer, name_of, short, sides
@@ -19,38 +20,67 @@ from millrace.analyses.twin.pictures import BLUE, GREY, ORANGE, Spec, along, lay
 if TYPE_CHECKING:
     from millrace.analyses.twin.fidelity import Fidelity
 
-PANELS, LEVELS, BARS = 12, 8, 24
+PANELS, LEVELS, BARS, FEW_VALUES = 12, 8, 24, 8
 HEAT = 24
 DAY_US = 86_400e6
 
 
+@dataclass(frozen=True)
+class Look:
+    """shapes: float64 (columns,), trends: (columns, columns), of twins beside real rows."""
+
+    shapes: Any
+    trends: Any
+
+    @property
+    def shape(self) -> float:
+        return float(numpy.mean(self.shapes))
+
+    @property
+    def trend(self) -> float:
+        d = len(self.shapes)
+        return float(self.trends[numpy.triu_indices(d, 1)].mean()) if d > 1 else 1.0
+
+
 def fidelity(
-    found: Fidelity, real: Any, twins: Any, nominal: Any, columns: Sequence[Column], plane: Mapping[str, Any]
+    found: Fidelity,
+    real: Any,
+    twins: Any,
+    nominal: Any,
+    columns: Sequence[Column],
+    plane: Mapping[str, Any],
+    effects: Any,
 ) -> dict[str, Spec]:
     """All pictures of an assessment."""
-    made = {"columns": overlays(found, real, twins, nominal, columns)}
+    made = both(Look(found.shapes, found.trends), real, twins, nominal, columns)
     if len(columns) > 1:
-        made["dependence"] = dependence(found, real, twins, columns)
         made["plane"] = of_plane(plane)
     made["given_away_by"] = given_away(found)
     if found.privacy is not None:
         made["privacy"] = distances(found.privacy)
+    return made if effects is None else made | simulate_views.of_effects(effects)
+
+
+def both(look: Look, real: Any, twins: Any, nominal: Any, columns: Sequence[Column]) -> dict[str, Spec]:
+    """Columns and dependence of real rows and twins."""
+    made = {"columns": overlays(look, real, twins, nominal, columns)}
+    if len(columns) > 1:
+        made["dependence"] = dependence(look, real, twins, columns)
     return made
 
 
 # -- columns ---------------------------------------------------------------------------------------------------------
-def overlays(found: Fidelity, real: Any, twins: Any, nominal: Any, columns: Sequence[Column]) -> Spec:
+def overlays(found: Look, real: Any, twins: Any, nominal: Any, columns: Sequence[Column]) -> Spec:
     """A panel a column, the least like first: real as bars, twins as a line."""
     order = numpy.argsort(found.shapes, kind="stable")[:PANELS]
     panels = []
     for j in order.tolist():
-        rows = (
-            _levels(real[:, j], twins[:, j], columns[j])
-            if nominal[j]
-            else _stretches(real[:, j], twins[:, j], columns[j])
-        )
+        known = real[~numpy.isnan(real[:, j]), j]
+        few = nominal[j] or (columns[j].kind != "date" and len(numpy.unique(known)) <= FEW_VALUES)
+        kind = _levels if nominal[j] else _values if few else _stretches
+        rows = kind(real[:, j], twins[:, j], columns[j])
         title = {"text": f"{name_of(columns[j].name)}  {found.shapes[j]:.3f}", "fontSize": 12, "anchor": "start"}
-        draw = _panel_of_levels if nominal[j] else _panel_of_stretches
+        draw = _panel_of_levels if few else _panel_of_stretches
         panels.append({"title": title, "width": 205, "height": 110, **draw(rows)})
     worst = columns[int(order[0])].name
     left = len(columns) - len(order)
@@ -98,6 +128,19 @@ def _panel_of_levels(rows: list[Spec]) -> Spec:
             layer("tick", {"y": y, "x": along("twins"), "tooltip": tip}, color=ORANGE, thickness=3),
         ],
     }
+
+
+def _values(a: Any, b: Any, column: Column) -> list[Spec]:
+    """A number with few values, each by itself; what twins have between them is nearest to one."""
+    values = numpy.unique(a[~numpy.isnan(a)])
+    middle = (values[1:] + values[:-1]) / 2
+    p, q = (
+        numpy.bincount(numpy.searchsorted(middle, m[~numpy.isnan(m)]), minlength=len(values)) / max(1, len(m))
+        for m in (a, b)
+    )
+    truth = ("no", "yes") if column.kind == "boolean" else None
+    named = [truth[int(v)] if truth else f"{v:g}" for v in values]
+    return [{"level": n, "real": short(x), "twins": short(y)} for n, x, y in zip(named, p, q, strict=True)]
 
 
 def _stretches(a: Any, b: Any, column: Column) -> list[Spec]:
@@ -158,7 +201,7 @@ def _panel_of_stretches(rows: list[Spec]) -> Spec:
 
 
 # -- dependence ------------------------------------------------------------------------------------------------------
-def dependence(found: Fidelity, real: Any, twins: Any, columns: Sequence[Column]) -> Spec:
+def dependence(found: Look, real: Any, twins: Any, columns: Sequence[Column]) -> Spec:
     """Correlations of real rows and of twins, and the trend of each pair."""
     names = [name_of(c.name, 16) for c in columns]
     A, B = measures.correlations(real), measures.correlations(twins)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from millrace.run.run import Progress, Run
@@ -34,14 +35,36 @@ class Asked:
 
     run: Run | None = None
     ending = ""
+    interrupt: Callable[[], None] | None = None
+    """What a pause does to an errand, which is no run."""
+    worn = False
+    """Whether this process is to be replaced: what has broken a ceiling may be held on to."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
 
     def pause(self, number: int, frame: FrameType | None) -> None:
+        if self._is_a_fork(number):
+            return
         self.ending = self.ending or "pause"
+        if self.interrupt is not None:
+            self.interrupt()
         self.pass_on()
 
     def cancel(self, number: int, frame: FrameType | None) -> None:
+        if self._is_a_fork(number):
+            return
         self.ending = "cancel"
         self.pass_on()
+
+    def _is_a_fork(self, number: int) -> bool:
+        """What the work forks has inherited our handlers, and is to end by a signal as any program does: a pool of
+        multiprocessing waits for ever otherwise."""
+        if os.getpid() == self._pid:
+            return False
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        return True
 
     def pass_on(self) -> None:
         if self.run is not None and self.ending:
@@ -71,7 +94,9 @@ def _one(given: dict[str, Any], asked: Asked, link: socket.socket) -> dict[str, 
     """Carry one job out; how it ended, as `states.Told` without its seconds."""
     folder = Path(given["folder"])
     folder.mkdir(parents=True, exist_ok=True)
-    log = os.open(folder.parent / "log.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    log = os.open(
+        folder.parent / given.get("log", "log.txt"), os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600
+    )
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
@@ -96,18 +121,37 @@ def _one(given: dict[str, Any], asked: Asked, link: socket.socket) -> dict[str, 
         asked.run = run
         asked.pass_on()
 
-    ended = _ended(given, show, opened)
+    ended = _errand(given, asked) if "errand" in given else _ended(given, show, opened)
     asked.run = None
     sys.stdout.flush()
     sys.stderr.flush()
     sys.path[:] = path
-    for name in set(sys.modules) - modules:  # a user's module may be another one for the next job
+    for name in (
+        set(sys.modules) - modules if "errand" not in given else ()
+    ):  # a user's module may be another one for the next job
         file = getattr(sys.modules[name], "__file__", None) or ""
         if given["cwd"] and file.startswith(f"{given['cwd']}/"):
             del sys.modules[name]
     ended["core_s"] = time.process_time() + _of_children() - before
     ended["progressed"] = bool(last.get("computed"))
+    ended["worn"] = asked.worn or ended["ending"] == "out of memory"
     return {"end": ended, "progress": last}
+
+
+def _errand(given: dict[str, Any], asked: Asked) -> dict[str, Any]:
+    """Work of somebody else's: "module:function" is called with what was given."""
+    from importlib import import_module
+
+    os.chdir(given["cwd"])
+    module, _, function = given["errand"].partition(":")
+    try:
+        reply = getattr(import_module(module), function)(given, asked)
+    except Exception as e:  # noqa: BLE001 - recorded as the typed end of this errand, with its traceback in the log
+        traceback.print_exc()
+        return {"ending": "raised", "why": f"{type(e).__name__}: {_first(e)}"}
+    finally:
+        asked.interrupt = None
+    return {"ending": "finished", "reply": reply}
 
 
 def _ended(given: dict[str, Any], show: Any, opened: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from millrace.host import child_environment, private_bytes
+from millrace.jobs.queues import Errand
 from millrace.jobs.states import Job, Told
 from millrace.jobs.table import Progress
 
@@ -27,12 +28,16 @@ CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE
 
 @dataclass(slots=True)
 class Slot:
-    """A job process and the job in it. `stopping`: why it was asked to stop; `verdict`: why it was killed; `scratch`: where its
-    temporary files are."""
+    """A job process and the job or errand in it. `stopping`: why it was asked to stop; `verdict`: why it was killed;
+    `reply`: what an errand's process told beside its end; `worn`: it says that it is to be replaced; `scratch`: where
+    its temporary files are."""
 
     process: subprocess.Popen[bytes]
     link: socket.socket
     job: Job | None = None
+    errand: Errand | None = None
+    reply: str | None = None
+    worn: bool = False
     folder: str = ""
     began_s: float = 0.0
     stopping: str = ""
@@ -46,6 +51,10 @@ class Slot:
     ready: bool = False
     rest: bytes = b""
     scratch: Path | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self.job is not None or self.errand is not None
 
     @property
     def seconds(self) -> float:
@@ -72,9 +81,10 @@ def start(nice: int, log: Path, scratch: Path | None = None) -> Slot:
     return Slot(process, ours, scratch=scratch)
 
 
-def give(slot: Slot, job: Job, given: dict[str, Any]) -> None:
-    """Hand a job to a process that has none."""
-    slot.job, slot.folder, slot.began_s = job, given["folder"], time.monotonic()
+def give(slot: Slot, work: Job | Errand, given: dict[str, Any]) -> None:
+    """Hand a job or an errand to a process that has none."""
+    slot.job, slot.errand = (None, work) if isinstance(work, Errand) else (work, None)
+    slot.reply, slot.folder, slot.began_s = None, given["folder"], time.monotonic()
     slot.stopping, slot.asked_s, slot.verdict, slot.progress, slot.progressed = "", 0.0, None, Progress(), False
     slot.ceiling_bytes, slot.peak_bytes = given["memory_bytes"], 0
     slot.link.setblocking(True)
@@ -100,6 +110,7 @@ def heard(slot: Slot) -> Told | None:
             slot.progressed = slot.progressed or bool(at["computed"])
         if "end" in said:
             end = said["end"]
+            slot.reply, slot.worn = end.get("reply"), end["worn"]
             answer = tuple(end["answer"]) if end.get("answer") else None
             told = Told(
                 end["ending"], end.get("why", ""), slot.seconds, end["core_s"], slot.peak_bytes or None, answer,

@@ -16,9 +16,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from millrace.jobs.database import DatabaseAway
-from millrace.jobs.queues import Queue
+from millrace.jobs.queues import Errand, Queue
 from millrace.jobs.states import Job, JobLost, Told
 from millrace.jobs.table import GONE_S, JobTable, Progress, Seen, Sweeper
 from millrace.jobs.worker import process, temporary
@@ -100,7 +101,7 @@ class Warden:
 
     @property
     def busy(self) -> list[Slot]:
-        return [slot for slot in self.slots if slot.job is not None]
+        return [slot for slot in self.slots if slot.busy]
 
     @property
     def idle_s(self) -> float:
@@ -131,9 +132,10 @@ class Warden:
             return
         try:
             self._keep_leases(now)
-            if claim and not self.leaving and self.queue.woken():
-                while self._claim() is not None:
-                    pass
+            if self.leaving:
+                self.queue.leave()
+            elif claim and self.queue.woken():
+                self._take_on()
         except DatabaseAway as e:
             self.say(f"{self.name}: {e}")
             self._away_s = now + AWAY_S
@@ -142,19 +144,39 @@ class Warden:
         for slot in self.slots:
             process.close(slot)
         self.slots.clear()
+        self.queue.close()
         try:
             self.table.forget(self.name)
         except DatabaseAway as e:
             self.say(f"{self.name}: {e}")
 
     # -- claiming ------------------------------------------------------------------------------------------------
+    def _take_on(self) -> None:
+        """Errands first, which nobody else has; then the best jobs of the table."""
+        while len(self.busy) < self.tier.at_once and self._free_bytes() >= self.tier.slot_bytes:
+            errand = self.queue.errand()
+            if errand is None:
+                break
+            self._run_errand(errand)
+        while len(self.busy) < self.tier.at_once and self.queue.claimed(self._claim()):
+            pass
+
+    def _free_bytes(self) -> int:
+        return max(0, (self.tier.memory or 0) - sum(max(slot.ceiling_bytes, 0) for slot in self.busy))
+
+    def _run_errand(self, errand: Errand) -> None:
+        slot = self._process()
+        tasks = self.place.home / "work" / "tasks"
+        given = {
+            **errand.given, "folder": str(tasks / "now"), "memory_bytes": self.tier.slot_bytes, "cwd": os.getcwd(),
+        }  # fmt: skip
+        process.give(slot, errand, given)
+        errand.began(slot.process.pid)
+
     def _claim(self) -> Job | None:
-        """Claim the best job that fits and give it to a process; None when there is no place, or no job."""
-        if len(self.busy) >= self.tier.at_once:
-            return None
-        taken = sum(max(slot.ceiling_bytes, 0) for slot in self.busy)
+        """Claim the best job that fits and give it to a process; None when there is none."""
         share = self.tier.slot_bytes
-        job = self.table.claim(self.name, self.tier.name, max(0, (self.tier.memory or 0) - taken), share)
+        job = self.table.claim(self.name, self.tier.name, self._free_bytes(), share)
         if job is None:
             return None
         memory = max(share, job.predicted_bytes or 0)
@@ -173,7 +195,7 @@ class Warden:
     def _process(self) -> Slot:
         """A warm process without a job; else a new one."""
         for slot in self.slots:
-            if slot.job is None and slot.process.poll() is None:
+            if not slot.busy and slot.process.poll() is None:
                 return slot
         slot = process.start(
             self.tier.nice, self.place.home / "work" / "processes.log", temporary.fresh(self.place.temporary)
@@ -184,8 +206,13 @@ class Warden:
     # -- watching ------------------------------------------------------------------------------------------------
     def _listen(self) -> None:
         wait = LOOK_S if len(self.busy) < self.tier.at_once and not self.leaving else 4 * LOOK_S
-        for slot in select.select([s.link for s in self.slots], [], [], wait)[0]:
-            found = next(s for s in self.slots if s.link is slot)
+        heard: list[Any] = [s.link for s in self.slots]
+        if self.queue.bell is not None:
+            heard.append(self.queue.bell)
+        for link in select.select(heard, [], [], wait)[0]:
+            found = next((s for s in self.slots if s.link is link), None)
+            if found is None:
+                continue  # the bell: the queue tells what it rang for
             told = process.heard(found)
             if told is not None:
                 self._end(found, told)
@@ -193,15 +220,15 @@ class Warden:
             if found.process.poll() is None:
                 continue
             told = process.heard(found) or process.ended(found)  # it may have told its end before it ended
-            if found.job is not None and told is not None:
+            if found.busy and told is not None:
                 self._end(found, told)
             if found in self.slots:
                 self._drop(found)
 
     def _end(self, slot: Slot, told: Told) -> None:
-        job, slot.job = slot.job, None
+        job, errand, slot.job, slot.errand = slot.job, slot.errand, None, None
         self._idle_s = time.monotonic()
-        if job is None:
+        if job is None and errand is None:
             return
         slot.jobs_done += 1
         if slot.scratch is not None:
@@ -209,9 +236,15 @@ class Warden:
         self.served += 1
         if told.ending == "paused" and slot.stopping:
             told = replace(told, why=slot.stopping)  # the run cannot know why it was asked
-        self.unsettled.append((job, slot.verdict or told))
-        self._settle()
-        if not self.tier.warm or slot.jobs_done >= self.tier.recycle_after or slot.verdict is not None:
+        told = slot.verdict or told
+        if errand is not None:
+            errand.ended(told, slot.reply)
+            self.say(f"{self.name}: {errand.label} {told.ending}{f' ({told.why})' if told.why else ''}")
+        if job is not None:
+            self.unsettled.append((job, told))
+            self._settle()
+            self.queue.ended(job)
+        if not self.tier.warm or slot.jobs_done >= self.tier.recycle_after or slot.worn or slot.verdict is not None:
             self._drop(slot)
 
     def _drop(self, slot: Slot) -> None:
@@ -232,8 +265,7 @@ class Warden:
                 self._away_s = time.monotonic() + AWAY_S
                 return
             else:
-                if settled.state == "queued":
-                    self.queue.publish(settled)
+                self.queue.publish(settled)
                 self.say(f"{self.name}: job {job.id} {told.ending}{f' ({settled.why})' if settled.why else ''}")
             self.unsettled.remove((job, told))
 
@@ -250,15 +282,14 @@ class Warden:
             if held > slot.ceiling_bytes:
                 why = f"it held {format_bytes(held)} of private memory, and may hold {format_bytes(slot.ceiling_bytes)}"
                 self._kill(slot, "out of memory", why)
-            elif slot.seconds >= self.tier.hard_s:
-                self._kill(
-                    slot, "timed out", f"a slice of {slot.seconds:.0f} s, the hard limit is {self.tier.hard_s:.0f} s"
-                )
+            elif slot.seconds >= self._limit_s(slot, "hard_s"):
+                limit_s = self._limit_s(slot, "hard_s")
+                self._kill(slot, "timed out", f"a slice of {slot.seconds:.0f} s, the hard limit is {limit_s:.0f} s")
             elif self._grace_s and now >= self._grace_s:
                 self._kill(slot, "killed", "its worker had to leave, and it did not stop within the grace")
-            elif slot.seconds >= self.tier.soft_s:
+            elif slot.seconds >= self._limit_s(slot, "soft_s"):
                 self._stop(slot, "soft limit")
-            elif self.leaving == "now":
+            elif self.leaving == "now" and slot.job is not None:  # an errand cannot be paused: it has the grace to end
                 self._stop(slot, "the worker leaves")
         if now - self._scratch_s >= SCRATCH_S:
             self._scratch_s = now
@@ -270,6 +301,11 @@ class Warden:
             if held > self.tier.slot_scratch:
                 most = format_bytes(self.tier.slot_scratch)
                 self._kill(slot, "raised", f"it held {format_bytes(held)} in temporary files, and may hold {most}")
+
+    def _limit_s(self, slot: Slot, name: str) -> float:
+        """The tier's limit; an errand may have a lower one of its own."""
+        own = getattr(slot.errand, name, None)
+        return min(getattr(self.tier, name), own) if own is not None else float(getattr(self.tier, name))
 
     def _kill(self, slot: Slot, ending: str, why: str) -> None:
         if slot.verdict is None:
@@ -289,10 +325,12 @@ class Warden:
         if now - self._beat_s >= self.tiers.lease_s / 6:
             self._beat_s = now
             for slot in self.busy:
-                self._beat(slot)
+                if slot.job is not None:
+                    self._beat(slot)
         assert self._sweeper is not None
         for job in self._sweeper.tick():
             self.say(f"{self.name}: job {job.id} was lost by its worker: {job.state}")
+        self.queue.tick()
         since_s = now - self._seen_s
         if since_s >= GONE_S / 6 or (since_s >= TELL_S and self.state != self._state):
             self._seen_s = now
@@ -311,6 +349,7 @@ class Warden:
         except JobLost as e:
             self.say(f"{self.name}: {e}")
             slot.job = None
+            self.queue.ended(job)
             self._idle_s = time.monotonic()
             self._drop(slot)
 

@@ -17,7 +17,7 @@ export async function tiers(main, signal) {
     const made = told.tiers.filter((t) => t.most !== 0 || t.load?.queued).map(card);
     show(cards, made);
     show(workers, told.workers.length ? table(told.workers) : el("p", { class: "quiet" }, "No worker is there now."));
-    show(since, "Seen since ", time(told.since), ". Money by the price of a core in the settings.");
+    show(since, "Seen since ", time(told.since), ". Money by the prices of the tiers' file.");
   }
 
   await look();
@@ -34,7 +34,7 @@ function card(tier) {
     ["jobs run", known(() => figure(load.running))],
     ["oldest waits", known(() => (load.queued ? duration(load.oldest_wait_s) : "–"))],
     ["an hour now", tier.cost_per_hour === null ? "unknown" : money(tier.cost_per_hour)],
-    ["so far", money(tier.cost)],
+    ["so far", tier.cost === null ? "unknown" : money(tier.cost)],
   ];
   const size = [tier.cores ? `${tier.cores} cores` : "cores of its host", tier.memory_bytes ? bytes(tier.memory_bytes) : "memory of its host", `${tier.jobs_at_once} job${tier.jobs_at_once === 1 ? "" : "s"} at once`];
   return el("article", { class: "card", "aria-label": `Tier ${tier.name}` }, el("h2", {}, tier.name),

@@ -2,7 +2,7 @@
 
 Likelihood judges badly between methods. So a column is learnt both ways from most rows, drawn for held-out rows from their
 true earlier columns, and a classifier (LightGBM) tries to tell the drawn values from the true ones; the way that it tells
-less well is taken, plain trees in doubt.
+less well is taken.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Any
 import numpy
 
 from millrace.analyses.twin.columns import MISSING_RANK, Column
+from millrace.analyses.twin.kernels import measures
 
 LEARNT, HELD = 20_000, 4_000
 LEAST_ROWS = 1_000
-DOUBT = 0.01
+DOUBT, MANY = 0.01, 15
+"""Closer than DOUBT, plain trees are taken with fewer than MANY earlier columns, and the index with more."""
 SEED = 20_240_601
 FEW = 3
 """With fewer earlier columns an index has nothing to gather."""
@@ -38,7 +40,7 @@ def prefers_index(
     for indexed in (False, True):
         part = learn(place, small, related, columns, asked, indexed, rows)
         told.append(_told_apart(part, place, small, related, columns, at))
-    return told[1] < told[0] - DOUBT
+    return told[1] < told[0] + (DOUBT if place >= MANY else -DOUBT)
 
 
 def _taken(frame: Mapping[str, Any], rows: Any) -> dict[str, Any]:
@@ -51,7 +53,6 @@ def _told_apart(
 ) -> float:
     """How well (AUC) drawn values of the column are told from true ones, given the true earlier columns."""
     import lightgbm
-    from sklearn.metrics import roc_auc_score
 
     from millrace.analyses.twin import joint
 
@@ -86,4 +87,4 @@ def _told_apart(
         fitted = lightgbm.train(said, lightgbm.Dataset(A, y, params={"verbosity": -1}), num_boost_round=60)
         scores.append(fitted.predict(B, num_threads=1))
         labels.append(numpy.repeat([1, 0], test.sum()))
-    return float(roc_auc_score(numpy.concatenate(labels), numpy.concatenate(scores)))
+    return measures.auc(numpy.concatenate(scores), numpy.concatenate(labels))

@@ -22,6 +22,10 @@ Kind = Literal["number", "binary"]
 NAMES = ("lightgbm", "xgboost", "hist_gradient_boosting", "random_forest")
 SAMPLED = 50_000
 """Rows from which LightGBM makes its bins."""
+ONE_BY_ONE = 16
+"""Labels of a column up to which splits are one against the others: as good as subsets of few labels, and faster."""
+NARROW = 64
+"""Columns up to which LightGBM goes by rows, which is faster there."""
 READ = 65_536
 """Rows that are predicted at a time."""
 OURS = ("sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor")
@@ -114,7 +118,8 @@ def lightgbm_text(aim: Aim, growth: Growth) -> str:
     settings = {
         "objective": "binary" if aim.kind == "binary" else "l2", "num_leaves": growth.leaves_for(len(aim.rows)),
         "learning_rate": growth.rate, "min_data_in_leaf": growth.least_rows, "max_bin": growth.bins, "lambda_l2": growth.l2,
-        "bin_construct_sample_cnt": SAMPLED, "num_threads": 1, "deterministic": True, "force_col_wise": True,
+        "bin_construct_sample_cnt": SAMPLED, "num_threads": 1, "deterministic": True, "max_cat_to_onehot": ONE_BY_ONE,
+        "force_row_wise": aim.features.shape[1] <= NARROW, "force_col_wise": aim.features.shape[1] > NARROW,
         "feature_pre_filter": False, "seed": 1 + aim.seed, "verbosity": -1,
     }  # fmt: skip
     offset = None if aim.offset is None else numpy.asarray(aim.offset, numpy.float64)

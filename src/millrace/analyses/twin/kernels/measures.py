@@ -275,4 +275,5 @@ def plane(real: Any, twins: Any, nominal: Any, most: int = 600) -> dict[str, Any
     axes = vectors[:, ::-1][:, :2]
     axes = axes * numpy.where(axes[numpy.abs(axes).argmax(0), numpy.arange(axes.shape[1])] < 0, -1.0, 1.0)
     told = values[::-1][:2] / max(1e-12, values.sum())
-    return {"real": (A @ axes)[:most], "twins": (B @ axes)[:most], "explained": told}
+    a, b = ((numpy.arange(min(most, len(m))) * len(m)) // min(most, len(m)) for m in (A, B))
+    return {"real": A[a] @ axes, "twins": B[b] @ axes, "explained": told}

@@ -19,6 +19,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 SEEN = 16_384
+FEW = 16
+"""So many columns are tried in every node; of more, those go on that told more than chance in the node above."""
 CLASSES = 16
 LEAST_LINE = 15
 MISSING = 65_535
@@ -168,6 +170,10 @@ def grow(X, extra, sizes, nominal, features, y, width, index, min_leaf, z, most_
     mask, best_mask = numpy.zeros(4, numpy.uint64), numpy.zeros(4, numpy.uint64)
     spare = numpy.zeros(rows, numpy.int32)
     stack = numpy.zeros(most, numpy.int32)
+    # Columns that are tried at each depth: those of the node above that told more than chance there, when there are many.
+    tried, many = numpy.zeros((most_depth + 2, features.size), numpy.int64), numpy.zeros(most_depth + 2, numpy.int64)
+    tried[0], many[0] = features, features.size
+    told = numpy.zeros(features.size)
     end_of[0], made, top = rows, 1, 1
     while top:
         top -= 1
@@ -192,18 +198,21 @@ def grow(X, extra, sizes, nominal, features, y, width, index, min_leaf, z, most_
         least = max(1, (min_leaf * m) // n)
         free = present - 1.0
         best, best_f, best_t = free + z * (2.0 * free) ** 0.5, -1, -1
-        for q in range(features.size):
-            f = features[q]
+        level = depth[node]
+        for q in range(many[level]):
+            f = tried[level, q]
             column = X[f] if f < X.shape[0] else extra
             for i in range(m):
                 codes[i] = column[which[i]]
             if nominal[f]:
                 found = _best_set(codes, its, m, sizes[f], width, n_k, float(m), least, table, score, order, left, mask)
+                told[q] = found
                 if found > best:
                     best, best_f, best_t = found, f, -2
                     best_mask[:] = mask
             else:
                 found, t = _best_threshold(codes, its, m, width, n_k, float(m), least, place, counts, left)
+                told[q] = found
                 if found > best:
                     best, best_f, best_t = found, f, t
         if best_f < 0:
@@ -229,6 +238,12 @@ def grow(X, extra, sizes, nominal, features, y, width, index, min_leaf, z, most_
             continue
         for i in range(high):
             index[low + i] = spare[i]
+        kept = 0
+        for q in range(many[level]):
+            if many[level] <= FEW or told[q] > free:
+                tried[level + 1, kept] = tried[level, q]
+                kept += 1
+        many[level + 1] = kept
         feature[node], threshold[node] = best_f, best_t
         masks[node] = best_mask
         for side in range(2):

@@ -1,0 +1,63 @@
+"""A plan of twin says what a question takes: it grows with the question, and many twins take no more memory than some."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+import millrace as mr
+from millrace.analyses.twin.facts import facts_of_fit, facts_of_generate
+from millrace.analyses.twin.plan import FitFacts, GenerateFacts, block_rows, plan_fit, plan_generate
+from millrace.analyses.twin.spec import Fit, Generate
+from millrace.run.budget import Budget
+from millrace.run.errors import DoesNotFit
+
+AMPLE = Budget(2, 1 << 40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.integers(200, 5_000_000), columns=st.integers(1, 300), more=st.integers(2, 4))
+def test_more_rows_or_columns_never_take_less(rows, columns, more):
+    small = plan_fit(FitFacts(rows, columns, 8 * columns, 20, True), AMPLE)
+    for n, d in ((rows * more, columns), (rows, columns * more)):
+        large = plan_fit(FitFacts(n, d, 8 * d, 20, True), AMPLE)
+        assert large.worker_bytes >= small.worker_bytes
+        assert large.driver_bytes > small.driver_bytes
+        assert large.core_s > small.core_s
+
+
+@settings(max_examples=60, deadline=None)
+@given(columns=st.integers(1, 2_000))
+def test_blocks_are_powers_of_two_by_the_columns_alone(columns):
+    rows = block_rows(columns)
+    assert rows & (rows - 1) == 0
+    assert 1_024 <= rows <= 65_536
+    few, many = (plan_generate(GenerateFacts(n, columns, 1 << 20), AMPLE) for n in (rows, 1_000 * rows))
+    assert (few.tasks, many.tasks) == (1, 1_000)
+    assert few.worker_bytes == many.worker_bytes
+    assert few.driver_bytes == many.driver_bytes
+
+
+def test_a_million_rows_of_a_hundred_columns_fit_the_memory_that_is_promised():
+    budget = Budget(2, int(1.6 * 2**30))
+    assert plan_fit(FitFacts(1_000_000, 100, 400, 20, True), budget).slots == 2
+    assert plan_generate(GenerateFacts(10_000_000, 100, 400 << 20), budget).slots == 2
+
+
+def test_a_budget_that_is_too_small_is_told_before_the_work(table):
+    with pytest.raises(DoesNotFit, match="Give --memory"):
+        mr.twin.fit(table, drop=["id"], memory="40MiB", engine="processes")
+
+
+def test_facts_are_read_from_headers(table, tmp_path, model):
+    parquet.write_table(table, tmp_path / "t.parquet")
+    found = facts_of_fit(Fit(data=tmp_path / "t.parquet", drop=("id",)))
+    assert (found.rows, found.columns) == (3_000, 11)
+    assert facts_of_generate(Generate(model=model, n=5)).columns == 12
+
+
+def test_python_is_told_the_same_plan(table, model):
+    assert mr.plan.twin_fit(table, drop=["id"]).plan.tasks == 2 * 11 + 1
+    assert mr.plan.twin_generate(model, 1_000_000).plan.tasks == -(-1_000_000 // block_rows(12))
