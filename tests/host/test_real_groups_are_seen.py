@@ -109,5 +109,6 @@ def test_attempts_tell_how_long_the_quota_held_them_back(half_a_core: Path, tmp_
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["part"] == sum(told["each"]) > 0
+    assert told["part"] == pytest.approx(sum(told["each"]), rel=1e-3)  # an attempt's share is at most what it waited
+    assert sum(told["each"]) > 0
     assert all(0 <= held <= waited for held, waited in zip(told["each"], told["waited"], strict=True))
