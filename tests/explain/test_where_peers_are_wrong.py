@@ -45,7 +45,7 @@ def test_a_background_of_more_than_a_hundred_rows_is_used_whole_here_and_cut_in_
     whole = shap.TreeExplainer(model, masker).shap_values(rows[:20], check_additivity=False)
     np.testing.assert_allclose(
         answer.values, whole, atol=1e-4
-    )  # shap rounds thresholds: a row in a thousand goes astray
+    )  # of a mean over rows, in which float32 thresholds may send a row the other way
 
 
 def test_catboost_s_own_values_of_trees_that_are_not_symmetric_do_not_add_up_and_ours_do() -> None:
