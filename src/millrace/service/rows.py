@@ -60,7 +60,7 @@ def routes() -> APIRouter:
         responses={**responses(400, 401, 403, 404, 408, 413, 422, 429, 503), **responses(500)},
     )
     async def explain(question: RowQuestion, request: Request, caller: Submitter) -> Plain:
-        """SHAP values of rows at once; the values are those of an explain job, bit for bit."""
+        """SHAP values of rows at once; the values are those of an explain job (path-dependent ones to rounding)."""
         house = house_of(request)
         if waiting[0] >= MOST_WAITING:
             raise Refused(
