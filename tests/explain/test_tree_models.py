@@ -15,6 +15,7 @@ from sklearn import ensemble as forests
 from sklearn import tree as trees
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.neighbors import KNeighborsRegressor
 from tree_cases import (
     FEW,
     N,
@@ -151,7 +152,7 @@ def test_what_is_no_tree_model_is_none() -> None:
     for model in (
         LinearRegression().fit(rows, Y),
         forests.VotingRegressor([("a", leaf), ("b", LinearRegression())]).fit(rows, Y),
-        forests.StackingRegressor([("a", leaf)]).fit(rows, Y),
+        forests.StackingRegressor([("a", leaf)], KNeighborsRegressor()).fit(rows, Y),
         forests.BaggingRegressor(LinearRegression(), n_estimators=2).fit(rows, Y),
         forests.RandomTreesEmbedding(n_estimators=2, n_jobs=1).fit(rows),
         np.sum,

@@ -311,7 +311,7 @@ def answer(explained: tuple[np.ndarray, np.ndarray]) -> Any:
     return Told(
         of=lambda k: both[:, :, k if isinstance(k, int) else ("no", "yes").index(k)],
         data=data, feature_names=NAMES, output_names=("no", "yes"), unit="log-odds", top=3, seed=0, categories=CATEGORIES,
-        importance=pyarrow.concat_tables(tables), predictions=both.sum(axis=1), base_values=np.zeros(2),
+        importance=pyarrow.concat_tables(tables), predictions=both.sum(axis=1), base_values=np.zeros(2), drawn_from=0,
     )  # fmt: skip
 
 
