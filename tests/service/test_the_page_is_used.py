@@ -72,11 +72,13 @@ class Person:
         self.said.clear()  # the browser itself tells of the 401 that asked for the token
         self.page.get_by_role("button", name="Sign in").click()
 
-    def drawn(self) -> int:
-        """Wait until every picture is drawn; how many there are."""
-        self.page.wait_for_function("document.querySelectorAll('.chart').length > 0")
-        self.page.wait_for_function("[...document.querySelectorAll('.chart')].every((c) => c.dataset.drawn)")
-        return int(self.page.locator(".chart").count())
+    def drawn(self, least: int = 1) -> None:
+        """Wait until there are so many pictures, and each is drawn."""
+        self.page.wait_for_function(
+            "(least) => { const all = [...document.querySelectorAll('.chart')];"
+            " return all.length >= least && all.every((c) => c.dataset.drawn && c.querySelector('svg, canvas')); }",
+            arg=least,
+        )
 
     def fits(self) -> None:
         """Nothing sticks out to the right."""
@@ -115,14 +117,13 @@ def test_every_page_is_shown_in_every_shape(person: Person, jobs: dict[str, int]
     person.keep(f"{person.name}-jobs")
     page.get_by_role("link", name="Tiers", exact=True).click()
     page.get_by_role("heading", name="light").wait_for()
-    assert person.drawn() >= 3
+    person.drawn(3)
     person.fits()
     person.keep(f"{person.name}-tiers")
     for name in ("explain", "refute"):
         page.goto(f"{person.site.url}/#/jobs/{jobs[name]}")
         page.get_by_role("heading", name="Where the time went", exact=True).wait_for()
-        assert person.drawn() >= 6
-        assert page.locator(".chart svg, .chart canvas").count() >= 6
+        person.drawn(6)
         person.fits()
         person.keep(f"{person.name}-{name}")
     page.get_by_role("link", name="Submit", exact=True).click()
@@ -178,7 +179,7 @@ def test_a_file_is_sent_and_used(user: Person, tmp_path: Path) -> None:
     assert page.get_by_label("Name", exact=True).input_value() == "my-items"
     page.get_by_role("button", name="Send").click()
     page.get_by_text("my-items is now the data").wait_for()
-    assert page.locator("#names-data option[value='my-items']").count() == 1
+    page.locator("#names-data option[value='my-items']").wait_for(state="attached")
     page.get_by_label("Function").fill("work:square")
     page.get_by_label("Items").fill("my-items")
     page.get_by_role("button", name="Submit").click()
