@@ -30,30 +30,31 @@ from celery.exceptions import SoftTimeLimitExceeded
 from millrace.jobs.celery import install
 
 app = Celery("team", broker=os.environ["TEAM_BROKER"], backend=os.environ["TEAM_BROKER"])
+# Tasks are not shared: a process of tests loads this module more than once.
 app.conf.update(task_default_queue="quick", task_routes={"team.count": {"queue": "api"}}, result_expires=600)
 
 
-@app.task(name="team.add")
+@app.task(shared=False, name="team.add")
 def add(x, y):
     return x + y
 
 
-@app.task(name="team.count", bind=True)
+@app.task(shared=False, name="team.count", bind=True)
 def count(self, n):
     return [n, self.request.delivery_info["routing_key"]]
 
 
-@app.task(name="team.digest")
+@app.task(shared=False, name="team.digest")
 def digest(reference):
     return reference["digest"]
 
 
-@app.task(name="team.digests")
+@app.task(shared=False, name="team.digests")
 def digests(references):
     return sorted(reference["digest"] for reference in references)
 
 
-@app.task(name="team.grow")
+@app.task(shared=False, name="team.grow")
 def grow():
     held = []
     while True:
@@ -61,7 +62,7 @@ def grow():
         time.sleep(0.0005)
 
 
-@app.task(name="team.soft", soft_time_limit=1)
+@app.task(shared=False, name="team.soft", soft_time_limit=1)
 def soft():
     try:
         time.sleep(60)
@@ -69,18 +70,18 @@ def soft():
         return "stopped"
 
 
-@app.task(name="team.hard", time_limit=1)
+@app.task(shared=False, name="team.hard", time_limit=1)
 def hard():
     while True:
         time.sleep(0.05)
 
 
-@app.task(name="team.dies")
+@app.task(shared=False, name="team.dies")
 def dies():
     os.kill(os.getpid(), 9)
 
 
-@app.task(name="team.forks")
+@app.task(shared=False, name="team.forks")
 def forks():
     """What a daemonic process of Celery's own pool may not do."""
     from multiprocessing import get_context
@@ -89,7 +90,7 @@ def forks():
         return pool.map(abs, [-1, -2])
 
 
-@app.task(name="team.wait")
+@app.task(shared=False, name="team.wait")
 def wait(path):
     open(path + ".began", "w").close()
     while not os.path.exists(path):
