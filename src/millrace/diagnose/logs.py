@@ -24,7 +24,7 @@ import numpy as np
 
 from millrace.diagnose.words import percent
 from millrace.run.errors import WrongQuestion
-from millrace.run.ledger import COLUMNS, STATES, History
+from millrace.run.ledger import COLUMNS, STATES, UNUSUAL, History
 from millrace.run.task import Span
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def history(log: TimingLog, path: Path) -> History:
     columns = {name: array("q") for name in COLUMNS}
     for timing, slot, begin, end in zip(log.timings, slots.tolist(), begins.tolist(), ends.tolist(), strict=True):
         name = "simulate" if timing.kind == "SIM" else f"aggregate {timing.target}"
-        row = dict.fromkeys(COLUMNS, 0) | {
+        row = dict.fromkeys(COLUMNS, 0) | UNUSUAL | {
             "name": names.setdefault(name, len(names)), "state": STATES.index("done"), "item": len(made.keys),
             "worker": slot, "pid": workers.index(timing.worker), "attempt": 1, "queued_ns": begin, "sent_ns": begin,
             "started_ns": begin, "ended_ns": end, "cpu_ns": end - begin, "in_bytes": timing.inline_bytes,
