@@ -193,4 +193,6 @@ def test_in_one_process_the_plan_is_a_bound_that_is_loose_by_the_worker_that_is_
 @pytest.mark.parametrize("engine", ["processes", "auto"])
 def test_a_frame_in_memory_is_not_held_twice(engine, tmp_path):
     found = measured(tmp_path, 100_000, 60, "ols", engine, 2, True)
-    assert found["peak_bytes"] <= found["predicted_bytes"] <= 2 * found["peak_bytes"]
+    assert found["peak_bytes"] <= found["predicted_bytes"]
+    if engine == "processes":  # auto may need no worker, and its plan has to allow for them
+        assert found["predicted_bytes"] <= 2 * found["peak_bytes"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from millrace.analyses.refute.study import BATCH
 from millrace.run.budget import Budget, Plan, fit
 
-WORKER_BYTES = 68 << 20
+WORKER_BYTES = 73 << 20
 """Private bytes of a worker with the kernels loaded, before its first task."""
 MORE_BYTES = {"matching": 8 << 20, "dml": 78 << 20, "own": 256 << 20}
 """What the libraries of an estimator add to that (dml: LightGBM; own: pandas, and what a user imports)."""
