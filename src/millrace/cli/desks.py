@@ -1,20 +1,26 @@
-"""What the commands about jobs share: the options that say where the jobs are, and the desk that is opened for them."""
+"""What the commands about jobs share: the options that say where the jobs are, the desk that is opened for them, how they end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from millrace.cli.options import MACHINE, Option
+from millrace.run.errors import WrongQuestion
 
 if TYPE_CHECKING:
     from millrace.jobs.desk import Desk
     from millrace.settings import Settings
 
 PLACES = ("jobs", "database", "broker", "tiers")
+_PR_SET_PDEATHSIG = 1
 
 
 def place_options() -> list[click.Parameter]:
@@ -45,3 +51,17 @@ def desk_of(given: Mapping[str, Any]) -> Iterator[Desk]:
         yield desk
     finally:
         desk.table.close()
+
+
+def on_signals(stop: Callable[[], object]) -> None:
+    """Ctrl-C and SIGTERM call `stop`."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop())
+
+
+def die_with(parent: int, number: int, what: str) -> None:
+    """Have Linux send this process `number` when `parent` dies. Raises `WrongQuestion` when it is not its child any more."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        raise WrongQuestion(f"The process {parent} that this {what} belongs to has ended.")

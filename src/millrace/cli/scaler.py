@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from millrace.cli.console import columns, say, say_json
-from millrace.cli.desks import place_options, settings_of
+from millrace.cli.desks import on_signals, place_options, settings_of
 from millrace.cli.options import MACHINE, Option, Sectioned, json_option
 from millrace.run.units import format_duration
 
@@ -29,8 +28,7 @@ def run(name: str) -> click.Command:
 
         stop = threading.Event()
         with _kept(given, stays=True) as (desk, keeper):
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: stop.set())
+            on_signals(stop.set)
             for remark in keeper.remarks:
                 click.echo(remark, err=True)
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from millrace.cli.desks import PLACES, place_options, settings_of
+from millrace.cli.desks import PLACES, die_with, place_options, settings_of
 from millrace.cli.options import MACHINE, Argument, Option, Sectioned
 from millrace.run.errors import MissingExtra, WrongQuestion
 
@@ -27,13 +26,13 @@ if TYPE_CHECKING:
 
 PORT = 8373
 AGAIN_S, LOOK_S, END_S = 1.0, 0.2, 10.0
-_PR_SET_PDEATHSIG = 1
 
 
 def command(name: str) -> click.Command:
     def run(**given: Any) -> int:
         if given["parent"] is not None:
-            _die_with(given["parent"])
+            # At once, so that the port is free for the next one: nothing is lost with a service.
+            die_with(given["parent"], signal.SIGKILL, "service")
         serving = _serving()
         from millrace.compose import open_jobs
         from millrace.service.app import make_app, open_house
@@ -118,14 +117,6 @@ def _serving() -> Any:
             raise
         raise MissingExtra(e.name or "fastapi", "service", "The HTTP service") from e
     return serving
-
-
-def _die_with(parent: int) -> None:
-    """At once when that process dies, so that the port is free for the next one: nothing is lost with a service."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        raise WrongQuestion(f"The process {parent} that this service belongs to has ended.")
 
 
 def _inherited(descriptor: int) -> socket.socket:

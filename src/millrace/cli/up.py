@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import platform
 import signal
 import sys
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from millrace.cli.desks import PLACES, place_options, settings_of
+from millrace.cli.desks import PLACES, die_with, on_signals, place_options, settings_of
 from millrace.cli.options import MACHINE, Option, Sectioned
 from millrace.cli.serve import at_options
 from millrace.run.errors import WrongQuestion
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
     from millrace.jobs.supervisor import Supervisor
     from millrace.settings import Settings
     from millrace.tiers import Tier
-
-_PR_SET_PDEATHSIG = 1
 
 
 def up(name: str) -> click.Command:
@@ -44,7 +40,7 @@ def up(name: str) -> click.Command:
                 settings, desk, arguments, say=changes(_line), driver="processes",
                 holder=f"up@{platform.node()}:{settings.jobs}", loads=supervisor.current_loads,
             )  # fmt: skip
-            _on_signals(supervisor.stop)
+            on_signals(supervisor.stop)
             try:
                 with attended(desk, settings, given["host"], given["port"], _line) as url:
                     _line(f"Jobs in {settings.jobs}; {url}; Ctrl-C drains and stops.")
@@ -71,7 +67,8 @@ def worker(name: str) -> click.Command:
         from millrace.scaling import pod_marker
         from millrace.tiers import capped
 
-        die_with(given["parent"])
+        if given["parent"] is not None and sys.platform == "linux":
+            die_with(given["parent"], signal.SIGTERM, "worker")  # what runs is paused and kept
         settings = settings_of(given)
         desk = open_jobs(settings, _line)
         asked = desk.tiers.tier(given["tier"])
@@ -85,7 +82,7 @@ def worker(name: str) -> click.Command:
         warden = Warden(desk.table, queue, desk.tiers, tier, place, __version__, _line)
         if given["pod"]:
             warden.told, warden.stays = pod_marker(desk.tiers, _line), True
-        _on_signals(warden.drain)
+        on_signals(warden.drain)
         signal.signal(signal.SIGUSR1, lambda *_: warden.leave())
         warden.serve(given["idle_s"])
         desk.table.close()
@@ -182,20 +179,6 @@ def changes(say: Callable[[str], None]) -> Callable[[str], None]:
 
 def _line(text: str) -> None:
     click.echo(text, err=True)
-
-
-def _on_signals(stop: Callable[[], object]) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop())
-
-
-def die_with(parent: int | None) -> None:
-    """SIGTERM when the supervisor dies: what runs is paused and kept."""
-    if parent is None or sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        raise WrongQuestion(f"The process {parent} that this worker belongs to has ended.")
 
 
 def _same_version(workers: Any, version: str) -> None:
