@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import chdir
@@ -186,3 +187,9 @@ def victims(up: subprocess.Popen[bytes]) -> dict[str, list[int]]:
         if kind:
             found[kind].append(process.pid)
     return found
+
+
+def millrace(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The real command, in that folder."""
+    command = [sys.executable, "-m", "millrace", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)

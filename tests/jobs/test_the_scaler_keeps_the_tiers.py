@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from deskwork import WORK, alive, until
+from deskwork import WORK, alive, millrace, until
 
 from millrace.compose import load_settings, open_jobs
 from millrace.jobs.table import Seen
@@ -43,11 +43,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "items.jsonl").write_text("".join(f"{i}\n" for i in range(4)))
     (tmp_path / "millrace.toml").write_text('tiers = "tiers.toml"\nstore = "store"\n')
     return tmp_path
-
-
-def millrace(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "millrace", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
 
 
 @contextmanager

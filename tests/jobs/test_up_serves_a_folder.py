@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy
 import pyarrow
 import pytest
-from deskwork import WORK, alive, until
+from deskwork import WORK, alive, millrace, until
 from pyarrow import parquet
 
 import millrace as mr
@@ -42,11 +42,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "items.jsonl").write_text("".join(f"{i}\n" for i in range(8)))
     (tmp_path / "millrace.toml").write_text('tiers = "tiers.toml"\nstore = "store"\n')
     return tmp_path
-
-
-def millrace(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "millrace", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
 
 
 def said(folder: Path, *words: str) -> dict[str, object]:
