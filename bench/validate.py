@@ -50,15 +50,26 @@ def work(grid, times):
         total += sum(grid[0])
     return grid
 '''
-TIMES = 3500
 GRID = [[(i * j) % 10 for j in range(10)] for i in range(10)]
 
 
-def programs(count: int, lane: str, seed: int = 0) -> list[str]:
+def of_a_millisecond() -> int:
+    """How often `work` goes round in a millisecond of this machine's processor time."""
+    import gridlib
+
+    took_s = []
+    for _ in range(20):
+        start_s = time.process_time()
+        gridlib.work(GRID, 5000)
+        took_s.append(time.process_time() - start_s)
+    return round(5000 * 1e-3 / statistics.median(took_s))
+
+
+def programs(count: int, lane: str, times: int, seed: int = 0) -> list[str]:
     """Distinct programs of about a millisecond; those of the candidate lane have a loop of their own."""
     draw, found = random.Random(seed), []
     for i in range(count):
-        lines, value = [f"    w = work(I, {TIMES} + {i})"], "w"
+        lines, value = [f"    w = work(I, {times} + {i})"], "w"
         for k in range(draw.randrange(1, 6)):
             lines.append(f"    x{k} = {draw.choice(['flip', 'flop', 'turn'])}({value})")
             value = f"x{k}"
@@ -68,7 +79,7 @@ def programs(count: int, lane: str, seed: int = 0) -> list[str]:
     return found
 
 
-def population(count: int, mutants: int, seed: int = 1) -> list[str]:
+def population(count: int, mutants: int, times: int, seed: int = 1) -> list[str]:
     """Programs and mutants of each, as a search has them: renamed, with a dead line, or with one call changed."""
     draw, found = random.Random(seed), []
     for i in range(count):
@@ -77,7 +88,7 @@ def population(count: int, mutants: int, seed: int = 1) -> list[str]:
             mine = list(calls)
             if m % 2:
                 mine[draw.randrange(4)] = draw.choice(["flip", "flop", "turn"])
-            lines, value = [f"    w{m} = work(I, {TIMES} + {i % 50})"], f"w{m}"
+            lines, value = [f"    w{m} = work(I, {times} + {i % 50})"], f"w{m}"
             for k, call in enumerate(mine):
                 lines.append(f"    x{k}_{m} = {call}({value})")
                 value = f"x{k}_{m}"
@@ -154,11 +165,11 @@ def interpreters(found: list[str], task: dict[str, Any]) -> None:
         process.wait()
 
 
-def hashing(bench: Bench) -> None:
+def hashing(bench: Bench, work_times: int) -> None:
     names = frozenset({"flip", "flop", "turn", "work"})
     library = canonical.Library(names, names, frozenset({"gridlib"}))
     times = []
-    for source in programs(1500, "batch"):
+    for source in programs(1500, "batch", work_times):
         start = time.process_time_ns()
         canonical.read(source, "solve", library)
         times.append(time.process_time_ns() - start)
@@ -168,9 +179,10 @@ def hashing(bench: Bench) -> None:
 def main(quick: bool) -> None:
     bench = Bench("validate")
     count, few, turns = (300, 30, 1) if quick else (1200, 60, 3)
-    hashing(bench)
+    times = of_a_millisecond()
+    hashing(bench, times)
     for lane, holds in (("batch", (0.9, None, 25.0)), ("candidate", (None, None, 10.0))):
-        found = programs(count, lane)
+        found = programs(count, lane, times)
         took_s = bench.against(
             f"{count} programs of 1 ms, {lane} lane, start included",
             lambda found=found: ours(found, CASE),  # type: ignore[misc]
@@ -185,7 +197,7 @@ def main(quick: bool) -> None:
             f"interpreters: {few}, scaled",
         )  # fmt: skip
         bench.figure(f"{lane} lane", count / took_s, "candidates/s", 900.0 if lane == "batch" else 250.0, at_most=False)
-    searched, task = population(10 if quick else 40, 20), many_cases(6)
+    searched, task = population(10 if quick else 40, 20, times), many_cases(6)
     bench.against(
         f"{len(searched)} of a search on 6 cases",
         lambda: ours(searched, task),
@@ -199,7 +211,7 @@ def main(quick: bool) -> None:
         turns,
     )
     with tempfile.TemporaryDirectory() as store:
-        found = programs(count, "batch")
+        found = programs(count, "batch", times)
         ours(found, CASE, store=store)
         start, cpu = time.perf_counter(), time.process_time()
         answer = ours(found, CASE, store=store)
@@ -208,7 +220,7 @@ def main(quick: bool) -> None:
         bench.figure("second run, the driver's processor time", 1e3 * cpu_s / count, "ms a candidate", 0.2)
         hits = answer.report.accounting.outcomes
         bench.figure("second run, hits", 100 * hits.get("cached", 0) / sum(hits.values()), "%", 99.0, at_most=False)
-    small = programs(100, "batch", 7)
+    small = programs(100, "batch", times, 7)
     asked = f"mr.validate({small!r}, {CASE!r}, library='gridlib', cores=2, top=1, repeats=1)"
     command = f"import sys; sys.path.insert(0, '.')\nimport millrace as mr\n{asked}"
     start = time.perf_counter()

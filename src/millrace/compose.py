@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 ENGINES = ("auto", "inline", "processes", "dask", "dask=ADDRESS")
 POOL_START_S = 0.35
 """What starting two workers costs with the kernels of an analysis preloaded; `auto` stays inline below twice that."""
+REMEMBERED_BYTES = 16 << 20
+"""Of small values (large ones lie in the arena) in a run that was given no store: it sees them twice only when a question asks
+twice, and its memory must not grow with the number of its tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +252,7 @@ def _stores(asked: str | os.PathLike[str] | None, scratch: Path, owned: contextl
 
     arena = DirectoryStore(scratch / "arena")
     owned.callback(arena.close)
-    return MemoryStore(), arena
+    return MemoryStore(REMEMBERED_BYTES), arena
 
 
 def _engine(kind: str, slots: int, preload: tuple[str, ...], tokens: Tokens | None) -> Engine:

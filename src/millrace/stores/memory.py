@@ -61,8 +61,8 @@ class MemoryStore:
             else:
                 self._entries[key] = entry
                 self._size_bytes += _size(entry)
-            if self._limit_bytes is not None:
-                self._evict(self._limit_bytes)
+            if self._limit_bytes is not None and self._size_bytes > self._limit_bytes:
+                self._evict(self._limit_bytes - self._limit_bytes // 8)  # by eighths: looking for the oldest costs
         return _stored(key, entry)
 
     def flush(self) -> None:

@@ -220,11 +220,11 @@ class _Work:
 
     def _decided(self, entrant: Entrant) -> None:
         """Tell those that are the same program, and keep it for those to come."""
-        self.known.keep(self._name(entrant), entrant)
         found = {
             "verdict": entrant.verdict, "detail": entrant.detail, "failed_at": entrant.failed_at,
             "results": list(entrant.results.items()),
         }  # fmt: skip
+        self.known.keep(self._name(entrant), entrant, found)
         for follower in self.followers.pop(entrant.number, ()):
             follower.like(entrant.number, found)
 

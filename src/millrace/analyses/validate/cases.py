@@ -32,10 +32,11 @@ class Case:
     text: str
     expected: str = ""
     frozen: bool = False
+    digest: str = field(init=False)
+    """Of all that a verdict may depend on; made once, since every program on the case asks for it."""
 
-    @property
-    def digest(self) -> str:
-        return content_key((self.kind, self.text, self.expected, self.frozen))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", content_key((self.kind, self.text, self.expected, self.frozen)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,25 +124,37 @@ class Tally:
 
 
 class Known:
-    """Programs that were seen and what came of them, on disk: memory does not grow with the number of candidates."""
+    """Programs that were seen and what came of them: those of late at hand, all others on disk, a round at a time, so that memory
+    does not grow with the number of candidates."""
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;")
+        self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE;")
         self._db.execute("CREATE TABLE known (program TEXT PRIMARY KEY, number INTEGER, found TEXT) WITHOUT ROWID")
+        self._db.execute("BEGIN")  # one transaction for all: the file is this run's own and goes with it
+        self._undecided: dict[str, int] = {}
+        self._decided: dict[str, tuple[int, dict[str, Any]]] = {}
 
     def first(self, program: str, number: int) -> tuple[int, dict[str, Any] | None]:
         """The number under which a program was seen first (`number` when that is now), and what came of it so far."""
+        if program in self._decided:
+            return self._decided[program]
+        if program in self._undecided:
+            return self._undecided[program], None
         row = self._db.execute("SELECT number, found FROM known WHERE program = ?", (program,)).fetchone()
         if row is None:
-            self._db.execute("INSERT INTO known VALUES (?, ?, NULL)", (program, number))
+            self._undecided[program] = number
             return number, None
-        return int(row[0]), None if row[1] is None else json.loads(row[1])
+        return int(row[0]), json.loads(row[1])
 
-    def keep(self, program: str, entrant: Entrant) -> None:
-        found = {"verdict": entrant.verdict, "detail": entrant.detail, "failed_at": entrant.failed_at}
-        text = json.dumps({**found, "results": list(entrant.results.items())})
-        self._db.execute("UPDATE known SET found = ? WHERE program = ?", (text, program))
+    def keep(self, program: str, entrant: Entrant, found: dict[str, Any]) -> None:
+        """What came of a program that `first` had named new."""
+        self._undecided.pop(program, None)
+        self._decided[program] = entrant.number, found
+        if len(self._decided) >= ROUND:
+            rows = [(name, number, json.dumps(told)) for name, (number, told) in self._decided.items()]
+            self._db.executemany("INSERT INTO known VALUES (?, ?, ?)", rows)
+            self._decided.clear()
 
     def close(self) -> None:
         self._db.close()

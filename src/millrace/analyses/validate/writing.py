@@ -8,8 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from millrace.analyses.validate.entrants import Entrant
-from millrace.run.canonical import canonical
 
 if TYPE_CHECKING:
     import pyarrow
@@ -19,6 +20,8 @@ CODES = ("not run", "pass", "wrong", "error", "cpu_limit", "memory", "crash", "i
 """What the numbers in the column `cases` stand for."""
 ROWS = 4096
 NAME = "candidates.parquet"
+
+_pack = msgspec.msgpack.Encoder().encode
 
 
 class Writer:
@@ -62,8 +65,8 @@ class Writer:
         }
         for name, value in row.items():
             self._columns[name].append(value)
-        timeless = {name: value for name, value in row.items() if name not in ("cpu_s", "detail")}
-        self._digest.update(canonical({**timeless, "detail": entrant.detail.partition(":")[0]}))
+        timeless = [value for name, value in row.items() if name not in ("cpu_s", "detail")]
+        self._digest.update(_pack((*timeless, entrant.detail.partition(":")[0])))
         self.counts[entrant.verdict] += 1
         self.programs += entrant.same_as < 0 and not rejected
         self.rows += 1

@@ -37,7 +37,7 @@ REFEREE_S, REFEREE_TIMES = 10.0, 2.0
 """Processor time of the user's own check or scorer on one case: so much, or so many times the program's."""
 Lane = Literal["candidate", "batch", "shared"]
 """Of a program: a child of its own; one for several; one that computes once what they have in common, too."""
-CALLS: Mapping[Lane, int] = {"candidate": 1, "batch": 32, "shared": 256}
+CALLS: Mapping[Lane, int] = {"candidate": 1, "batch": 128, "shared": 256}
 """That one child serves: a fork costs as much as a small program, and what is shared is lost with the child."""
 LOOK_S = 0.05
 TICKS = 0.9
