@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from millrace.analyses.explain import question as questions
 from millrace.analyses.explain.answer import Explanation
-from millrace.analyses.explain.facts import kernel_facts, linear_facts, rounds, tree_facts
+from millrace.analyses.explain.facts import gradient_facts, kernel_facts, linear_facts, rounds, tree_facts
 from millrace.analyses.explain.plan import Facts, block_rows, plan, tolerance
 from millrace.analyses.explain.players import shown_data
 from millrace.analyses.explain.spec import Spec
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MAPPED_BYTES = 64 << 20
 """An answer larger than this is assembled in a memory-mapped file instead of in the driver's memory."""
 
+ESTIMATED = ("kernel", "gradient")
 LOADING = "loading kernels (compiled once on first use, then cached)"
 
 _UNFINISHED = (
@@ -51,6 +52,8 @@ def explain(spec: Spec, run: Run) -> Explanation | Streamed:
         facts, work, shared = _tree_blocks(spec, asked, run)
     elif asked.line is not None:
         facts, work, shared = _linear_blocks(spec, asked, run)
+    elif asked.method == "gradient":
+        facts, work, shared = _gradient_blocks(spec, asked, run)
     else:
         facts, work, shared = _kernel_blocks(spec, asked, run)
     if spec.stream:
@@ -160,6 +163,18 @@ def _kernel_blocks(spec: Spec, asked: Question, run: Run) -> Work:
     return facts, partial(blocks.kernel_rows, function=asked.function), shared
 
 
+def _gradient_blocks(spec: Spec, asked: Question, run: Run) -> Work:
+    if spec.stream:
+        raise NotSupported("The method 'gradient' is not streamed: explain parts of the file, or use another method.")
+    from millrace.analyses.explain import blocks
+
+    facts = gradient_facts(spec, asked)
+    run.follow(plan(facts, run.budget))
+    players, tolerance = len(asked.players.names), float(spec.tolerance or 0.0)
+    shared = (_background(asked, run), asked.player_of, players, spec.precision, tolerance)
+    return facts, partial(blocks.gradient_rows, function=asked.function), shared
+
+
 def _background(asked: Question, run: Run) -> Any:
     return run.share({"rows": asked.background, "weights": asked.weights})
 
@@ -176,7 +191,7 @@ def _gather(spec: Spec, asked: Question, facts: Facts, blocks: Any, run: Run) ->
 
     shape = (facts.rows, facts.features, asked.outputs)
     values = _room(shape, spec.precision, run)
-    errors = _room(shape, spec.precision, run) if facts.family == "kernel" and not facts.exact else None
+    errors = _room(shape, spec.precision, run) if facts.family in ESTIMATED and not facts.exact else None
     exact = True
     predictions = numpy.empty((facts.rows, asked.outputs))
     gaps = numpy.empty(facts.rows)

@@ -117,6 +117,27 @@ def kernel_rows(
     return answer
 
 
+def gradient_rows(
+    block: Block,
+    rows: numpy.ndarray[Any, Any],
+    background: Arrays,
+    player_of: numpy.ndarray[Any, Any],
+    players: int,
+    precision: str,
+    tolerance: float,
+    function: Function,
+) -> Arrays:
+    """Expected gradients of a PyTorch module; as standard errors, how far doubling the points on each line moved them."""
+    from millrace.analyses.explain.kernels import modules
+
+    part = numpy.ascontiguousarray(rows[slice(*block)])
+    known = (background["rows"], background["weights"])
+    found = modules.explain_rows(function, part, *known, player_of, players, tolerance)
+    answer = dict(_answer(found.values.astype(precision, copy=False), found.prediction, found.base, -1))
+    answer["errors"], answer["exact"] = found.errors.astype(precision, copy=False), False
+    return answer
+
+
 def _answer(values: Any, raw: Any, expected: Any, output: int) -> Arrays:
     values, raw, expected = _pick(values, output), _pick(raw, output), _pick(numpy.asarray(expected), output)
     gap = numpy.abs(values.sum(axis=1, dtype=numpy.float64) + expected - raw)

@@ -30,6 +30,8 @@ PAIR_OF_LEAF_S = 2.5e-9
 BUILD_S, COUNT_S = 6e-9, 1e-9
 """A byte of table; a node of one background row."""
 ROUNDS, MOST_ROUNDS = 8, 64
+BACKWARD = 3.0
+"""A gradient costs as much as so many calls."""
 CALL_S = 2.5e-7
 """A row through an unknown model: what a small neural network takes; the true time is not known before."""
 
@@ -102,6 +104,23 @@ def kernel_facts(spec: Spec, asked: Question) -> Facts:
     )
 
 
+def gradient_facts(spec: Spec, asked: Question) -> Facts:
+    """Two rounds of points are what most rows take."""
+    from millrace.analyses.explain.kernels.modules import BATCH, POINTS
+
+    shape = _shape(spec, asked)
+    evaluations = sum(POINTS[:2]) * shape["background_rows"] * asked.outputs
+    return Facts(
+        "gradient",
+        outputs=asked.outputs,
+        row_s=BACKWARD * CALL_S * evaluations,
+        exact=False,
+        scratch_bytes=asked.model.held_bytes + 6 * BATCH * shape["columns"] * 4,
+        evaluations=evaluations,
+        **(shape | {"driver_extra_bytes": asked.model.held_bytes + shape["driver_extra_bytes"]}),
+    )
+
+
 def tree_facts(spec: Spec, asked: Question, shape: Structure, cut: Layout) -> Facts:
     from millrace.analyses.explain.kernels import items, trees
 
@@ -149,7 +168,7 @@ def facts(spec: Spec) -> Facts:
     if asked.line is not None:
         return linear_facts(spec, asked)
     if asked.forest is None:
-        return kernel_facts(spec, asked)
+        return gradient_facts(spec, asked) if asked.method == "gradient" else kernel_facts(spec, asked)
     from millrace.analyses.explain.kernels import structure, trees
 
     shape = structure.structure(asked.forest, asked.player_of, len(asked.players.names))

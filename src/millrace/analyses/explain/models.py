@@ -21,7 +21,7 @@ PICKLES = (".joblib", ".pkl", ".pickle")
 def open_model(source: Any, note: Callable[[str], None]) -> Any:
     """The model object; a file is read by the library that wrote it."""
     if not isinstance(source, str | os.PathLike):
-        return source
+        return _taken(source, note)
     path = Path(source)
     if not path.exists():
         raise WrongQuestion(f"There is no model file {path}. Look for a typing error, or give a full path.")
@@ -46,6 +46,13 @@ def open_model(source: Any, note: Callable[[str], None]) -> Any:
         f"The model file {path} is neither LightGBM's text, nor XGBoost's JSON or UBJ, nor CatBoost's, nor ONNX, "
         f"skops, joblib or pickle (.onnx, .skops, {', '.join(PICKLES)}). Save the model in one of these forms."
     )
+
+
+def _taken(model: Any, note: Callable[[str], None]) -> Any:
+    """An object as it is, but a PyTorch module as a function of rows."""
+    from millrace.analyses.explain.kernels.modules import is_module, open_module
+
+    return open_module(model, note) if is_module(model) else model
 
 
 def _extra(package: str | None) -> str:

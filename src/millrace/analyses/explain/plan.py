@@ -15,7 +15,7 @@ BLOCK_VALUE_BYTES = 4 << 20
 BLOCK_S = 0.5
 MOST_ROWS = 2048
 
-WORKER_BYTES = 128 << 20
+WORKER_BYTES = 104 << 20
 """Private bytes of a worker with the kernels loaded, before its first block, and room for what their compiler maps."""
 KERNEL_BYTES = 24 << 20
 """That part of them which kernels take while they are loaded and work: where tasks run in the driver, it pays for it."""
@@ -158,6 +158,10 @@ def tolerance(facts: Facts, largest: float, value_bytes: int | None = None) -> f
     Exact methods in float64 lose some units in the last place per tree (or feature) summed; in float32 the values
     themselves are rounded; estimates are constrained to add up, so rounding is all that is left there too.
     """
+    if facts.family == "gradient":
+        from millrace.analyses.explain.kernels.modules import GAP
+
+        return 2 * GAP * max(1.0, largest)  # what is left of the integral, and the rounding of the module's own numbers
     unit = 1.2e-7 if (value_bytes or facts.value_bytes) == 4 else 2.3e-16
     terms = max(facts.trees, facts.features, 16)
     return unit * 16 * terms * max(1.0, largest)

@@ -31,6 +31,8 @@ AUTO_BACKGROUND_ROWS = 100
 KERNEL_PLAYERS = 2_000
 """More players go to the permutation method: the kernel method's system grows with their square."""
 TREE_METHODS = ("tree_path_dependent", "interventional")
+FUNCTIONAL = (*SAMPLED, "gradient")
+"""Methods that take any model through its answers, or through their gradients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def _chosen(
     asked, rows = spec.method, whole.rows
     if spec.stream and isinstance(getattr(model, "steps", None), list):
         note("A pipeline whose rows are streamed is explained as a function of its input.")
-    elif asked not in SAMPLED:
+    elif asked not in FUNCTIONAL:
         question = _pipeline(spec, model, rows, background, weights, played, note)
         if question is not None:
             return question
@@ -281,6 +283,7 @@ def _kernel(
     rng: Callable[..., numpy.random.Generator],
 ) -> Question:  # fmt: skip
     from millrace.analyses.explain.kernels.blackbox import as_function, check_rows
+    from millrace.analyses.explain.kernels.modules import check_gradient
 
     why, rows = [], whole.rows
     if spec.stream and rows.categories:
@@ -296,12 +299,14 @@ def _kernel(
         background = whole.take(chosen)
         weights = _equal(background)
         why.append(f"no background was given: {count} rows of the data, drawn by the seed, stand for 'feature unknown'")
+    if spec.method == "gradient":
+        check_gradient(model, rows.categories)
     names = rows.names if rows.named else None
     function = as_function(_answering(spec, model, rows), spec.output, names, rows.values[:64], rows.categories or None)
     check_rows(function, rows.values)
     check_rows(function, background.values, "background")
     method = (
-        spec.method if spec.method in SAMPLED else "kernel" if len(played.names) <= KERNEL_PLAYERS else "permutation"
+        spec.method if spec.method in FUNCTIONAL else "kernel" if len(played.names) <= KERNEL_PLAYERS else "permutation"
     )
     why.insert(0, f"{method}: {function.why}")
     return Question(

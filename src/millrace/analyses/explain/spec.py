@@ -6,11 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from millrace.run.errors import NotSupported
-
 SAMPLED = ("kernel", "permutation", "sampling")
-METHODS = ("auto", "tree_path_dependent", "interventional", "linear", *SAMPLED)
-LATER = ("gradient",)
+METHODS = ("auto", "tree_path_dependent", "interventional", "linear", *SAMPLED, "gradient")
 
 
 class Spec(BaseModel):
@@ -65,11 +62,6 @@ class Spec(BaseModel):
     @field_validator("method")
     @classmethod
     def _known_method(cls, method: str) -> str:
-        if method in LATER:
-            raise NotSupported(
-                f"The method {method!r} is not in this release. Use 'kernel' (any model, with standard errors), or leave "
-                "method='auto' to let millrace choose."
-            )
         if method not in METHODS:
             raise ValueError(f"there is no method {method!r}; there are {', '.join(METHODS)}")
         return method
