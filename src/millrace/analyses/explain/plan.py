@@ -15,7 +15,7 @@ BLOCK_VALUE_BYTES = 4 << 20
 BLOCK_S = 0.5
 MOST_ROWS = 2048
 
-WORKER_BYTES = 104 << 20
+WORKER_BYTES = 128 << 20
 """Private bytes of a worker with the kernels loaded, before its first block, and room for what their compiler maps."""
 KERNEL_BYTES = 24 << 20
 """That part of them which kernels take while they are loaded and work: where tasks run in the driver, it pays for it."""
