@@ -14,7 +14,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 import millrace as mr
-from millrace.analyses.explain import warm
+from millrace.analyses.explain import explainers, warm
 from millrace.analyses.explain.formats import FORMATS, formatted
 from millrace.run.errors import ModelTrouble, WrongQuestion
 
@@ -38,11 +38,20 @@ def test_a_row_has_the_values_that_it_has_among_many(model: Any, background: Any
     rows = TABLE if background is None or isinstance(background, pandas.DataFrame) else X
     whole = mr.explain(model, rows[:30], background=background)
     explainer = mr.explainer(model, background=background, digest="this one")
+    many = explainer.rows(X[:30].tolist())
     for i in (0, 7):
         found = explainer.row(list(X[i]))
         np.testing.assert_allclose(found.values[:, 0], whole.values[i], atol=1e-12)
         np.testing.assert_allclose(found.base_values, whole.base_values, atol=1e-12)
         np.testing.assert_allclose(found.predictions, whole.predictions[i], atol=1e-12)
+    exact = np.testing.assert_array_equal if model is not MODEL or background is None else np.testing.assert_allclose
+    exact(np.stack([one.values[:, 0] for one in many]), whole.values)
+    exact(np.stack([one.predictions for one in many]), whole.predictions)
+    for i in (0, 7, 29):  # whatever rows are beside it
+        for beside in (X[i : i + 1], X[i:30], X[: i + 1]):
+            (alone,) = [one for one in explainer.rows(beside.tolist()) if (one.data == X[i]).all()]
+            np.testing.assert_array_equal(alone.values, many[i].values)
+            assert alone.additivity_error == many[i].additivity_error
     assert found.method == whole.method and found.unit == whole.unit and found.model_digest == "this one"
 
 
@@ -54,6 +63,8 @@ def test_names_are_matched_and_what_is_missing_is_an_error() -> None:
     for row, says in (({"a": 1.0}, "lacks"), ([1.0, 2.0], "2 values"), (["x", 1, 1, 1, 1], "takes numbers")):
         with pytest.raises(WrongQuestion, match=says):
             explainer.row(row)
+        with pytest.raises(WrongQuestion, match=f"^Row 1 of 2.*{says}"):
+            explainer.rows([X[0], row])
     with pytest.raises(WrongQuestion, match="background"):
         mr.explainer(Ridge().fit(X, Y))
 
@@ -66,7 +77,7 @@ def test_many_first_calls_load_once() -> None:
         assert go.wait(60)
         return warm.open_explainer(*args, **options)
 
-    held, found = warm.Explainers(1 << 30, slowly), []
+    held, found = explainers.Explainers(1 << 30, slowly), []
     threads = [threading.Thread(target=lambda: found.append(held.get(MODEL, digest="m"))) for _ in range(12)]
     for thread in threads:
         thread.start()
@@ -80,7 +91,7 @@ def test_many_first_calls_load_once() -> None:
 
 
 def test_a_load_that_fails_is_everybodys_error_and_is_forgotten(tmp_path: Path) -> None:
-    held = warm.Explainers(1 << 30)
+    held = explainers.Explainers(1 << 30)
     with pytest.raises(WrongQuestion, match="no model file"):
         held.get(tmp_path / "m.txt")
     (tmp_path / "m.txt").write_text("nonsense")
@@ -92,14 +103,14 @@ def test_a_load_that_fails_is_everybodys_error_and_is_forgotten(tmp_path: Path) 
 
 def test_the_cache_holds_bytes_not_entries() -> None:
     size = warm.open_explainer(MODEL, digest="a").size_bytes
-    held = warm.Explainers(2 * size + size // 2)
+    held = explainers.Explainers(2 * size + size // 2)
     first = held.get(MODEL, digest="a")
     held.get(MODEL, digest="b")
     assert held.get(MODEL, digest="a") is first
     held.get(MODEL, digest="c")  # b was used longest ago
     assert held.size_bytes == 2 * size and held.evicted == 1
     assert held.get(MODEL, digest="a") is first
-    assert warm.Explainers(1).get(MODEL, digest="a").size_bytes == size  # used, and not kept
+    assert explainers.Explainers(1).get(MODEL, digest="a").size_bytes == size  # used, and not kept
 
 
 def test_formats_say_only_what_is_in_the_numbers() -> None:

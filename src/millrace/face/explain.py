@@ -89,7 +89,7 @@ def explainer(
     """A model read once, for one row at a time: `.row({"age": 41, ...})`, or the values in the model's order.
 
     Tree models without a background give path-dependent values; all others need a background. `digest`: a word that
-    names this version of the model, for a model whose content cannot be told. See `millrace.analyses.explain.warm` for a
+    names this version of the model, for a model whose content cannot be told. See `millrace.analyses.explain.explainers` for a
     cache of explainers and `formats` for what to send.
     """
     from millrace.analyses.explain.warm import open_explainer

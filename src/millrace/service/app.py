@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from millrace import __version__
 from millrace.service import ask, health, inputs, page_routes, problems, results, rows, tiers, twins
 from millrace.service.access import Tokens
+from millrace.service.collecting import Collector
 from millrace.service.gate import Gate, Limits
 from millrace.service.house import House
 from millrace.service.lookout import Lookout
@@ -31,13 +32,17 @@ ABOUT = "Heavy Python analyses at full flow. Questions are durable jobs; single 
 
 def open_house(settings: Settings, desk: Desk) -> House:
     """What the routes share. The tokens are read now, so that a file that is wrong is told at the start."""
-    from millrace.analyses.explain.warm import Explainers
+    from millrace.analyses.explain.explainers import Explainers
 
     tokens = Tokens(settings.service_tokens) if settings.service_tokens is not None else None
     pool = ThreadPoolExecutor(ROW_THREADS, "rows")
     lookout = Lookout(desk)
     roots = Roots(settings.roots, {})
-    return House(settings, desk, tokens, Explainers(EXPLAINERS_BYTES), lookout, Times(), pool, roots, twins.Samplers())
+    times = Times()
+    return House(
+        settings, desk, tokens, Explainers(EXPLAINERS_BYTES), lookout, times, pool, roots, twins.Samplers(),
+        Collector(pool, times),
+    )  # fmt: skip
 
 
 def make_app(house: House, limits: Limits | None = None, script_cache: Path | None = None) -> FastAPI:

@@ -15,9 +15,10 @@ from millrace.service import names
 from millrace.service.questions import Naming
 
 if TYPE_CHECKING:
-    from millrace.analyses.explain.warm import Explainers
+    from millrace.analyses.explain.explainers import Explainers
     from millrace.jobs.desk import Desk
     from millrace.service.access import Caller, Tokens
+    from millrace.service.collecting import Collector
     from millrace.service.lookout import Lookout
     from millrace.service.times import Times
     from millrace.service.twins import Samplers
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class House:
-    """`rows`: the threads that explain rows; `submitting`: held while open jobs are counted and one is added;
-    `checks`: how many readers of what was sent there may be at once; `streams`: events that are followed, by user."""
+    """`rows`: the threads that explain rows; `collector`: what puts single rows together; `submitting`: held while open jobs
+    are counted and one is added; `checks`: how many readers of what was sent there may be at once; `streams`: events that are
+    followed, by user."""
 
     settings: Settings
     desk: Desk
@@ -38,6 +40,7 @@ class House:
     rows: ThreadPoolExecutor
     roots: names.Roots
     samplers: Samplers
+    collector: Collector
     submitting: threading.Lock = field(default_factory=threading.Lock)
     checks: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(2))
     streams: dict[str, int] = field(default_factory=dict)

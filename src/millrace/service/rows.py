@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from millrace.service.access import Submitter
+from millrace.service.access import Caller, Submitter
 from millrace.service.answers import Plain
+from millrace.service.collecting import Asked
 from millrace.service.house import House, house_of
 from millrace.service.problems import Refused, responses
 from millrace.service.questions import InputName
+
+if TYPE_CHECKING:
+    from millrace.analyses.explain.warm import Explainer
 
 MOST_ROWS, MOST_COLUMNS, MOST_WAITING = 1_000, 10_000, 200
 Cell = Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(max_length=1000)] | None
@@ -47,7 +50,7 @@ class RowAnswers(BaseModel):
     """An answer for each row, in their order. What is in one depends on `form`; every one adds up: base + values = prediction."""
 
     answers: list[dict[str, Any]]
-    ms: float = Field(description="how long the rows took")
+    ms: float = Field(description="how long they took in the service, with waiting for what was before")
 
 
 def routes() -> APIRouter:
@@ -60,33 +63,31 @@ def routes() -> APIRouter:
         responses={**responses(400, 401, 403, 404, 408, 413, 422, 429, 503), **responses(500)},
     )
     async def explain(question: RowQuestion, request: Request, caller: Submitter) -> Plain:
-        """SHAP values of rows at once; the values are those of an explain job (path-dependent ones to rounding)."""
+        """SHAP values of rows at once; the values are those of an explain job (of trees against a background to rounding)."""
         house = house_of(request)
         if waiting[0] >= MOST_WAITING:
             raise Refused(
                 429, f"{MOST_WAITING} requests for rows wait already: come again in a second.", {"Retry-After": "1"}
             )
         waiting[0] += 1
+        began = time.perf_counter()
         try:
-            naming = house.naming(caller)
-            model = await run_in_threadpool(naming.find, "model", question.model)
-            background = (
-                None
-                if question.background is None
-                else await run_in_threadpool(naming.find, "data", question.background)
-            )
             loop = asyncio.get_running_loop()
-            return Plain(await loop.run_in_executor(house.rows, explained, house, question, model, background))
+            explainer, asked = await loop.run_in_executor(house.rows, read, house, caller, question)
+            answering = house.collector.many if question.row is None else house.collector.one
+            answers = await answering(explainer, asked)
         finally:
             waiting[0] -= 1
+        return Plain({"answers": answers, "ms": 1000 * (time.perf_counter() - began)})
 
     return router
 
 
-def explained(house: House, question: RowQuestion, model: str, background: str | None) -> dict[str, Any]:
-    """The answers. `model`, `background`: inputs by name, which is their content."""
-    from millrace.analyses.explain.formats import formatted
-
+def read(house: House, caller: Caller, question: RowQuestion) -> tuple[Explainer, Asked]:
+    """The explainer, warm or read now, and the rows as it takes them. Inputs are files by name, which is their content."""
+    naming = house.naming(caller)
+    model = naming.find("model", question.model)
+    background = None if question.background is None else naming.find("data", question.background)
     options = {"output": question.output, "groups": question.groups, "max_evaluations": question.max_evaluations}
     explainer = house.explainers.get(
         house.desk.inputs / model,
@@ -94,12 +95,5 @@ def explained(house: House, question: RowQuestion, model: str, background: str |
         digest=model,
         **{name: value for name, value in options.items() if value is not None},
     )
-    began = time.perf_counter()
     rows = [question.row] if question.row is not None else question.batch or []
-    answers = []
-    for row in rows:
-        one = time.perf_counter()
-        answer = explainer.row(row)
-        house.times.row(1000 * (time.perf_counter() - one))
-        answers.append(formatted(answer, question.form, question.top))
-    return {"answers": answers, "ms": 1000 * (time.perf_counter() - began)}
+    return explainer, Asked(explainer.numbers(rows), question.form, question.top)

@@ -1,22 +1,20 @@
-"""One row at a time: an explainer that is read once and kept, and a bounded cache of them by model digest.
+"""Rows at once: an explainer that is read once and kept.
 
     explainer = open_explainer(model)                     read, laid out, tables built
     answer = explainer.row({"age": 41, "income": 2.5})    exact for trees and linear models
-    held = Explainers(256 << 20);  held.get(model)        one load for any number of concurrent first calls
+    answers = explainer.rows([row, other, ...])           many in one call
 
-The values are those of `explain` (path-dependent ones to rounding, the others bit for bit). Threads may share both. Does not open
-pipelines (they are explained as functions of their input, and need a background), and serves nothing: see `formats` for
-what an answer looks like outside.
+The values of `rows` are those of `explain`, bit for bit and whatever rows are beside a row (of trees against a background to
+rounding: their tables are cut by the number of rows). `row` is the shortest way for one: path-dependent values to rounding.
+Threads may share one, and run side by side. Does not open pipelines (they are explained as functions of their input, and need
+a background), keep explainers (see `explainers`), and serves nothing: see `formats` for what an answer looks like outside.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +24,7 @@ from millrace.analyses.explain.players import shown_data
 from millrace.analyses.explain.spec import Spec
 from millrace.run.canonical import Unkeyable
 from millrace.run.errors import ModelTrouble, NotAdditive, WrongQuestion
-from millrace.run.keys import Keys, content_key
+from millrace.run.keys import Keys
 from millrace.run.streams import rng
 
 if TYPE_CHECKING:
@@ -61,36 +59,66 @@ class RowAnswer:
 @dataclass(frozen=True, slots=True)
 class Explainer:
     """A model that was read once. `of_row`: rows[1, columns] -> (values, predictions, base, errors or None) of all
-    outputs. size_bytes: what it keeps in memory, beside the model object itself."""
+    outputs; `of_rows`: the same of rows[n, columns], each with a first axis of n (but base), errors a list of n. size_bytes:
+    what it keeps in memory, beside the model object itself."""
 
     asked: Question
     digest: str
     size_bytes: int
     of_row: Callable[[Any], tuple[Any, Any, Any, Any]]
+    of_rows: Callable[[Any], tuple[Any, Any, Any, Sequence[Any]]]
 
     def row(self, row: Mapping[str, Any] | Sequence[Any]) -> RowAnswer:
         """Explain one row: values by column name, or all of them in the model's order. Raises `WrongQuestion`."""
+        given = self._numbers(row)
+        values, predictions, base, errors = self.of_row(given)
+        return self._answers(given, [values], [predictions], base, [errors])[0]
+
+    def rows(self, rows: Sequence[Mapping[str, Any] | Sequence[Any]]) -> list[RowAnswer]:
+        """Explain many rows in one call, each given as for `row`. Raises `WrongQuestion` with the row's number."""
+        return self.explained(self.numbers(rows))
+
+    def numbers(self, rows: Sequence[Mapping[str, Any] | Sequence[Any]]) -> Any:
+        """float64[rows, columns] in the model's order, labels as their codes. Raises `WrongQuestion` as `rows`."""
+        import numpy
+
+        out = numpy.empty((len(rows), len(self.asked.rows.names)))
+        for i, row in enumerate(rows):
+            try:
+                out[i] = self._numbers(row)
+            except WrongQuestion as e:
+                if len(rows) == 1:
+                    raise
+                raise WrongQuestion(f"Row {i} of {len(rows)}, counted from 0: {e}") from None
+        return out
+
+    def explained(self, given: Any) -> list[RowAnswer]:
+        """The answers of rows that are numbers already: see `numbers`."""
+        values, predictions, base, errors = self.of_rows(given)
+        return self._answers(given, values, predictions, base, errors)
+
+    def _answers(self, given: Any, values: Any, predictions: Any, base: Any, errors: Sequence[Any]) -> list[RowAnswer]:
+        from dataclasses import replace
+
         import numpy
 
         asked = self.asked
-        given = self._numbers(row)
-        values, predictions, base, errors = self.of_row(given)
-        if asked.output >= 0 and values.shape[-1] > 1:
-            one = slice(asked.output, asked.output + 1)
-            values, predictions, base = values[:, one], predictions[one], base[one]
-        gap = float(numpy.abs(base + values.sum(axis=0) - predictions).max())
-        if not gap <= ROUNDING * max(1.0, float(numpy.abs(predictions).max())):
-            raise NotAdditive(
-                f"Values of this row do not add up: base + values differ from the model's output by {gap:.3g}. Nothing is "
-                "returned, because the values may be wrong. Please report it with the model."
-            )
-        from dataclasses import replace
-
         data, labels = shown_data(replace(asked.shown or asked.rows, values=given), asked.players)
-        return RowAnswer(
-            values, base, predictions, data[0], asked.players.names, asked.output_names, labels, asked.unit,
-            asked.method, errors is None, gap, self.digest, errors,
-        )  # fmt: skip
+        one = slice(asked.output, asked.output + 1) if asked.output >= 0 and values[0].shape[-1] > 1 else slice(None)
+        base, answers = base[one], []
+        for own, predicted, known, shown in zip(values, predictions, errors, data, strict=True):
+            own, predicted = own[:, one], predicted[one]
+            gap = float(numpy.abs(base + own.sum(axis=0) - predicted).max())
+            if not gap <= ROUNDING * max(1.0, float(numpy.abs(predicted).max())):
+                raise NotAdditive(
+                    f"Values of this row do not add up: base + values differ from the model's output by {gap:.3g}. Nothing is "
+                    "returned, because the values may be wrong. Please report it with the model."
+                )
+            answers.append(RowAnswer(
+                own, base, predicted, shown, asked.players.names, asked.output_names, labels, asked.unit,
+                asked.method, known is None, gap, self.digest, known,
+            ))  # fmt: skip
+        return answers
 
     def _numbers(self, row: Mapping[str, Any] | Sequence[Any]) -> Any:
         import numpy
@@ -201,23 +229,24 @@ def _of_trees(asked: Question, digest: str) -> Explainer:
     base = trees.base_values(forest, shape, asked.background, asked.weights)
     read = row_reader(forest)
     tables: list[Any] = []
-    if asked.background is None:
-        values_of = _walk(forest, shape)
-    else:
+    if asked.background is not None:
         cut = trees.layout(forest, shape, 1000, len(asked.background), numpy.float64)
         tables = [trees.build(forest, shape, cut, b, asked.background, asked.weights) for b in range(cut.batches)]
-
-        explain_rows = trees.prepared(forest, shape, cut, tables)
-
-        def values_of(row: Any) -> Any:
-            return explain_rows(row, numpy.float64)[0]
+    else:
+        cut = trees.layout(forest, shape, 1000, 0, numpy.float64)
+        tables = [trees.build(forest, shape, cut, b, None, None) for b in range(cut.batches)]
+    explain_rows = trees.prepared(forest, shape, cut, tables)
+    walk = _walk(forest, shape) if asked.background is None else None
 
     def of_row(row: Any) -> tuple[Any, Any, Any, None]:
         predicted = read(row)
-        return values_of(row), predicted, base, None
+        return explain_rows(row, numpy.float64)[0] if walk is None else walk(row), predicted, base, None
+
+    def of_rows(rows: Any) -> tuple[Any, Any, Any, Sequence[None]]:
+        return explain_rows(rows, numpy.float64), trees.raw_output(forest, shape, rows), base, [None] * len(rows)
 
     parts = [*forest.arrays().values(), *shape.arrays().values(), *(a for t in tables for a in t.values())]
-    return Explainer(asked, digest, sum(a.nbytes for a in parts if isinstance(a, numpy.ndarray)), of_row)
+    return Explainer(asked, digest, sum(a.nbytes for a in parts if isinstance(a, numpy.ndarray)), of_row, of_rows)
 
 
 def _walk(forest: Any, shape: Any) -> Callable[[Any], Any]:
@@ -255,11 +284,11 @@ def _of_line(asked: Question, digest: str) -> Explainer:
     mean = asked.weights @ asked.background
     base = line.raw(mean[None, :])[0]
 
-    def of_row(row: Any) -> tuple[Any, Any, Any, None]:
-        values = explain_linear(line, row, mean, asked.player_of, len(asked.players.names))
-        return values[0], line.raw(row)[0], base, None
+    def of_rows(rows: Any) -> tuple[Any, Any, Any, Sequence[None]]:
+        values = explain_linear(line, rows, mean, asked.player_of, len(asked.players.names))
+        return values, line.raw(rows), base, [None] * len(rows)
 
-    return Explainer(asked, digest, line.coefficients.nbytes + mean.nbytes, of_row)
+    return Explainer(asked, digest, line.coefficients.nbytes + mean.nbytes, _first(of_rows), of_rows)
 
 
 def _of_function(asked: Question, spec: Spec, digest: str, draws: Callable[..., Any]) -> Explainer:
@@ -270,15 +299,23 @@ def _of_function(asked: Question, spec: Spec, digest: str, draws: Callable[..., 
     assert asked.background is not None
     design = coalitions.design(len(asked.players.names), spec.max_evaluations, draws(1), asked.method)
 
-    def of_row(row: Any) -> tuple[Any, Any, Any, Any]:
-        found = coalitions.explain_rows(function.call, row, asked.background, asked.weights, design, asked.player_of)  # type: ignore[arg-type]
-        return found.values[0], found.prediction[0], found.base, None if found.exact[0] else found.standard_errors[0]
+    def of_rows(rows: Any) -> tuple[Any, Any, Any, Sequence[Any]]:
+        found = coalitions.explain_rows(function.call, rows, asked.background, asked.weights, design, asked.player_of)  # type: ignore[arg-type]
+        errors = [None if e else own for e, own in zip(found.exact, found.standard_errors, strict=True)]
+        return found.values, found.prediction, found.base, errors
 
     size = asked.background.nbytes + design.masks.nbytes + design.solver.nbytes + design.left_out.nbytes
-    return Explainer(asked, digest, size, of_row)
+    return Explainer(asked, digest, size, _first(of_rows), of_rows)
 
 
-# -- the cache -------------------------------------------------------------------------------------------------------
+def _first(of_rows: Callable[[Any], tuple[Any, Any, Any, Sequence[Any]]]) -> Callable[[Any], tuple[Any, Any, Any, Any]]:
+    def of_row(row: Any) -> tuple[Any, Any, Any, Any]:
+        values, predictions, base, errors = of_rows(row)
+        return values[0], predictions[0], base, errors[0]
+
+    return of_row
+
+
 def digest_of(model: Any) -> str:
     """By content: the bytes of a model file, or the object's own. Raises `ModelTrouble` for what has no content."""
     if isinstance(model, str | os.PathLike):
@@ -294,71 +331,3 @@ def digest_of(model: Any) -> str:
             f"A {type(model).__name__} cannot be told from another by its content ({e}): give digest=, a word that names this "
             "version of the model, or a model file."
         ) from e
-
-
-class Explainers:
-    """Explainers by what they explain, the last used last; beyond `limit_bytes` the longest unused go.
-
-    Locked: any number of threads may ask. While an explainer is being loaded, others that ask for it wait for that load,
-    and nobody else waits. A load that fails is forgotten, and its error goes to all who waited.
-    """
-
-    def __init__(self, limit_bytes: int, load: Callable[..., Explainer] = open_explainer) -> None:
-        self.limit_bytes, self._load = limit_bytes, load
-        self._lock = threading.Lock()
-        self._held: OrderedDict[str, Explainer] = OrderedDict()
-        self._loading: dict[str, Future[Explainer]] = {}
-        self.hits = self.loads = self.evicted = 0
-
-    @property
-    def size_bytes(self) -> int:
-        with self._lock:
-            return sum(e.size_bytes for e in self._held.values())
-
-    def get(self, model: Any, *, background: Any = None, digest: str = "", **options: Any) -> Explainer:
-        """The explainer of a model with this background and options; `digest` names the model where that is known."""
-        digest = digest or digest_of(model)
-        key = content_key((digest, _identity(background), sorted((n, repr(v)) for n, v in options.items())))
-        with self._lock:
-            found = self._held.get(key)
-            if found is not None:
-                self._held.move_to_end(key)
-                self.hits += 1
-                return found
-            waiting = self._loading.get(key)
-            mine = waiting is None
-            if waiting is None:
-                waiting = self._loading[key] = Future()
-        if mine:
-            self._fill(key, waiting, lambda: self._load(model, background=background, digest=digest, **options))
-        return waiting.result()
-
-    def _fill(self, key: str, waiting: Future[Explainer], load: Callable[[], Explainer]) -> None:
-        try:
-            found = load()
-        except BaseException as e:
-            with self._lock:
-                del self._loading[key]
-            waiting.set_exception(e)
-            raise
-        with self._lock:
-            self.loads += 1
-            del self._loading[key]
-            self._held[key] = found
-            size = sum(e.size_bytes for e in self._held.values())
-            while size > self.limit_bytes and self._held:  # one that is too large by itself is used, and not kept
-                size -= self._held.popitem(last=False)[1].size_bytes
-                self.evicted += 1
-        waiting.set_result(found)
-
-
-def _identity(background: Any) -> str:
-    if background is None or isinstance(background, str):
-        return str(background)
-    if isinstance(background, os.PathLike):
-        stat = os.stat(background)
-        return f"{background}:{stat.st_size}:{stat.st_mtime_ns}"
-    from millrace.run.tables import read_rows
-
-    rows = read_rows(background, "background")
-    return content_key((rows.values, rows.names, sorted(rows.categories.items())))

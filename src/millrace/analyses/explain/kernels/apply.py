@@ -33,7 +33,7 @@ def prepare(table_dtype: str) -> None:
     apply_items.compile(SIGNATURES[table_dtype])
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def apply_items(  # type: ignore[no-untyped-def]
     item_node, item_kind, item_output, literal_start, column_start, table_start, literal_bit, literal_node,
     literal_row, literal_right, column_player, table, bit_rows, value, slot, threshold, mode,

@@ -57,6 +57,7 @@ def rules(ensemble: Ensemble, structure: Structure) -> tuple[NDArray[np.int64], 
         *(_FLOATS, writable(types.float64, 2)),
     ),
     cache=True,
+    nogil=True,
     error_model="numpy",
 )
 def walk_row(  # type: ignore[no-untyped-def]

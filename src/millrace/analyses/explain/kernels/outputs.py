@@ -34,6 +34,7 @@ _INTS, _LONGS, _FLOATS, _BYTES = (read_only(dtype) for dtype in (types.int32, ty
         *(_INTS, _INTS, _FLOATS, types.int64, types.int64, writable(types.float64, 2)),
     ),
     cache=True,
+    nogil=True,
 )
 def add_outputs(  # type: ignore[no-untyped-def]
     left, right, value, threshold, mode, category_start, category_count, category_member, tree_start, tree_output,

@@ -227,6 +227,7 @@ def pair_values(  # type: ignore[no-untyped-def]
         *(_FLOATS, types.int64, types.int64, types.int64, writable(types.float64)),
     ),
     cache=True,
+    nogil=True,
 )
 def apply_pairs(  # type: ignore[no-untyped-def]
     item_node, item_kind, item_output, literal_start, column_start, literal_bit, literal_node, literal_row, literal_right,

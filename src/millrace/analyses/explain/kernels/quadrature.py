@@ -87,6 +87,7 @@ def _coefficients(a, b, r, rule, points, at, rest, weight, coefficient, first, p
         *(_FLOATS, types.int64, types.int64, types.int64, writable(types.float64)),
     ),
     cache=True,
+    nogil=True,
     error_model="numpy",
 )
 def walk_passes(  # type: ignore[no-untyped-def]
