@@ -214,6 +214,7 @@ def test_every_setting_can_come_from_its_variable(tmp_path: Path) -> None:
         "sharing": "off", "tokens": "/t", "placement": "gpu:0,2", "gpu_memory": "0.5",
         "jobs": "/j", "database": "postgresql://h/d", "tiers": "/t", "broker": "redis://h/0", "webhook": "https://hooks.example/...",
         "service_tokens": "/k", "roots": "/a, /b", "functions": "work:*, study:loss", "upload_limit": "1MiB", "open_jobs": "7",
+        "upload_quota": "3GiB",
         "url": "http://h:1", "url_token": "mr_x",
     }  # fmt: skip
     assert set(values) == set(Settings.model_fields)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from millrace import clusters
+from millrace import clusters, tracing
 from millrace.analyses import catalogue
 from millrace.folder import Home, fresh, report_of, save
 from millrace.run.budget import Budget, Plan
@@ -144,6 +144,7 @@ def open_run(
             arena = clusters.arena_for(cluster, arena, open_store, scratch, owned)
         home = Home(scratch.parent) if out is None else None
         ledger = Ledger(fresh(home.path if home is not None else out) / "ledger.jsonl", home)
+        tracing.told_at_end(owned, ledger.path)
         owned.callback(ledger.close)
         light = machine.light or address is not None  # a cluster's cores are not this host's
         shared = share(settings, run_id, budget.cores, light, store, owned)
@@ -198,6 +199,8 @@ def open_run(
     )
     for remark in getattr(store, "remarks", ()):  # such as: this server evicts by itself
         run.note(remark, once=True)
+    if cluster is not None and cluster.dashboard:
+        run.note(f"Dask's own dashboard of this cluster: {cluster.dashboard}", once=True)
     if machine.opened is not None:
         machine.opened(run)
     return run

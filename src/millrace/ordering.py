@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from millrace import tracing
 from millrace.analyses import catalogue
 from millrace.jobs import inputs
 from millrace.jobs.inputs import Input
@@ -103,13 +104,16 @@ def place(
     key: str | None = None,
     max_total_s: float = 0.0,
     caller: Mapping[str, Any] | None = None,
+    trace: str = "",
 ) -> Job:
-    """Submit what was `asked`, and wake somebody for it."""
+    """Submit what was `asked`, and wake somebody for it. `trace`: a traceparent that the job is a part of."""
     label = label or one.analysis
     to = one.to(desk, label, queue)
     question = {"question": one.question, "cwd": str(Path.cwd())}
     if caller is not None:
         question["caller"] = caller
+    if trace := trace or os.environ.get(tracing.PARENT, ""):
+        question["trace"] = trace
     made = Order(
         one.analysis, question, to.queue, to.tier, seed, priority, owner, label, key, to.prediction, max_total_s
     )  # fmt: skip

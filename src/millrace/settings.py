@@ -199,6 +199,10 @@ class Settings(BaseModel):
         default=1 << 30,
         description="the largest model or data that a client of the service may send",
     )
+    upload_quota: _Bytes = Field(
+        default=20 << 30,
+        description="how much a user of the service may keep of what they have sent",
+    )
     open_jobs: _Number = Field(
         default=100,
         ge=1,
@@ -398,7 +402,7 @@ def _home(environ: Mapping[str, str]) -> Path:
 def _text(name: str, value: Any) -> str:
     if value is None:
         return "none" if name in {"service_tokens", "url", "url_token", "webhook"} else "found out when needed"
-    if name in {"memory", "store_limit", "upload_limit"}:
+    if name in {"memory", "store_limit", "upload_limit", "upload_quota"}:
         return format_bytes(value)
     if name == "url_token":
         return "(not shown)"

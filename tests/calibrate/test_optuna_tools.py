@@ -44,6 +44,7 @@ def test_a_storage_holds_every_trial_once_however_often_the_study_is_run(kind: s
     for _ in range(2):
         found = ask(storage=storage, study_name="decay", store=tmp_path / "store")
         assert found.digest == plain.digest
+        assert any(note.endswith(f"optuna-dashboard {storage}") for note in found.notes), found.notes
     opened = (
         optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(storage))
         if kind == "journal"

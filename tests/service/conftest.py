@@ -60,6 +60,7 @@ roots = ["shelf"]
 functions = ["work:*"]
 open_jobs = 6
 upload_limit = "8MiB"
+upload_quota = "12MiB"
 """
 COLUMNS = ("age", "income", "rooms", "tenure")
 GIVE_UP_S = 240.0
@@ -174,6 +175,7 @@ def site(furnished: Path) -> Iterator[Site]:
     tokens = {
         "ann": add_token(file, "ann", ("read", "submit")), "bob": add_token(file, "bob", ("read", "submit")),
         "eve": add_token(file, "eve", ("read",)), "sam": add_token(file, "sam", ("submit",)),
+        "kim": add_token(file, "kim", ("read", "submit")),
         "admin": add_token(file, "root", ("admin",)),
     }  # fmt: skip
     with started(furnished, "up", "--service-tokens", "tokens.toml") as url:

@@ -55,7 +55,7 @@ def test_a_refutation_of_a_frame(site: Site, far) -> None:
 
 def test_a_row_at_once(site: Site, far) -> None:
     row = dict.fromkeys(COLUMNS, 0.25)
-    here = mr.explainer(str(site.folder / "model.txt")).row(row)
+    (here,) = mr.explainer(str(site.folder / "model.txt")).rows([row])
     told = far.row(str(site.folder / "model.txt"), row, form="minimal")
     assert told["values"][0] == here.values[:, 0].tolist()
     assert len(far.rows("churn", [row, row], form="top_k", top=1)) == 2

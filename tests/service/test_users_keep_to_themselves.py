@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import httpx
@@ -99,6 +100,33 @@ def test_open_jobs_are_bounded_per_user(site: Site) -> None:
     assert told.headers["retry-after"] and len(orders) <= 6
     for number in orders:
         assert site.ask("DELETE", f"/v1/jobs/{number}", "sam").status_code == 200
+
+
+def test_what_a_user_keeps_is_bounded_and_makes_room_when_nothing_has_it(site: Site) -> None:
+    def put(name: str, letter: str) -> httpx.Response:
+        content = f'"{letter * (5 << 20)}"\n'.encode()
+        return site.ask("PUT", f"/v1/data/{name}", "kim", params={"form": "jsonl"}, content=content)
+
+    inputs = site.folder / "millrace-jobs" / "inputs"
+    before = set(inputs.iterdir())
+    assert put("one", "a").status_code == put("same", "a").status_code == put("two", "b").status_code == 200
+    one, two = sorted(set(inputs.iterdir()) - before, key=lambda path: path.read_text()[1])
+    question = {"function": "work:square", "items": "two"}
+    waits = site.order("run", question, "kim", queue="reports")
+    full = put("three", "c")
+    assert full.status_code == 413 and "You keep 10" in full.json()["detail"]
+    assert site.ask("PUT", "/v1/data/three", "bob", params={"form": "jsonl"}, content=b"1\n").status_code == 200
+    for name in ("one", "same", "two"):
+        assert site.ask("DELETE", f"/v1/data/{name}", "bob").status_code == 404
+        assert site.ask("DELETE", f"/v1/data/{name}", "kim").status_code == 204
+    assert site.ask("POST", "/v1/plan", "kim", json={"analysis": "run", "question": question}).status_code == 422
+    assert put("three", "c").status_code == 413 and one.exists()  # sent just now: somebody may be about to use it
+    for path in (one, two):
+        os.utime(path, (0, 0))
+    assert put("three", "c").status_code == 200
+    assert not one.exists() and two.exists()  # of the second there is a job
+    site.ask("DELETE", f"/v1/jobs/{waits['id']}", "kim")
+    assert site.ask("DELETE", "/v1/data/rows", "kim").status_code == 404  # the operator's
 
 
 def test_a_token_that_is_taken_out_of_the_file_is_refused(site: Site) -> None:

@@ -36,6 +36,7 @@ def command(name: str) -> click.Command:
         serving = _serving()
         from millrace.compose import open_jobs
         from millrace.service.app import make_app, open_house
+        from millrace.tracing import traces
 
         settings = settings_of(given, "service_tokens")
         if given["socket"] is None:
@@ -44,7 +45,7 @@ def command(name: str) -> click.Command:
         else:
             sock = _inherited(given["socket"])
         desk = open_jobs(settings)
-        app = make_app(open_house(settings, desk), script_cache=settings.cache.parent / "scripts")
+        app = make_app(open_house(settings, desk), script_cache=settings.cache.parent / "scripts", traces=traces())
         if given["socket"] is None:
             click.echo(f"Jobs in {settings.jobs}; {serving.url_of(sock)}; Ctrl-C stops.", err=True)
         try:

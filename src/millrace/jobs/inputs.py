@@ -25,11 +25,16 @@ class Input:
     name: str
 
 
-def put(folder: Path, source: Path) -> str:
-    """Copy a file or a folder in; its name there: digest and suffix. What is there already is not copied again."""
+def name_of(source: Path) -> str:
+    """What a file or folder is called as an input: its digest and suffix. Reads all of it."""
     if not source.exists():
         raise WrongQuestion(f"There is no file {source}. Look for a typing error, or give a full path.")
-    name = f"{_digest(source)}{source.suffix if source.is_file() else ''}"
+    return f"{_digest(source)}{source.suffix if source.is_file() else ''}"
+
+
+def put(folder: Path, source: Path, name: str = "") -> str:
+    """Copy a file or a folder in; its name there (`name_of`, where that is known already). What is there is not copied again."""
+    name = name or name_of(source)
     place = folder / name
     if place.exists():
         os.utime(place)

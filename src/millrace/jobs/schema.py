@@ -81,7 +81,7 @@ worker = sa.Table(
 named = sa.Table(
     "named",
     metadata,
-    sa.Column("kind", sa.Text, primary_key=True),  # model, data
+    sa.Column("kind", sa.Text, primary_key=True),  # model, data, sent (who sent an input)
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("input", sa.Text, nullable=False),
     sa.Column("at", sa.Double, nullable=False),

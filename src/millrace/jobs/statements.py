@@ -50,6 +50,8 @@ class Statements:
     name: Any
     find_name: Any
     names: Any
+    unname: Any
+    mentions: Any
     take_office: Any
     leave_office: Any
     office: Any
@@ -128,6 +130,8 @@ def statements(dialect: str) -> Statements:
         name=_upsert(insert, named, ["kind", "name"]),
         find_name=sa.select(named.c.input).where(named.c.kind == p("b_kind"), named.c.name == p("b_name")),
         names=sa.select(named).order_by(named.c.kind, named.c.name),
+        unname=sa.delete(named).where(named.c.kind == p("b_kind"), named.c.name == p("b_name")),
+        mentions=sa.select(job.c.id).where(job.c.question.contains(p("b_text", sa.Text), autoescape=False)).limit(1),
         take_office=_take_office(insert),
         office=sa.select(office.c.holder, office.c.until).where(office.c.name == p("b_name"), office.c.until >= p("b_now")),
         leave_office=sa.delete(office).where(office.c.name == p("b_name"), office.c.holder == p("b_holder")),

@@ -267,6 +267,13 @@ class JobTable:
         row = self._one(self._say.find_name, b_kind=kind, b_name=name)
         return None if row is None else str(row[0])
 
+    def unname(self, kind: str, name: str) -> None:
+        self._none(self._say.unname, b_kind=kind, b_name=name)
+
+    def mentions(self, given: str) -> bool:
+        """Whether the question of a job, of one that has ended too, has that input."""
+        return self._one(self._say.mentions, b_text=given) is not None
+
     def names(self) -> list[tuple[str, str, str]]:
         return [(row[0], row[1], row[2]) for row in self._all(self._say.names)]
 

@@ -19,11 +19,14 @@ from millrace.service.house import House
 from millrace.service.lookout import Lookout
 from millrace.service.names import Roots
 from millrace.service.problems import Problem
+from millrace.service.quota import Room
+from millrace.service.spans import Spans
 from millrace.service.times import Times
 
 if TYPE_CHECKING:
     from millrace.jobs.desk import Desk
     from millrace.settings import Settings
+    from millrace.tracing import Traces
 
 EXPLAINERS_BYTES = 512 << 20
 ROW_THREADS = 4
@@ -41,14 +44,16 @@ def open_house(settings: Settings, desk: Desk) -> House:
     times = Times()
     return House(
         settings, desk, tokens, Explainers(EXPLAINERS_BYTES), lookout, times, pool, roots, twins.Samplers(),
-        Collector(pool, times),
+        Collector(pool, times), Room(desk, settings.upload_quota),
     )  # fmt: skip
 
 
-def make_app(house: House, limits: Limits | None = None, script_cache: Path | None = None) -> FastAPI:
+def make_app(
+    house: House, limits: Limits | None = None, script_cache: Path | None = None, traces: Traces | None = None
+) -> FastAPI:
     """The application over a house. It begins to look at the table when it starts; the desk is the caller's to close.
 
-    `script_cache`: where the script that draws pictures is kept.
+    `script_cache`: where the script that draws pictures is kept. `traces`: where requests are told as spans.
     """
 
     @contextlib.asynccontextmanager
@@ -81,6 +86,8 @@ def make_app(house: House, limits: Limits | None = None, script_cache: Path | No
     if limits is None:
         limits = Limits(upload_bytes=house.settings.upload_limit)
     app.add_middleware(Gate, limits=limits, uploads=inputs.is_upload, is_open=house.tokens is None)
+    if traces is not None:
+        app.add_middleware(Spans, traces=traces)
     app.openapi = _documented(app)  # type: ignore[method-assign]
     return app
 

@@ -12,11 +12,13 @@ from starlette.responses import StreamingResponse
 
 from millrace import ordering
 from millrace.jobs.states import Job, State
+from millrace.service import names
 from millrace.service.access import Caller, Reader, Submitter
 from millrace.service.answers import Plain, encode
 from millrace.service.house import House, house_of
 from millrace.service.problems import Refused, responses
 from millrace.service.questions import orders
+from millrace.service.spans import TRACE
 from millrace.service.telling import JobList, JobView, view, with_waits
 from millrace.service.tiers import Forecast, forecast
 
@@ -41,7 +43,7 @@ def routes() -> APIRouter:
     def submit(order: body, request: Request, caller: Submitter) -> Plain:  # type: ignore[valid-type]
         """Ask a question as a durable job. 200: the key's job was there already."""
         house = house_of(request)
-        job, new = submitted(house, caller, order)
+        job, new = submitted(house, caller, order, request.scope.get(TRACE, ""))
         return Plain(view(job), 201 if new else 200, headers={"Location": f"/v1/jobs/{job.id}"})
 
     @router.post("/plan", response_model=Forecast, responses={**WRONG, **responses(507)}, tags=["tiers"])
@@ -110,15 +112,15 @@ def looking() -> APIRouter:
         """Queue a failed or cancelled job once more; it goes on from what it has finished."""
         house = house_of(request)
         house.job(caller, number)
-        with house.submitting:
+        with house.room.submitting:
             _room(house, caller)
             return Plain(view(house.desk.publish(house.desk.table.again(number))))
 
     return router
 
 
-def submitted(house: House, caller: Caller, order: Any) -> tuple[Job, bool]:
-    """The job of an order, and whether it is new."""
+def submitted(house: House, caller: Caller, order: Any, trace: str = "") -> tuple[Job, bool]:
+    """The job of an order, and whether it is new. `trace`: the request as a traceparent."""
     question = house.naming(caller).question(order.analysis, order.question)
     if order.analysis == "validate" and not caller.admin:
         question["require_isolation"] = True  # programs of a client run in the whole jail or not at all
@@ -127,12 +129,13 @@ def submitted(house: House, caller: Caller, order: Any) -> tuple[Job, bool]:
     if key is not None and caller.user:  # keys of two users never meet, nor those of the command line
         about["key"] = key = f"{hashlib.sha256(caller.user.encode()).hexdigest()[:16]}:{key}"
     asked = ordering.asked(house.desk, order.analysis, question, files=False)
-    with house.submitting:
+    with house.room.submitting:
         known = house.desk.table.of_key(key) if key is not None else None
         if known is not None:
             return known, False
         _room(house, caller)
-        return ordering.place(house.desk, asked, owner=caller.user, **about), True
+        names.still_there(house.desk, asked.question)
+        return ordering.place(house.desk, asked, owner=caller.user, trace=trace, **about), True
 
 
 def _room(house: House, caller: Caller) -> None:

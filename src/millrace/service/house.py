@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from millrace.service.access import Caller, Tokens
     from millrace.service.collecting import Collector
     from millrace.service.lookout import Lookout
+    from millrace.service.quota import Room
     from millrace.service.times import Times
     from millrace.service.twins import Samplers
     from millrace.settings import Settings
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class House:
-    """`rows`: the threads that explain rows; `collector`: what puts single rows together; `submitting`: held while open jobs
-    are counted and one is added; `checks`: how many readers of what was sent there may be at once; `streams`: events that are
+    """`rows`: the threads that explain rows; `collector`: what puts single rows together; `room`: what users may keep;
+    `checks`: how many readers of what was sent there may be at once; `streams`: events that are
     followed, by user."""
 
     settings: Settings
@@ -41,7 +42,7 @@ class House:
     roots: names.Roots
     samplers: Samplers
     collector: Collector
-    submitting: threading.Lock = field(default_factory=threading.Lock)
+    room: Room
     checks: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(2))
     streams: dict[str, int] = field(default_factory=dict)
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi import Path as InPath
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
+from starlette.responses import Response
 
 from millrace.jobs.desk import Desk
 from millrace.service import names
@@ -31,6 +32,7 @@ BINARY = {
     }
 }
 SENDING = responses(400, 401, 403, 408, 413, 422, 503)
+TAKING = responses(401, 403, 404, 422, 503)
 
 
 class NameView(BaseModel):
@@ -77,7 +79,24 @@ def routes() -> APIRouter:
         """Send data under a name of yours; a name that was there means the new one from now on."""
         return await _kept(request, caller, "data", name, form)
 
+    @router.delete("/models/{name}", status_code=204, response_class=Response, responses=TAKING)
+    def forget_model(name: OwnName, request: Request, caller: Submitter) -> Response:
+        """Take a model's name of yours away. Jobs that were asked with it go on; what no job has then makes room."""
+        return _dropped(request, caller, "model", name)
+
+    @router.delete("/data/{name}", status_code=204, response_class=Response, responses=TAKING)
+    def forget_data(name: OwnName, request: Request, caller: Submitter) -> Response:
+        """Take a name of your data away. Jobs that were asked with it go on; what no job has then makes room."""
+        return _dropped(request, caller, "data", name)
+
     return router
+
+
+def _dropped(request: Request, caller: Caller, kind: str, name: str) -> Response:
+    house = house_of(request)
+    names.drop(house.desk, caller, kind, name)
+    house.room.release(caller.user)
+    return Response(status_code=204)
 
 
 async def _kept(request: Request, caller: Caller, kind: str, name: str, form: str) -> Plain:
@@ -85,7 +104,7 @@ async def _kept(request: Request, caller: Caller, kind: str, name: str, form: st
     desk = house.desk
     draft = await _written(desk, request.stream())
     try:
-        await run_in_threadpool(names.keep, desk, caller, kind, name, form, draft, house.checks)
+        await run_in_threadpool(names.keep, desk, caller, kind, name, form, draft, house.checks, house.room)
     finally:
         draft.unlink(missing_ok=True)
     return Plain({"kind": kind, "name": name, "of": caller.user or "operator"})

@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Semaphore
+from typing import Any
 
 from millrace.host import child_environment
 from millrace.jobs import inputs
@@ -19,6 +20,8 @@ from millrace.jobs.desk import Desk
 from millrace.jobs.states import Job
 from millrace.run.errors import WrongQuestion
 from millrace.service.access import Caller
+from millrace.service.problems import Refused
+from millrace.service.quota import Room
 
 MODELS = {
     "lightgbm": ".txt", "xgboost-json": ".json", "xgboost-ubj": ".ubj", "catboost": ".cbm", "onnx": ".onnx", "skops": ".skops",
@@ -91,6 +94,18 @@ def fitted(desk: Desk, roots: Roots, job: Job) -> str:
     return known
 
 
+def still_there(desk: Desk, question: Any) -> None:
+    """Every input of a question as the table has it: `WrongQuestion` for one that was taken away meanwhile."""
+    if isinstance(question, dict):
+        if set(question) == {"input"}:
+            inputs.find(desk.inputs, str(question["input"]))
+        for value in question.values():
+            still_there(desk, value)
+    elif isinstance(question, list):
+        for value in question:
+            still_there(desk, value)
+
+
 def under(roots: tuple[Path, ...], name: str) -> Path | None:
     """The file or folder of that name under the first root that has it, with no link that leads out."""
     for root in roots:
@@ -109,7 +124,7 @@ def listed(desk: Desk, roots: tuple[Path, ...], caller: Caller) -> list[Named]:
     found = []
     for kind, full, given in desk.table.names():
         owner, _, name = full.rpartition(":")
-        if owner in _owners(caller):
+        if kind in SUFFIXES and owner in _owners(caller):
             found.append(Named(kind, name, owner or "operator", given))
     for root in roots:
         inside = sorted(p for p in root.iterdir() if not p.name.startswith(".")) if root.is_dir() else []
@@ -121,10 +136,12 @@ def listed(desk: Desk, roots: tuple[Path, ...], caller: Caller) -> list[Named]:
     return found
 
 
-def keep(desk: Desk, caller: Caller, kind: str, name: str, form: str, draft: Path, checks: Semaphore) -> str:
+def keep(
+    desk: Desk, caller: Caller, kind: str, name: str, form: str, draft: Path, checks: Semaphore, room: Room
+) -> str:
     """Give what was sent its name, when it is what it says. The draft lies in the inputs' folder; its input's name.
 
-    `checks`: how many readers there may be at once."""
+    `checks`: how many readers there may be at once; `room`: what the caller may keep."""
     suffix = SUFFIXES[kind].get(form)
     if suffix is None:
         raise WrongQuestion(f"There is no form {form!r} of {kind}; there are {', '.join(SUFFIXES[kind])}.")
@@ -133,11 +150,21 @@ def keep(desk: Desk, caller: Caller, kind: str, name: str, form: str, draft: Pat
     try:
         with checks:
             check(kind, form, whole)
-        given = inputs.put(desk.inputs, whole)
+        given = inputs.name_of(whole)
+        with room.of(caller.user, given, whole.stat().st_size):
+            inputs.put(desk.inputs, whole, given)
+            desk.table.name(kind, _full(caller.user, name), given)
     finally:
         whole.unlink(missing_ok=True)
-    desk.table.name(kind, _full(caller.user, name), given)
     return given
+
+
+def drop(desk: Desk, caller: Caller, kind: str, name: str) -> None:
+    """Take a name of the caller's own away. Jobs that were asked with it are not touched."""
+    full = _full(caller.user, name)
+    if desk.table.named(kind, full) is None:
+        raise Refused(404, f"You have no {kind} called {name!r}; GET /v1/names tells what there is, and of whom.")
+    desk.table.unname(kind, full)
 
 
 def check(kind: str, form: str, path: Path) -> None:

@@ -366,6 +366,8 @@ def names_mean_the_latest(make: Make) -> None:
     table.name("model", "churn", "two.txt")
     table.name("data", "churn", "rows.csv")
     assert table.named("model", "churn") == "two.txt" and len(table.names()) == 2
+    table.unname("model", "churn")
+    assert table.named("model", "churn") is None and table.named("data", "churn") == "rows.csv"
     table.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import Any
 
@@ -16,6 +17,7 @@ from millrace.analyses.calibrate.plan import plan
 from millrace.analyses.calibrate.question import Asked, read
 from millrace.analyses.calibrate.spec import Spec
 from millrace.run.run import Run
+from millrace.run.urls import spoken
 
 TOLD_VERDICTS = 10
 """Verdicts that are notes; all of them are in the answer and its tables."""
@@ -92,6 +94,11 @@ def prepared(asked: Asked, run: Run, in_flight: int) -> Search:
         trial = search.trials[number]
         return len(trial.losses) + len(trial.failed)
 
+    if spec.storage != "memory":
+        url = shlex.quote(spoken(spec.storage))
+        run.note(
+            f"Optuna's own pictures of the study {spec.study_name!r}, while it goes and later: optuna-dashboard {url}"
+        )
     search = Search(
         asked=asked,
         run=run,

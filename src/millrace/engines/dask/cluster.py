@@ -46,6 +46,15 @@ class Cluster:
     def url(self) -> str:
         return f"dask:{self.name}"
 
+    @property
+    def dashboard(self) -> str:
+        """Where Dask shows what the cluster does, as its scheduler says; "" where it does not."""
+        try:
+            _, info = self.client._get_scheduler_info(n_workers=0)
+            return (self.client.dashboard_link or "") if "dashboard" in (info or {}).get("services", {}) else ""
+        except (AttributeError, KeyError, ValueError):  # a link that cannot be made is nothing to fail of
+            return ""
+
     def close(self) -> None:
         """Let go of the client; end a cluster of our own. Idempotent."""
         self.client.close()

@@ -155,10 +155,12 @@ def _errand(given: dict[str, Any], asked: Asked) -> dict[str, Any]:
 
 
 def _ended(given: dict[str, Any], show: Any, opened: Any) -> dict[str, Any]:
+    from millrace import tracing
     from millrace.run.errors import Cancelled, DoesNotFit, EngineLost, MillraceError, Paused, TaskFailed, WrongQuestion
 
     try:
-        return {"ending": "finished", "answer": [given["result"], _answer(given, show, opened)]}
+        with tracing.job(given.get("number", 0), given["analysis"], given.get("attempt", 0), given.get("trace", "")):
+            return {"ending": "finished", "answer": [given["result"], _answer(given, show, opened)]}
     except Paused as e:
         return {"ending": "paused", "why": _first(e)}
     except Cancelled:

@@ -188,6 +188,7 @@ class Warden:
             "home": str(self.place.home), "inputs": str(self.place.home / "inputs"),
             "store": self.place.store, "engine": "inline" if self.tier.slot_cores == 1 else self.place.engine,
             "cores": self.tier.slot_cores, "memory_bytes": memory, "nice": 0, "light": self.tier.warm,
+            "number": job.id, "attempt": job.attempt, "trace": question.get("trace", ""),
         }  # fmt: skip
         process.give(self._process(), job, given)
         return job

@@ -104,8 +104,13 @@ function files(number, told) {
 function section(told) {
   const lines = told.text.split("\n").filter((line) => line.trim());
   return el("div", {}, el("h3", {}, told.title),
-    lines.length > 1 ? el("ul", {}, lines.map((line) => el("li", {}, line))) : lines.length ? el("p", {}, lines[0]) : null,
+    lines.length > 1 ? el("ul", {}, lines.map((line) => el("li", {}, linked(line)))) : lines.length ? el("p", {}, linked(lines[0])) : null,
     told.chart ? picture(told.chart, told.title) : null, told.table ? grid(told.table, told.title) : null);
+}
+
+// A dashboard of somebody else's that a note names can be gone to.
+function linked(line) {
+  return line.split(/(https?:\/\/[^\s"<>]+[^\s"<>.,;:)])/).map((part, i) => i % 2 ? el("a", { href: part, rel: "noreferrer" }, part) : part);
 }
 
 function grid([head, ...rows], title) {
