@@ -6,11 +6,12 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 # uv resolves and fetches in parallel: seconds where pip takes minutes.
 INSTALL := $(BIN)/uv pip install --quiet --only-binary :all:
 
-.PHONY: wheelhouse demo test test-slow check bench docs setup browser postgres iproute promtool constraints clean
+.PHONY: wheelhouse demo page test test-slow check bench docs setup browser postgres iproute promtool constraints clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       explain a model on real data; prints what it found and what it wrote where"
+	@echo "make page       the page, with a job of each analysis; http://127.0.0.1:8373"
 	@echo "make test       all tests (some minutes)"
 	@echo "make check      format, lint, types, the direction of imports"
 	@echo "make test-slow  long chaos runs, scaling, notebooks"
@@ -54,6 +55,9 @@ browser:
 
 demo: $(VENV)/all.stamp
 	$(BIN)/millrace demo
+
+page: $(VENV)/all.stamp
+	$(BIN)/millrace demo --page
 
 # Hosts of a test are network namespaces.
 iproute:

@@ -9,19 +9,18 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from millrace.cli.carry import shown, worked
 from millrace.cli.console import columns, say
-from millrace.cli.options import Sectioned, machine_options, said_options
+from millrace.cli.options import MACHINE, Option, Sectioned, machine_options, said_options
 from millrace.run.errors import MissingExtra
 from millrace.run.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import lightgbm
     import pandas
 
@@ -61,11 +60,19 @@ WHAT = {
 
 
 def command(name: str) -> click.Command:
-    params = [*machine_options(("deadline",)), *said_options(("fail_on_no",))]
+    params = [
+        Option(["--page"], is_flag=True, section=MACHINE,
+               help="furnish a folder (--out, else millrace-demo), ask all five analyses as jobs, and be `millrace up` there"),
+        *machine_options(("deadline",)), *said_options(("fail_on_no",)),
+    ]  # fmt: skip
     return Sectioned(name, params=params, callback=demo, help=HELP)
 
 
 def demo(**given: Any) -> int:
+    if given.pop("page"):
+        from millrace.cli.page import shown as page
+
+        return page(Path(given["out"] or "millrace-demo"))
     from millrace.compose import carry_out
 
     telling = not given["quiet"] and not given["json"]

@@ -44,10 +44,10 @@ def tooltip(*told: tuple[str, str]) -> list[Spec]:
     return [{"field": field, "title": title.replace("\\", "/")} for field, title in told]
 
 
-def by_state(states: Sequence[str], legend: bool = True) -> dict[str, Spec]:
+def by_state(states: Sequence[str]) -> dict[str, Spec]:
     """Colour and shape channels for the states that there are."""
     shown = [s for s in STATES if s in set(states)]
-    key: Spec | None = {"orient": "top", "title": None, "offset": 4} if legend else None
+    key = {"orient": "top", "title": None, "offset": 4}
     return {
         "color": {"field": "state", "type": "nominal", "title": None, "legend": key,
                   "scale": {"domain": shown, "range": [COLOURS[s] for s in shown]}},

@@ -126,7 +126,7 @@ def slices(answer: Calibration) -> Spec:
     shown = [i for i in pictures.thinned(losses, 800).tolist() if np.isfinite(losses[i])]
     free, edge = _free(answer), pictures.reach(losses[shown])
     y = pictures.along("loss", **pictures.loss_axis(losses[shown]))
-    panels = [_slice(answer, name, shown, y, edge, first=place == 0) for place, name in enumerate(free)]
+    panels = [_slice(answer, name, shown, y, edge) for name in free]
     told = [f"{n} {figure(a)} to {figure(b)}" for n, (a, b) in answer.intervals.items()]
     title = f"Best: {', '.join(f'{n} {figure(answer.best.params[n])}' for n in free)}"
     caption = "A mark is a trial. The line is the best."
@@ -137,7 +137,7 @@ def slices(answer: Calibration) -> Spec:
                          columns=2, spacing=24)  # fmt: skip
 
 
-def _slice(answer: Calibration, name: str, shown: list[int], y: Spec, edge: float, first: bool) -> Spec:
+def _slice(answer: Calibration, name: str, shown: list[int], y: Spec, edge: float) -> Spec:
     column = answer.table[f"param_{name}"]
     axis = pictures.parameter_axis(answer.parameters[name], [column[i] for i in shown])
     numeric = axis["type"] == "quantitative"
@@ -146,7 +146,7 @@ def _slice(answer: Calibration, name: str, shown: list[int], y: Spec, edge: floa
     ]
     x = {f: {"field": f, "title": name, **axis} for f in ("at", "low")}
     tip = pictures.tooltip(("trial", "trial"), ("at", name), ("tip", "loss"), ("replicates", "replicates"))
-    state = pictures.by_state([row["state"] for row in rows], legend=first)
+    state = pictures.by_state([row["state"] for row in rows])
     best = answer.best.params[name]
     layers = []
     if name in answer.intervals:

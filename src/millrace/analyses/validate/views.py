@@ -119,9 +119,11 @@ def cpu(answer: Validation) -> Spec | None:
         data={"values": values},
         mark={"type": "bar", "color": COLOURS["pass"]},
         encoding={
-            "x": {"field": "low", "type": "quantitative", "scale": {"type": "log"}, "title": "processor time (ms)"},
+            "x": {"field": "low", "type": "quantitative", "scale": {"type": "log"}, "title": "processor time (ms)",
+                  "axis": {"labelOverlap": "greedy", "labelSeparation": 8}},
             "x2": {"field": "high"},
             "y": {"field": "count", "type": "quantitative", "title": "programs", "scale": {"type": "symlog"}},
+            "y2": {"datum": 0},
             "tooltip": [_tip("low", "from (ms)"), _tip("high", "to (ms)"), _tip("count", "programs")],
         },
     )  # fmt: skip

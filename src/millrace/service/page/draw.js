@@ -4,6 +4,8 @@ import { el } from "./say.js";
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const CANVAS_MARKS = 1500;
+const AXIS_PX = 80;
+const NARROW_PX = 560;
 let loading = null;
 const drawn = new Set();
 
@@ -34,6 +36,16 @@ export function picture(spec, fallback) {
   return el("figure", {}, caption.childNodes.length ? caption : null, place);
 }
 
+// As wide as there is room, panels below each other where they do not go side by side: specs are made for a desk.
+function fitted(spec, room) {
+  if (typeof spec.width === "number" && spec.width > room - AXIS_PX) return fitted({ ...spec, width: "container" }, room);
+  if (spec.width === "container" && spec.height?.step) return { ...spec, autosize: { type: "fit-x", contains: "padding" } };
+  if (room >= NARROW_PX) return spec;
+  if (spec.concat) return { ...spec, columns: 1 };
+  const { hconcat, ...rest } = spec;
+  return hconcat ? { ...rest, vconcat: hconcat } : spec;
+}
+
 async function paint(place) {
   try {
     await script();
@@ -42,7 +54,7 @@ async function paint(place) {
     const shade = dark.matches ? "dark" : "light";
     const marks = place.spec.data?.values?.length || 0;
     place.view?.finalize();
-    const made = await window.vegaEmbed(place, place.spec, {
+    const made = await window.vegaEmbed(place, fitted(place.spec, place.clientWidth), {
       actions: false, config: window.millraceThemes[shade], renderer: marks > CANVAS_MARKS ? "canvas" : "svg", tooltip: { theme: shade },
     });
     place.view = made.view;

@@ -108,9 +108,10 @@ function section(told) {
     told.chart ? picture(told.chart, told.title) : null, told.table ? grid(told.table, told.title) : null);
 }
 
-// A dashboard of somebody else's that a note names can be gone to.
+// A dashboard of somebody else's that a note names can be gone to; `names` are set as such.
 function linked(line) {
-  return line.split(/(https?:\/\/[^\s"<>]+[^\s"<>.,;:)])/).map((part, i) => i % 2 ? el("a", { href: part, rel: "noreferrer" }, part) : part);
+  return line.split(/(https?:\/\/[^\s"<>]+[^\s"<>.,;:)])/).map((part, i) => i % 2 ? el("a", { href: part, rel: "noreferrer" }, part)
+    : part.split(/`([^`]+)`/).map((word, j) => j % 2 ? el("code", {}, word) : word));
 }
 
 function grid([head, ...rows], title) {
