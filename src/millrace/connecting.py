@@ -143,7 +143,7 @@ class Service:
 
     def _target(self, one: Mapping[str, Any]) -> dict[str, Any]:
         data = one.get("data")
-        inline = data is None or isinstance(data, list | tuple | Mapping)
+        inline = data is None or isinstance(data, int | float | list | tuple | Mapping)
         return {**one, "data": _plain(data) if inline else self.named("data", data)}
 
     def named(self, kind: str, value: Any) -> str:

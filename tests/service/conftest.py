@@ -49,6 +49,13 @@ def doze(item):
     return -item
 
 
+def spread(params, seed):
+    import numpy
+
+    draws = numpy.random.default_rng(seed).normal(params["middle"], 1.0, 50)
+    return {"mean": float(draws.mean())}
+
+
 def bad(item):
     raise ValueError("there is no such thing")
 """

@@ -53,6 +53,50 @@ def test_a_refutation_of_a_frame(site: Site, far) -> None:
     assert job["digest"] == wanted, job["why"]
 
 
+PROGRAMS = (
+    {"task_id": "t/0", "completion": "    return 2 * x\n"}, {"task_id": "t/0", "completion": "    return x + 1\n"},
+    {"task_id": "t/0", "completion": "    while True: pass\n"},
+)  # fmt: skip
+CASES = ({"task_id": "t/0", "prompt": "def double(x):\n", "entry_point": "double",
+          "test": "def check(candidate):\n    assert candidate(3) == 6\n"},)  # fmt: skip
+CALIBRATE = {"simulate": "work:spread", "parameters": {"middle": [0.0, 4.0]}, "targets": {"mean": 2.0}, "trials": 6,
+             "replicates": 2, "sampler": "random"}  # fmt: skip
+
+
+@pytest.mark.parametrize("analysis", ["calibrate", "validate", "twin fit"])
+def test_the_other_analyses_have_the_digest_of_here(
+    analysis: str, site: Site, far, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(site.folder))
+    for name, rows in (("programs", PROGRAMS), ("cases", CASES)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    programs, cases = str(tmp_path / "programs.jsonl"), str(tmp_path / "cases.jsonl")
+    people = str(site.folder / "people.parquet")
+    here = {
+        "calibrate": lambda: mr.calibrate(**CALIBRATE, engine="inline"),
+        "validate": lambda: mr.validate(programs, cases, require_isolation=True, engine="inline"),
+        "twin fit": lambda: mr.twin.fit(people, limit=300, engine="inline"),
+    }
+    there = {
+        "calibrate": CALIBRATE, "validate": {"candidates": programs, "cases": cases},
+        "twin fit": {"data": people, "limit": 300},
+    }  # fmt: skip
+    job = far.submit.wait(far.submit.submit(analysis, there[analysis]))
+    assert job["digest"] == here[analysis]().digest, job["why"]
+    if analysis == "twin fit":
+        told = cli(site, tmp_path, "twin", "fit", "--data", people, "--limit", "300", "--json")
+    elif analysis == "validate":
+        told = cli(site, tmp_path, "validate", "run", "--candidates", programs, "--cases", cases, "--json")
+    else:
+        (tmp_path / "study.toml").write_text(
+            'simulate = "work:spread"\ntrials = 6\nreplicates = 2\nsampler = "random"\n[parameters]\nmiddle = [0.0, 4.0]\n'
+            "[targets]\nmean = 2.0\n"
+        )
+        told = cli(site, tmp_path, "calibrate", "run", "study.toml", "--json")
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)["digest"] == job["digest"]
+
+
 def test_a_row_at_once(site: Site, far) -> None:
     row = dict.fromkeys(COLUMNS, 0.25)
     (here,) = mr.explainer(str(site.folder / "model.txt")).rows([row])

@@ -39,7 +39,7 @@ export function picture(spec, fallback) {
 // As wide as there is room, panels below each other where they do not go side by side: specs are made for a desk.
 function fitted(spec, room) {
   if (typeof spec.width === "number" && spec.width > room - AXIS_PX) return fitted({ ...spec, width: "container" }, room);
-  if (spec.width === "container" && spec.height?.step) return { ...spec, autosize: { type: "fit-x", contains: "padding" } };
+  if (spec.width === "container" && typeof spec.height !== "number") return { ...spec, autosize: { type: "fit-x", contains: "padding" } };
   if (room >= NARROW_PX) return spec;
   if (spec.concat) return { ...spec, columns: 1 };
   const { hconcat, ...rest } = spec;
