@@ -151,6 +151,7 @@ def test_a_request_its_job_its_run_and_its_tasks_are_one_trace(
         told = httpx.post(f"{url}/v1/jobs", json=body, headers={"traceparent": PARENT}, timeout=60)
         assert told.status_code == 201, told.text
         until(lambda: site.job(told.json()["id"], "ann")["ended_at"])
+        site.client.close()
         until(lambda: collector.find("POST /v1/jobs") and len(collector.find("square")) == 8)
     (request,), (job,), (whole,) = (collector.find(name) for name in ("POST /v1/jobs", "job run", "run run"))
     assert {span.trace_id.hex() for span in (request, job, whole, *collector.find("square"))} == {PARENT[3:35]}
