@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import signal
@@ -17,6 +19,9 @@ from typing import Any
 import httpx
 import pytest
 
+from millrace.cli.main import main
+from millrace.compose import load_settings, open_jobs
+from millrace.ordering import register
 from millrace.service.access import add_token
 
 TIERS = """
@@ -144,6 +149,14 @@ def run(folder: Path, *words: str, **more: Any) -> subprocess.CompletedProcess[s
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, **more)
 
 
+def here(folder: Path, *words: str) -> tuple[int, str, str]:
+    """As `run`, in this process: (exit code, stdout, stderr)."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words)
+    return code, out.getvalue(), err.getvalue()
+
+
 @contextmanager
 def started(folder: Path, *words: str) -> Iterator[str]:
     """`millrace up` or `serve` in that folder; its url."""
@@ -173,12 +186,13 @@ def _answers(url: str) -> bool:
 def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     furnish(folder)
+    desk = open_jobs(load_settings({"jobs": folder / "millrace-jobs"}))
     for kind, name, file in (
         ("model", "churn", "model.txt"), ("data", "rows", "rows.parquet"), ("data", "people", "people.parquet"),
         ("data", "items", "items.jsonl"),
     ):  # fmt: skip
-        done = run(folder, "register", kind, name, file)
-        assert done.returncode == 0, done.stderr
+        register(desk, kind, name, folder / file)
+    desk.table.close()
     return folder
 
 

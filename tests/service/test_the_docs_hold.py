@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Site, run
+from conftest import Site, here
 from test_metrics_are_scraped import names_of
 
 from millrace.settings import Settings
@@ -74,11 +74,11 @@ def test_settings_and_commands_are_there(furnished: Path, tmp_path: Path) -> Non
     limits = SERVICE.split("## Limits")[1]
     named = {name for row in re.findall(r"^\| (`.*?) \|", limits, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
     assert named and named <= set(Settings.model_fields)
-    told = run(furnished, "token", "docs", "--scopes", "read", "--service-tokens", str(tmp_path / "t.toml"))
-    assert told.returncode == 0 and told.stdout.startswith("mr_")
+    code, said, _ = here(furnished, "token", "docs", "--scopes", "read", "--service-tokens", str(tmp_path / "t.toml"))
+    assert code == 0 and said.startswith("mr_")
     for command in re.findall(r"^millrace (?!--url)(\w+)", SERVICE, re.MULTILINE):
-        assert run(furnished, command, "--help").returncode == 0
+        assert here(furnished, command, "--help")[0] == 0
     for command in re.findall(
         r"`(submit|plan|register|jobs|job|logs|cancel|retry|result)`", SERVICE.split("COMMAND` takes")[1]
     ):
-        assert run(furnished, "--url", "http://127.0.0.1:9", command, "--help").returncode == 0, command
+        assert here(furnished, "--url", "http://127.0.0.1:9", command, "--help")[0] == 0, command

@@ -7,7 +7,7 @@ import re
 
 import httpx
 import pytest
-from conftest import Site, run, started
+from conftest import Site, here, run, started
 
 from millrace.service.access import add_token, read_tokens
 
@@ -141,16 +141,16 @@ def test_a_token_that_is_taken_out_of_the_file_is_refused(site: Site) -> None:
 
 
 def test_the_command_makes_tokens_and_bad_files_are_told(furnished) -> None:
-    told = run(furnished, "token", "zoe", "--scopes", "read", "--service-tokens", "others.toml")
-    assert told.returncode == 0 and re.fullmatch(r"mr_[\w-]{43}\n", told.stdout)
+    code, said, _ = here(furnished, "token", "zoe", "--scopes", "read", "--service-tokens", "others.toml")
+    assert code == 0 and re.fullmatch(r"mr_[\w-]{43}\n", said)
     assert [c.user for c in read_tokens(furnished / "others.toml").values()] == ["zoe"]
     assert (furnished / "others.toml").stat().st_mode & 0o077 == 0
     for name, scopes, why in (("Zoe", "read", "a user is"), ("zoe", "all", "scopes are")):
-        told = run(furnished, "token", name, "--scopes", scopes, "--service-tokens", "others.toml")
-        assert told.returncode == 2 and why in told.stderr
+        code, _, said = here(furnished, "token", name, "--scopes", scopes, "--service-tokens", "others.toml")
+        assert code == 2 and why in said
     (furnished / "bad.toml").write_text('[[token]]\nuser = "x"\n')
-    told = run(furnished, "serve", "--port", "0", "--service-tokens", "bad.toml")
-    assert told.returncode == 2 and "bad.toml, token 1" in told.stderr
+    code, _, said = here(furnished, "serve", "--port", "0", "--service-tokens", "bad.toml")
+    assert code == 2 and "bad.toml, token 1" in said
 
 
 def test_without_tokens_it_is_for_this_machine_alone(furnished) -> None:

@@ -41,14 +41,14 @@ def command(name: str) -> click.Command:
         settings = settings_of(given, "service_tokens")
         if given["socket"] is None:
             serving.check_place(settings, given["host"])
-            sock = serving.bound(given["host"], given["port"])
-        else:
-            sock = _inherited(given["socket"])
         desk = open_jobs(settings)
-        app = make_app(open_house(settings, desk), script_cache=settings.cache.parent / "scripts", traces=traces())
-        if given["socket"] is None:
-            click.echo(f"Jobs in {settings.jobs}; {serving.url_of(sock)}; Ctrl-C stops.", err=True)
         try:
+            app = make_app(open_house(settings, desk), script_cache=settings.cache.parent / "scripts", traces=traces())
+            if given["socket"] is None:
+                sock = serving.bound(given["host"], given["port"])
+                click.echo(f"Jobs in {settings.jobs}; {serving.url_of(sock)}; Ctrl-C stops.", err=True)
+            else:
+                sock = _inherited(given["socket"])
             serving.serve(app, sock, given["parent"])
         finally:
             desk.table.close()
