@@ -46,6 +46,8 @@ def fit(
     memory: str | int | None = None,
     store: Path | None = None,
     seed: int = 0,
+    deadline: str | float | None = None,
+    fit: bool = False,
     progress: Shown = None,
     out: Path | None = None,
     run: OpenRun | None = None,
@@ -70,8 +72,8 @@ def fit(
         "drop": drop, "constraints": constraints, "find": find, "joint": joint, "learner": learner, "folds": folds,
         "coverage": coverage, "effect": effect, "overlap": overlap, "limit": limit,
     }  # fmt: skip
-    machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
-    return ask("twin fit", question, machine, run)  # type: ignore[no-any-return]
+    machine = compose.Machine(engine, cores, memory, store, seed, out, deadline=deadline, show=shown(progress))
+    return ask("twin fit", question, machine, run, fit)  # type: ignore[no-any-return]
 
 
 def generate(
@@ -87,6 +89,8 @@ def generate(
     cores: int | None = None,
     memory: str | int | None = None,
     store: Path | None = None,
+    deadline: str | float | None = None,
+    fit: bool = False,
     progress: Shown = None,
     run: OpenRun | None = None,
 ) -> Twins:
@@ -98,8 +102,8 @@ def generate(
     budget. Without `out` the file goes with the answer.
     """
     question = {"model": model, "n": n, "where": where, "attempts": attempts, "margins": margins, "file": out}
-    machine = compose.Machine(engine, cores, memory, store, seed, show=shown(progress))
-    return ask("twin generate", question, machine, run)  # type: ignore[no-any-return]
+    machine = compose.Machine(engine, cores, memory, store, seed, deadline=deadline, show=shown(progress))
+    return ask("twin generate", question, machine, run, fit)  # type: ignore[no-any-return]
 
 
 def assess(
@@ -114,6 +118,8 @@ def assess(
     memory: str | int | None = None,
     store: Path | None = None,
     seed: int = 0,
+    deadline: str | float | None = None,
+    fit: bool = False,
     progress: Shown = None,
     out: Path | None = None,
     run: OpenRun | None = None,
@@ -124,8 +130,8 @@ def assess(
     from the others, trained on twins and on real rows (the model's outcome when not given). `rows`: compared at most.
     """
     question = {"model": model, "real": real, "holdout": holdout, "target": target, "rows": rows}
-    machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
-    return ask("twin assess", question, machine, run)  # type: ignore[no-any-return]
+    machine = compose.Machine(engine, cores, memory, store, seed, out, deadline=deadline, show=shown(progress))
+    return ask("twin assess", question, machine, run, fit)  # type: ignore[no-any-return]
 
 
 def simulate(
@@ -154,6 +160,8 @@ def simulate(
     memory: str | int | None = None,
     store: Path | None = None,
     seed: int = 0,
+    deadline: str | float | None = None,
+    fit: bool = False,
     progress: Shown = None,
     out: Path | None = None,
     run: OpenRun | None = None,
@@ -189,8 +197,8 @@ def simulate(
         "smallest_money": smallest_money, "level": level, "power": power, "attrition": attrition, "fidelity": fidelity,
         "least_fidelity": least_fidelity, "record": record,
     }  # fmt: skip
-    machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
-    return with_refuter(ask("twin simulate", question, machine, run), refute)
+    machine = compose.Machine(engine, cores, memory, store, seed, out, deadline=deadline, show=shown(progress))
+    return with_refuter(ask("twin simulate", question, machine, run, fit), refute)
 
 
 def track(

@@ -20,7 +20,7 @@ import numpy
 from millrace.analyses.twin import constraints as constraining
 from millrace.analyses.twin.columns import Column
 from millrace.analyses.twin.describing import codes_of_ranks
-from millrace.analyses.twin.kernels import dependence, drawing
+from millrace.analyses.twin.kernels import dependence, drawing, judging
 from millrace.analyses.twin.where import Clause
 from millrace.run.errors import AnalysisFailed, WrongQuestion
 
@@ -31,7 +31,7 @@ AT_ONCE = 65_536
 """Attempts drawn together at most, so that memory is bounded and small remainders are not drawn one by one."""
 MOST_REPAIRS = 1_000
 """Attempts of a row without a condition until all constraints hold."""
-ACCEPTING, MEMBERS = 1_000_003, 1_000_033
+ACCEPTING, JUDGING, MEMBERS = 1_000_003, 1_000_013, 1_000_033
 """Places of random numbers that are not a column's."""
 
 
@@ -105,7 +105,7 @@ def draw_place(
         )  # fmt: skip
         return
     drawing.draw_ranks(
-        f.C, f.R, j, f.V, f.rows, f.attempts, seed, place, *walk, part["begin"], part["end"], part["fixed"], part["line"],
+        f.C, f.R, j, f.V, f.rows, f.attempts, seed, place, *walk, part["begin"], part["end"], part["fixed"], part["plane"],
         part["slope"], part["low"], part["high"], part["held"], part["lines"], column.values, ready.codes(j), column.spike,
         column.common,
         column.codes, column.scale, low, high, f.ok,
@@ -150,6 +150,7 @@ class Joint:
         ]
         self.ready = Ready(self.columns, plain["scores"])
         self.rules = constraining.Rules(plain["constraints"], self.columns)
+        self.judge = {k: read_only(numpy.asarray(v)) for k, v in plain["judge"].items()}
 
     # -- conditions --------------------------------------------------------------------------------------------------
     def condition(self, clauses: Sequence[Clause]) -> Condition:
@@ -253,7 +254,11 @@ class Joint:
             if not len(origin):
                 return field, origin
         self.rules.follow(field, self.columns)
-        return self._kept(field, origin, field.ok & self.rules.hold(field, self.get(field, seed)))
+        field, origin = self._kept(field, origin, field.ok & self.rules.hold(field, self.get(field, seed)))
+        if not self.judge or not len(origin):
+            return field, origin
+        chance = judging.share(field.C, numpy.asarray(self.order), self.judge)
+        return self._kept(field, origin, units(seed, field.rows, JUDGING, field.attempts) < chance)
 
     @staticmethod
     def _kept(field: Field, origin: Any, good: Any) -> tuple[Field, Any]:
