@@ -29,6 +29,8 @@ NO_PARTNERS = numpy.zeros(0, numpy.int64)
 NO_TABLES = numpy.ones((0, 256, 256), numpy.bool_)
 AT_ONCE = 65_536
 """Attempts drawn together at most, so that memory is bounded and small remainders are not drawn one by one."""
+JUDGED_AT_ONCE = 4_096
+"""The same where a judge accepts nearly half of them: below this a round costs its calls, and not its rows."""
 MOST_REPAIRS = 1_000
 """Attempts of a row without a condition until all constraints hold."""
 ACCEPTING, JUDGING, MEMBERS = 1_000_003, 1_000_013, 1_000_033
@@ -216,7 +218,7 @@ class Joint:
         done = Field.of(d, rows, numpy.zeros(m, numpy.int64))
         pending, begun = numpy.arange(m), numpy.zeros(m, numpy.int64)
         while len(pending):
-            each = max(1, min(AT_ONCE // len(pending), 256)) if conditioned else 1
+            each = self._each(len(pending), conditioned)
             for begin in range(0, len(pending), AT_ONCE):
                 some = pending[begin : begin + AT_ONCE]
                 which = numpy.repeat(some, each)
@@ -240,6 +242,12 @@ class Joint:
                     "for less, or allow more attempts."
                 )
         return done
+
+    def _each(self, pending: int, conditioned: bool) -> int:
+        """Attempts of a row that are drawn at once: the first that is accepted counts, so that it changes nothing but time."""
+        if conditioned:
+            return max(1, min(AT_ONCE // pending, 256))
+        return max(1, min(JUDGED_AT_ONCE // pending, 8)) if self.judge else 1
 
     def _attempt(self, field: Field, origin: Any, seed: int, condition: Condition | None) -> tuple[Field, Any]:
         """Those attempts that are accepted, and what row each belongs to."""

@@ -20,6 +20,7 @@ DEPTH = 40
 Z = 2.0
 LINES = 5
 LEAST_R2 = 0.3
+AT_ONCE = 8_192
 JUDGED = 1 << 40
 """Where the twins begin that the judge is learnt from: nobody else asks for these."""
 Frame = Mapping[str, Any]
@@ -155,7 +156,8 @@ def judge(_: Any, frame: Frame, plain: Mapping[str, Any], seed: int) -> dict[str
     if n < judging.LEAST_ROWS:
         return {}
     rows = numpy.arange(JUDGED, JUDGED + min(judging.TIMES * n, judging.MOST_ROWS))
-    made = joint.draw(rows, seed).C[joint.order]
+    some = [joint.draw(rows[at : at + AT_ONCE], seed).C[joint.order] for at in range(0, len(rows), AT_ONCE)]
+    made = numpy.concatenate(some, 1)
     nominal = numpy.array([joint.columns[j].nominal for j in joint.order])
     return judging.learn(frame["codes"][joint.order], made, nominal) or {}
 

@@ -17,7 +17,7 @@ from numba import njit
 
 from millrace.analyses.twin.kernels import measures
 
-MOST_ROWS, TIMES = 60_000, 3
+MOST_ROWS, TIMES = 40_000, 3
 """Real rows, and twins, that it is learnt from at most; so many twins for a real row when there are few."""
 LEAST_ROWS = 2_000
 TREES, LEAVES, RATE, LEAST_LEAF = 200, 31, 0.1, 50
