@@ -23,8 +23,10 @@ def test_the_trees_as_arrays_say_what_lightgbm_says():
     trees = judging.arrays_of(fitted.dump_model()["tree_info"])
     assert (trees["threshold"] == -2).any()
     assert (trees["threshold"] >= 0).any()
-    given = (trees[n] for n in ("feature", "threshold", "left", "right", "masks", "value", "roots"))
-    found = judging.log_odds(codes.astype(numpy.uint8), numpy.arange(3), *given)
+    tables = judging.ready(trees, numpy.array([2, 0, 1]))
+    found = judging.log_odds(
+        codes[[1, 2, 0]].astype(numpy.uint8), tables.open, tables.column, tables.begin, tables.value
+    )
     numpy.testing.assert_allclose(found, fitted.predict(X, raw_score=True), rtol=1e-9, atol=1e-12)
 
 
@@ -34,7 +36,7 @@ def test_equal_laws_need_no_judge_and_different_ones_have_one():
     assert judging.learn(first, second, numpy.zeros(4, bool)) is None
     second[1] = second[0]
     judge = judging.learn(first, second, numpy.zeros(4, bool))
-    chance = judging.share(second, numpy.arange(4), judge)
+    chance = judging.share(second, judging.ready(judge, numpy.arange(4)))
     assert chance.mean() < 0.1
     few = judging.learn(first[:, :500], second, numpy.zeros(4, bool))
     assert few is None

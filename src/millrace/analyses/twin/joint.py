@@ -152,7 +152,7 @@ class Joint:
         ]
         self.ready = Ready(self.columns, plain["scores"])
         self.rules = constraining.Rules(plain["constraints"], self.columns)
-        self.judge = {k: read_only(numpy.asarray(v)) for k, v in plain["judge"].items()}
+        self.judge = judging.ready(plain["judge"], self.order) if plain["judge"] else None
 
     # -- conditions --------------------------------------------------------------------------------------------------
     def condition(self, clauses: Sequence[Clause]) -> Condition:
@@ -263,9 +263,9 @@ class Joint:
                 return field, origin
         self.rules.follow(field, self.columns)
         field, origin = self._kept(field, origin, field.ok & self.rules.hold(field, self.get(field, seed)))
-        if not self.judge or not len(origin):
+        if self.judge is None or not len(origin):
             return field, origin
-        chance = judging.share(field.C, numpy.asarray(self.order), self.judge)
+        chance = judging.share(field.C, self.judge)
         return self._kept(field, origin, units(seed, field.rows, JUDGING, field.attempts) < chance)
 
     @staticmethod

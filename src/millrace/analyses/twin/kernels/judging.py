@@ -10,6 +10,7 @@ chance. Its trees are kept as arrays.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -90,29 +91,105 @@ def arrays_of(trees: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Tables:
+    """A judge ready to work: by tree and column that it splits on, which of its leaves a code leaves open, a bit each.
+
+    The leaf of a row is what all of its codes leave (QuickScorer, Lucchese et al. 2015; here a code is a look-up): no branch
+    depends on a row.
+
+    open: uint32 (entries, 256). column: number in C of each entry. begin: (trees + 1,), where the entries of a tree begin.
+    value: float64 (trees, 32), of each leaf.
+    """
+
+    open: Any
+    column: Any
+    begin: Any
+    value: Any
+
+
+def ready(judge: Mapping[str, Any], columns: Any) -> Tables:
+    """columns: number in C of each feature of the judge."""
+    trees = (numpy.asarray(judge[n]) for n in ("feature", "threshold", "left", "right", "masks", "value", "roots"))
+    opened, column, begin, value = _opened(*trees, numpy.asarray(columns, numpy.int64))
+    for array in (opened, column, begin, value):
+        array.setflags(write=False)
+    return Tables(opened, column, begin, value)
+
+
 @njit(nogil=True, cache=True)
-def log_odds(C, columns, feature, threshold, left, right, masks, value, roots):  # type: ignore[no-untyped-def]
-    """float64 (rows,): log of how much likelier a row is among real ones. C: uint8 (columns, rows); columns: number in C of each
-    feature."""
+def _opened(feature, threshold, left, right, masks, value, roots, columns):  # type: ignore[no-untyped-def]
+    trees = roots.size
+    most = 0
+    for node in range(feature.size):
+        most += feature[node] >= 0
+    opened = numpy.zeros((most, 256), numpy.uint32)
+    column, begin = numpy.zeros(most, numpy.int64), numpy.zeros(trees + 1, numpy.int64)
+    values = numpy.zeros((trees, 32))
+    below = numpy.zeros(feature.size, numpy.uint32)  # leaves under each node
+    made = 0
+    for t in range(trees):
+        end = roots[t + 1] if t + 1 < trees else feature.size
+        leaf = 0
+        for node in range(end - 1, roots[t] - 1, -1):  # children stand after their parent
+            if feature[node] < 0:
+                below[node] = numpy.uint32(1) << numpy.uint32(leaf)
+                values[t, leaf] = value[node]
+                leaf += 1
+            else:
+                below[node] = below[left[node]] | below[right[node]]
+        first = made
+        for node in range(roots[t], end):
+            if feature[node] < 0:
+                continue
+            at = -1
+            for k in range(first, made):
+                if column[k] == columns[feature[node]]:
+                    at = k
+            if at < 0:
+                at = made
+                column[at] = columns[feature[node]]
+                opened[at, :] = below[roots[t]]
+                made += 1
+            for c in range(256):
+                if threshold[node] == -2:
+                    goes = (masks[node, c >> 6] >> numpy.uint64(c & 63)) & numpy.uint64(1) == numpy.uint64(1)
+                else:
+                    goes = c <= threshold[node]
+                opened[at, c] &= ~(below[right[node]] if goes else below[left[node]])
+        begin[t + 1] = made
+    return opened[:made].copy(), column[:made].copy(), begin, values
+
+
+@njit(nogil=True, cache=True)
+def log_odds(C, opened, column, begin, value):  # type: ignore[no-untyped-def]
+    """float64 (rows,): log of how much likelier a row is among real ones. C: uint8 (columns, rows)."""
     n = C.shape[1]
     found = numpy.zeros(n)
-    for begin in range(0, n, BLOCK):
-        end = min(begin + BLOCK, n)
-        for t in range(roots.size):
-            for i in range(begin, end):
-                node = roots[t]
-                while feature[node] >= 0:
-                    c = C[columns[feature[node]], i]
-                    if threshold[node] == -2:
-                        goes = (masks[node, c >> 6] >> numpy.uint64(c & 63)) & numpy.uint64(1) == numpy.uint64(1)
-                    else:
-                        goes = c <= threshold[node]
-                    node = left[node] if goes else right[node]
-                found[i] += value[node]
+    left = numpy.zeros(BLOCK, numpy.uint32)
+    place = numpy.zeros(32, numpy.int64)  # of the only bit that is set, by De Bruijn's sequence
+    for bit in range(32):
+        place[((numpy.uint32(1) << numpy.uint32(bit)) * numpy.uint32(0x077CB531) & numpy.uint32(0xFFFFFFFF)) >> 27] = (
+            bit
+        )
+    for start in range(0, n, BLOCK):
+        m = min(BLOCK, n - start)
+        for t in range(begin.size - 1):
+            left[:m] = numpy.uint32(0xFFFFFFFF)
+            for k in range(begin[t], begin[t + 1]):
+                row, codes = opened[k], C[column[k], start : start + m]
+                for i in range(m):
+                    left[i] &= row[codes[i]]
+            if begin[t] == begin[t + 1]:
+                left[:m] = numpy.uint32(1)
+            for i in range(m):
+                found[start + i] += value[
+                    t, place[numpy.uint32(left[i] * numpy.uint32(0x077CB531)) >> numpy.uint32(27)]
+                ]
     return found
 
 
-def share(C: Any, columns: Any, judge: Mapping[str, Any]) -> Any:
+def share(C: Any, tables: Tables) -> Any:
     """float64 (rows,): with what chance a row is accepted."""
-    trees = (judge[n] for n in ("feature", "threshold", "left", "right", "masks", "value", "roots"))
-    return numpy.minimum(numpy.exp(log_odds(C, columns, *trees)) / CAP, 1.0)
+    told = log_odds(C, tables.open, tables.column, tables.begin, tables.value)
+    return numpy.minimum(numpy.exp(told) / CAP, 1.0)
