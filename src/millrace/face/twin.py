@@ -65,7 +65,8 @@ def fit(
     are an "error", or are left out ("trim") and named.
 
     The model is saved in `out` (a folder), and `load` reads it. The rest is about the machine and never changes the answer:
-    see `explain`. Raises the errors of `millrace.run.errors`, `WrongQuestion` and its kin before the long work.
+    see `explain`; but with `fit` the first rows, as many as fit the memory and the deadline. A model is whole or an error.
+    Raises the errors of `millrace.run.errors`, `WrongQuestion` and its kin before the long work.
     """
     question = {
         "data": data, "outcome": outcome, "treatment": treatment, "schema": schema, "privacy": privacy, "min_leaf": min_leaf,
@@ -99,7 +100,7 @@ def generate(
     `where`: only such twins, drawn so and not filtered: "age >= 60 and region == 'west'", or a mapping from columns to a
     value, a list of values, or {"low": 60, "high": 70}. `attempts`: draws of one twin at most. `margins`: known counts or
     shares of levels by column, to which twins are weighted (`twin_weight`). Row i is the same for every n, engine and memory
-    budget. Without `out` the file goes with the answer.
+    budget. Without `out` the file goes with the answer. `deadline`: stop then, with the first twins; `fit`: as many as fit.
     """
     question = {"model": model, "n": n, "where": where, "attempts": attempts, "margins": margins, "file": out}
     machine = compose.Machine(engine, cores, memory, store, seed, deadline=deadline, show=shown(progress))

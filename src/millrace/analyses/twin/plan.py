@@ -12,7 +12,7 @@ from millrace.run.budget import Budget, Plan, fit
 
 WORKER_BYTES = 150 << 20
 """Private bytes of a worker with the kernels loaded, and room for what their compiler maps."""
-KERNEL_BYTES = 30 << 20
+KERNEL_BYTES, LIGHTGBM_BYTES = 30 << 20, 40 << 20
 DRIVER_BYTES = 90 << 20
 FIT_DRIVER_BYTES, LOOK_BYTES = 120 << 20, 300_000
 """The same with the kernels that draw, and a column of the first look at twins."""
@@ -90,11 +90,12 @@ def plan_fit(facts: FitFacts, budget: Budget) -> Plan:
     return fit(
         Plan(
             analysis="twin fit", method="trees", tasks=2 * d + 1 + facts.auto + own.tasks, block=1, slots=1,
-            worker_bytes=WORKER_BYTES + max(
+            worker_bytes=WORKER_BYTES + LIGHTGBM_BYTES * bool(facts.auto or facts.learner) + max(
                 COLUMN_ROW_BYTES * n, TREE_ROW_BYTES * n + NODE_BYTES * nodes, RELATED_BYTES * min(n, RELATED_ROWS) * d,
                 own.worker_bytes, JUDGE_BYTES * min(4 * n, JUDGED_ROWS) * d if facts.auto else 0,
             ),
-            driver_bytes=FIT_DRIVER_BYTES + 8 * n + LOOK_BYTES * d + max(3 * n * d, own.driver_bytes),
+            driver_bytes=FIT_DRIVER_BYTES + LIGHTGBM_BYTES * bool(facts.learner) + 8 * n + LOOK_BYTES * d
+            + max(3 * n * d, own.driver_bytes),
             shared_bytes=n * (facts.row_bytes + 3 * d + 8 * d * bool(own.tasks)), answer_bytes=5 * n * d,
             core_s=core_s + own.core_s,
             base_bytes=WORKER_BYTES - KERNEL_BYTES,
