@@ -80,11 +80,13 @@ def test_leaves_part_the_rows_and_are_never_smaller_than_asked():
     assert len(ends) > 4
     assert (end - begin)[ends].sum() == 5_000
     assert (end - begin)[ends].min() >= 20
+    assert len(masks) == (threshold[feature >= 0] < -1).sum() > 1
     for row in range(0, 5_000, 97):
         node = 0
         while feature[node] >= 0:
             c = int(X[feature[node], row])
-            goes = bool(int(masks[node, c >> 6]) >> (c & 63) & 1) if threshold[node] == -2 else c <= threshold[node]
+            t = threshold[node]
+            goes = bool(int(masks[-2 - t, c >> 6]) >> (c & 63) & 1) if t < -1 else c <= t
             node = left[node] if goes else right[node]
         assert row in index[begin[node] : end[node]]
 

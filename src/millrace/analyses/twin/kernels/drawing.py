@@ -43,8 +43,8 @@ def _leaf(C, i, feature, threshold, left, right, masks):  # type: ignore[no-unty
     while feature[node] >= 0:
         c = C[feature[node], i]
         t = threshold[node]
-        if t == -2:
-            goes = (masks[node, c >> 6] >> numpy.uint64(c & 63)) & numpy.uint64(1) == numpy.uint64(1)
+        if t < -1:
+            goes = (masks[-2 - t, c >> 6] >> numpy.uint64(c & 63)) & numpy.uint64(1) == numpy.uint64(1)
         else:
             goes = c <= t
         node = left[node] if goes else right[node]

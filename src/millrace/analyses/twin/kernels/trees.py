@@ -151,7 +151,7 @@ def grow(X, extra, sizes, nominal, features, y, width, ordered, index, min_leaf,
     X: uint8 (columns, rows), extra: uint8 (rows,), the column after them; both read-only. sizes: codes of each column.
     features: numbers of columns to split on. y: uint8 (rows,) classes below `width`; when `ordered`, codes, which each node puts
     into `width` classes of about as many of its own rows. Returns feature (-1: leaf), threshold
-    (-2: by `masks`), left, right, begin, end, masks.
+    (below -1: by the mask of number -2 - threshold), left, right, begin, end, masks.
     """
     rows = index.size
     most = 2 * (rows // max(1, min_leaf)) + 3
@@ -262,9 +262,15 @@ def grow(X, extra, sizes, nominal, features, y, width, ordered, index, min_leaf,
                 right_of[node], begin_of[child], end_of[child] = child, low, b
             stack[top] = child
             top += 1
+    sets = 0
+    for node in range(made):
+        if feature[node] >= 0 and threshold[node] == -2:
+            masks[sets] = masks[node]  # never after the node: what is written over has been read
+            threshold[node] = -2 - sets
+            sets += 1
     return (
         feature[:made].copy(), threshold[:made].copy(), left_of[:made].copy(), right_of[:made].copy(),
-        begin_of[:made].copy(), end_of[:made].copy(), masks[:made].copy(),
+        begin_of[:made].copy(), end_of[:made].copy(), masks[:sets].copy(),
     )  # fmt: skip
 
 
