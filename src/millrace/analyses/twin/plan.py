@@ -89,7 +89,7 @@ def plan_fit(facts: FitFacts, budget: Budget) -> Plan:
     own = _models(facts)
     return fit(
         Plan(
-            analysis="twin fit", method="trees", tasks=2 * d + 1 + facts.auto + own.tasks, block=1, slots=1,
+            analysis="twin fit", method=_method(facts), tasks=2 * d + 1 + facts.auto + own.tasks, block=1, slots=1,
             worker_bytes=WORKER_BYTES + LIGHTGBM_BYTES * bool(facts.auto or facts.learner) + max(
                 COLUMN_ROW_BYTES * n, TREE_ROW_BYTES * n + NODE_BYTES * nodes, RELATED_BYTES * min(n, RELATED_ROWS) * d,
                 own.worker_bytes, JUDGE_BYTES * min(4 * n, JUDGED_ROWS) * d if facts.auto else 0,
@@ -103,6 +103,13 @@ def plan_fit(facts: FitFacts, budget: Budget) -> Plan:
         ),
         budget,
     )  # fmt: skip
+
+
+def _method(facts: FitFacts) -> str:
+    """What is learnt: past runs teach plans of their own kind alone."""
+    return " + ".join(
+        ["trees", *["judge"] * facts.auto, *[facts.learner] * bool(facts.learner), *["effects"] * facts.effects]
+    )
 
 
 @dataclass(frozen=True, slots=True)
