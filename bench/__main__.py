@@ -8,7 +8,7 @@ from pathlib import Path
 
 ALL = (
     "startup", "store", "engine", "dask", "run", "sharing", "explain", "explain_kernel", "refute", "calibrate", "validate",
-    "explain_stream", "plans", "twin", "twin_effects", "jobs", "broker", "service", "scaling",
+    "explain_stream", "plans", "twin", "twin_effects", "twin_speed", "jobs", "broker", "service", "scaling",
 )  # fmt: skip
 
 

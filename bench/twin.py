@@ -1,9 +1,10 @@
-"""Twins beside a Gaussian copula and a chain of scikit-learn's CARTs, on sets that come with packages; and how fast.
+"""Twins beside a Gaussian copula and a chain of scikit-learn's CARTs: how like the real rows, how useful, how private.
 
-`python -m bench.twin [--quick] [--sets FOLDER] [--scale]`. Every contender learns the same half of the rows and is compared
-with the other half: shape, trend, C2ST, utility of twins and of real rows, membership. FOLDER may hold the published sets as
-NAME.train.csv and NAME.test.csv (adult, shoppers, magic, beijing, default; the target is the last column); those that are not
-there are named. --scale adds 1,000,000 rows x 100 columns.
+`python -m bench.twin [SET ...] [--sets FOLDER]`. Every contender learns the same half of the rows and is compared with the other
+half: shape, trend, C2ST, utility of twins and of real rows, membership. A set is a part: its figures are written when it is
+through, and those of others are kept. Some sets come with packages; FOLDER may hold the published ones as NAME.train.csv and
+NAME.test.csv (adult, shoppers, magic, beijing, default; the target is the last column), and those that are not there are named.
+How fast: see `twin_speed`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"
@@ -23,7 +23,7 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 import millrace as mr
-from bench.harness import Bench, peak_bytes
+from bench.harness import Bench
 from millrace.analyses.twin.kernels import measures
 
 PUBLISHED = ("adult", "shoppers", "magic", "beijing", "default")
@@ -151,96 +151,48 @@ def measured(train: Frame, test: Frame, twins: Frame, target: str) -> dict[str, 
     }  # fmt: skip
 
 
-def quality(name: str, train: Frame, test: Frame, target: str, quick: bool) -> None:
-    """A line a contender."""
+def quality(name: str, train: Frame, test: Frame, target: str) -> None:
+    """The figures of each contender, written when the set is through."""
     contenders: dict[str, Callable[..., Frame]] = {"millrace": ours, "Gaussian copula": copula, "CART chain": cart}
-    if not quick:
-        contenders |= {f"millrace, privacy {p}": (lambda *a, p=p: ours(*a, privacy=p)) for p in ("low", "high")}
+    contenders |= {f"millrace, privacy {p}": (lambda *a, p=p: ours(*a, privacy=p)) for p in ("low", "high")}
+    bench = Bench("twin")
+    test = test.sample(min(len(test), ROWS), random_state=0).reset_index(drop=True)  # tables are often sorted
     for who, make in contenders.items():
         begin = time.process_time()
         try:
-            twins = make(train, min(len(test), ROWS), target)
+            twins = make(train, len(test), target)
         except ValueError as e:  # a peer's: missing values, single classes
             print(f"{name:<14} {who:<24} cannot: {str(e).splitlines()[0][:80]}", flush=True)
             continue
         took = time.process_time() - begin
-        found = measured(train, test.iloc[:ROWS].reset_index(drop=True), twins, target)
-        held = HELD.get(name) if who == "millrace" else None
-        told = "  ".join(f"{k} {v:.3f}" for k, v in found.items())
-        print(f"{name:<14} {who:<24} {told}  {took:.1f} s" + (f"  (held to {held})" if held else ""), flush=True)
-
-
-# -- how fast --------------------------------------------------------------------------------------------------------
-def speed(bench: Bench) -> None:
-    """100,000 twins of 15 columns, warm; one twin; the memory that it takes."""
-    data = factors(20_000, 14)
-    model = mr.twin.fit(data, find=False, engine="inline", joint="plain")
-    mr.twin.sample(model, 100)
-    taken = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        mr.twin.generate(model, 100_000, engine="inline")
-        taken.append(time.perf_counter() - begin)
-    bench.figure("100,000 twins x 15 to Parquet, one core, warm", min(taken), "s", 2)
-    grown = peak_bytes(lambda: mr.twin.generate(model, 100_000, engine="inline"))
-    bench.figure("  its private memory", grown / 2**20, "MiB", 250)
-    from millrace.analyses.twin.generate import Sampler
-
-    warm = Sampler(model)
-    ones = []
-    for i in range(200):
-        begin = time.perf_counter()
-        warm.draw(1, i)
-        ones.append(time.perf_counter() - begin)
-    bench.figure("one twin, p50", float(np.median(ones)) * 1e3, "ms", 5)
-
-
-def scale(bench: Bench, rows: int = 1_000_000, columns: int = 99) -> None:
-    """Fit on all rows, as many twins, two cores."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "wide.parquet"
-        factors(rows, columns).astype({f"x{j}": "float32" for j in range(columns) if j % 5 != 3}).to_parquet(path)
-        begin = time.perf_counter()
-        model = mr.twin.fit(path, find=False, joint="plain", engine="processes", cores=2, out=Path(folder) / "model")
-        fitted = time.perf_counter()
-        bench.figure(f"fit, {rows:,} x {columns + 1}, two cores", fitted - begin, "s")
-        made = mr.twin.generate(model, rows, out=Path(folder) / "twins.parquet", engine="processes", cores=2)
-        bench.figure(f"  with {rows:,} twins", time.perf_counter() - begin, "s", 300 if rows == 1_000_000 else None)
-        peaks = [answer.report.accounting.as_dict() for answer in (model, made)]
-        for what, said in zip(("fit", "generate"), peaks, strict=True):
-            bench.figure(f"  private memory of {what}", peak_of(said["memory"]) / 2**20, "MiB", 1_638)
-        size = sum(f.stat().st_size for f in (Path(folder) / "model").rglob("*.npy"))
-        bench.figure("  the model", size / 2**20, "MiB", 400)
-
-
-def peak_of(said: dict[str, Any]) -> float:
-    """Of the driver and two workers, at most."""
-    return float(said["driver_peak_bytes"] + 2 * said["task_peak_bytes"])
+        held = (
+            dict(zip(("shape", "trend", "C2ST", "utility"), HELD.get(name, ()), strict=False))
+            if who == "millrace"
+            else {}
+        )
+        for what, value in measured(train, test, twins, target).items():
+            bench.figure(f"{name}, {who}: {what}", value, "", held.get(what), what in ("C2ST", "membership"))
+        bench.figure(f"{name}, {who}: processor", took, "s")
+    bench.keep()
+    bench.write()
 
 
 def main(arguments: list[str]) -> int:
-    quick = "--quick" in arguments
-    sets: dict[str, Any] = packaged()
-    for name, (frame, target) in sets.items():
-        if quick and name not in ("randhie", "fair"):
+    folder = Path(arguments.pop(arguments.index("--sets") + 1)) if "--sets" in arguments else None
+    sets = packaged()
+    wanted = [a for a in arguments if not a.startswith("--")] or [*sets, *PUBLISHED]
+    for name in wanted:
+        if name in sets:
+            frame, target = sets[name]
+            half = np.random.default_rng(0).permutation(len(frame)) < len(frame) // 2
+            quality(name, frame[half].reset_index(drop=True), frame[~half].reset_index(drop=True), target)
             continue
-        half = np.random.default_rng(0).permutation(len(frame)) < len(frame) // 2
-        quality(name, frame[half].reset_index(drop=True), frame[~half].reset_index(drop=True), target, quick)
-    folder = Path(arguments[arguments.index("--sets") + 1]) if "--sets" in arguments else None
-    for name in PUBLISHED:
         paths = [folder / f"{name}.{part}.csv" for part in ("train", "test")] if folder else []
         if not paths or not all(p.exists() for p in paths):
             print(f"{name:<14} not run: no {name}.train.csv and {name}.test.csv in {folder or 'a folder (--sets)'}")
             continue
         train, test = (pd.read_csv(p) for p in paths)
-        quality(name, train, test, str(train.columns[-1]), quick)
-    bench = Bench("twin")
-    speed(bench)
-    if "--scale" in arguments:
-        scale(bench)
-    bench.write()
+        quality(name, train, test, str(train.columns[-1]))
     return 0
 
 

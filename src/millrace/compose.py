@@ -394,14 +394,24 @@ def map_function(
     return finish(run, lambda: Mapped.of(run, fn, items), machine, function=method_of(fn))
 
 
+MOST_TOLD = 20
+"""Values of a tuple that are told one by one."""
+
+
 def described(spec: Any) -> dict[str, Any]:
     """A spec as the ledger and result.json tell it: options by value, inputs by path or kind."""
     said = {}
     for name in type(spec).model_fields:
         value = getattr(spec, name)
-        simple = value is None or isinstance(value, bool | int | float | str)
-        said[name] = value if simple else str(value) if isinstance(value, os.PathLike) else _kind(value)
+        if isinstance(value, tuple) and len(value) <= MOST_TOLD and all(map(_is_simple, value)):
+            said[name] = ", ".join(map(str, value))
+        else:
+            said[name] = value if _is_simple(value) else str(value) if isinstance(value, os.PathLike) else _kind(value)
     return said
+
+
+def _is_simple(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _kind(value: Any) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millrace.analyses.twin.kernels import trees
+from millrace.analyses.twin.kernels import leaves, trees
 
 
 def chi2(left, n):
@@ -69,35 +69,40 @@ def grown(rows=5_000, columns=4, min_leaf=20):
     extra.setflags(write=False)
     index = numpy.arange(rows, dtype=numpy.int32)
     sizes, nominal = numpy.full(columns + 1, 40), numpy.array([False, True, False, False, False])
-    found = trees.grow(X, extra, sizes, nominal, numpy.arange(columns), y, 16, index, min_leaf, 2.0, 40)
+    found = trees.grow(X, extra, sizes, nominal, numpy.arange(columns), y, 16, False, index, min_leaf, 2.0, 40)
     return X, y, index, found
 
 
 def test_leaves_part_the_rows_and_are_never_smaller_than_asked():
     X, _, index, (feature, threshold, left, right, begin, end, masks) = grown()
     assert sorted(index.tolist()) == list(range(5_000))
-    leaves = numpy.flatnonzero(feature < 0)
-    assert len(leaves) > 4
-    assert (end - begin)[leaves].sum() == 5_000
-    assert (end - begin)[leaves].min() >= 20
+    ends = numpy.flatnonzero(feature < 0)
+    assert len(ends) > 4
+    assert (end - begin)[ends].sum() == 5_000
+    assert (end - begin)[ends].min() >= 20
+    assert len(masks) == (threshold[feature >= 0] < -1).sum() > 1
     for row in range(0, 5_000, 97):
         node = 0
         while feature[node] >= 0:
             c = int(X[feature[node], row])
-            goes = bool(int(masks[node, c >> 6]) >> (c & 63) & 1) if threshold[node] == -2 else c <= threshold[node]
+            t = threshold[node]
+            goes = bool(int(masks[-2 - t, c >> 6]) >> (c & 63) & 1) if t < -1 else c <= t
             node = left[node] if goes else right[node]
         assert row in index[begin[node] : end[node]]
 
 
 def test_a_leaf_of_codes_holds_the_counts_of_its_rows():
     _, y, index, (feature, _, _, _, begin, end, _) = grown()
-    start, stop, codes, cumulative = trees.leaves_of_codes(feature, begin, end, index, y)
+    start, stop, codes, cumulative = leaves.leaves_of_codes(feature, begin, end, index, y)
     for node in numpy.flatnonzero(feature < 0):
         counts = numpy.bincount(y[index[begin[node] : end[node]]], minlength=16)
         numpy.testing.assert_array_equal(codes[start[node] : stop[node]], numpy.flatnonzero(counts))
         numpy.testing.assert_array_equal(
             numpy.diff(cumulative[start[node] : stop[node]], prepend=0), counts[counts > 0]
         )
+
+
+ONE_LEAF = numpy.array([-1], numpy.int32), numpy.array([0], numpy.int32)
 
 
 def test_a_leaf_of_ranks_keeps_common_values_and_the_residuals_of_a_line():
@@ -109,10 +114,49 @@ def test_a_leaf_of_ranks_keeps_common_values_and_the_residuals_of_a_line():
     spike, none = numpy.zeros(65_536, bool), numpy.zeros((1, 65_536), bool)
     spike[3] = True
     index = numpy.arange(n, dtype=numpy.int32)
-    one = numpy.array([-1], numpy.int32), numpy.array([0], numpy.int32), numpy.array([n], numpy.int32)
-    fixed, line, slope, low, high, held = trees.leaves_of_ranks(*one, index, y, x[None], 1, none, spike, 0.3)
-    assert (fixed[0], line[0]) == (50, 0)
-    assert slope[0] == pytest.approx(numpy.polyfit(x[50:], y[50:].astype(float), 1)[0], rel=1e-4)
+    end = numpy.array([n], numpy.int32)
+    fixed, plane, low, high, slope, held = leaves.leaves_of_ranks(
+        *ONE_LEAF, end, index, y, x[None], 1, none, spike, 0.3
+    )
+    assert (fixed[0], plane[0]) == (50, 0)
+    assert slope[0, 0] == pytest.approx(numpy.polyfit(x[50:], y[50:].astype(float), 1)[0], rel=1e-4)
     assert (held[:50] == 3).all()
-    numpy.testing.assert_allclose(held[50:], numpy.sort(y[50:] - slope[0] * x[50:].astype(numpy.float32)), atol=0.02)
+    numpy.testing.assert_allclose(held[50:], numpy.sort(y[50:] - slope[0, 0] * x[50:].astype(numpy.float32)), atol=0.02)
     assert (low[0], high[0]) == (y[50:].min(), y[50:].max())
+
+
+def test_a_plane_goes_by_what_tells_and_by_nothing_else():
+    rng = numpy.random.default_rng(3)
+    n = 300
+    X = rng.integers(0, 2_000, (4, n)).astype(numpy.uint16)
+    X[1] = X[0] + rng.integers(0, 40, n)  # nearly the same, and only the difference tells
+    y = (30_000 + 90 * (X[1].astype(int) - X[0]) - 3 * X[2].astype(int) + rng.integers(-20, 21, n)).astype(numpy.uint16)
+    none = numpy.zeros((4, 65_536), bool)
+    index, end = numpy.arange(n, dtype=numpy.int32), numpy.array([n], numpy.int32)
+    _, plane, _, _, slope, held = leaves.leaves_of_ranks(*ONE_LEAF, end, index, y, X, 4, none, none[0], 0.3)
+    assert plane[0] == 0
+    expected = numpy.linalg.lstsq(
+        numpy.column_stack([X[:3].T.astype(float), numpy.ones(n)]), y.astype(float), rcond=None
+    )[0]
+    numpy.testing.assert_allclose(slope[0], [*expected[:3], 0.0], rtol=0.02)
+    assert held.std() < 30
+    rng.shuffle(y)
+    _, plane, _, _, slope, _ = leaves.leaves_of_ranks(*ONE_LEAF, end, index, y, X, 4, none, none[0], 0.3)
+    assert plane[0] == -1
+    assert slope.size == 0
+
+
+def test_a_node_makes_its_own_classes_of_a_column_with_an_order():
+    """All rows are in one sixteenth of the codes, where classes of the whole would see one class."""
+    rng = numpy.random.default_rng(4)
+    n = 2_000
+    X = numpy.stack([rng.integers(0, 100, n), rng.integers(0, 100, n)]).astype(numpy.uint8)
+    y = (100 + X[0] // 10).astype(numpy.uint8)
+    X.setflags(write=False)
+    extra = numpy.zeros(1, numpy.uint8)
+    extra.setflags(write=False)
+    index = numpy.arange(n, dtype=numpy.int32)
+    feature, _, _, _, begin, end, _ = trees.grow(
+        X, extra, numpy.full(3, 100), numpy.zeros(3, bool), numpy.arange(2), y, 16, True, index, 20, 2.0, 40
+    )
+    assert all(len(numpy.unique(y[index[begin[k] : end[k]]])) == 1 for k in numpy.flatnonzero(feature < 0))

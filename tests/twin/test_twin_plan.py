@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,5 +63,35 @@ def test_facts_are_read_from_headers(table, tmp_path, model):
 
 
 def test_python_is_told_the_same_plan(table, model):
-    assert mr.plan.twin_fit(table, drop=["id"]).plan.tasks == 2 * 11 + 1
+    assert mr.plan.twin_fit(table, drop=["id"]).plan.tasks == 2 * 11 + 1 + 1
     assert mr.plan.twin_generate(model, 1_000_000).plan.tasks == -(-1_000_000 // block_rows(12))
+
+
+def test_outcome_and_effects_are_part_of_the_plan_and_a_slow_learner_is_named():
+    facts = FitFacts(1_000_000, 100, 800, 20, False)
+    alone = plan_fit(facts, AMPLE)
+    outcome = plan_fit(replace(facts, learner="lightgbm"), AMPLE)
+    both = plan_fit(replace(facts, learner="lightgbm", effects=True), AMPLE)
+    forest = plan_fit(replace(facts, learner="random_forest"), AMPLE)
+    assert alone.core_s < outcome.core_s < both.core_s < forest.core_s
+    assert (outcome.tasks - alone.tasks, both.tasks - outcome.tasks) == (6, 39)
+    assert outcome.driver_bytes > alone.driver_bytes
+    assert forest.core_s > 3 * 3600
+    assert any("core-hours" in reason and "learner='lightgbm'" in reason for reason in forest.why)
+    assert not any("core-hours" in reason for reason in outcome.why)
+
+
+@pytest.mark.slow
+def test_a_fit_with_outcome_holds_what_was_planned_at_most(tmp_path):
+    rng = numpy.random.default_rng(0)
+    X = rng.normal(size=(60_000, 20))
+    y = X[:, 0] + X[:, 1] * X[:, 2] + rng.normal(size=60_000)
+    t = (rng.random(60_000) < 0.5).astype(float)
+    parquet.write_table(
+        pyarrow.table({f"x{j}": X[:, j] for j in range(20)} | {"t": t, "y": y + t}), tmp_path / "t.parquet"
+    )
+    asked = {"outcome": "y", "treatment": "t", "folds": 2, "joint": "plain", "find": False}
+    made = plan_fit(facts_of_fit(Fit(data=tmp_path / "t.parquet", **asked)), AMPLE)
+    model = mr.twin.fit(tmp_path / "t.parquet", **asked, engine="processes", cores=2)
+    held = model.report.accounting.as_dict()["memory"]["at_most_bytes"]
+    assert held <= made.peak_bytes <= 2 * held

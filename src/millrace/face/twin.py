@@ -46,6 +46,8 @@ def fit(
     memory: str | int | None = None,
     store: Path | None = None,
     seed: int = 0,
+    deadline: str | float | None = None,
+    fit: bool = False,
     progress: Shown = None,
     out: Path | None = None,
     run: OpenRun | None = None,
@@ -63,15 +65,16 @@ def fit(
     are an "error", or are left out ("trim") and named.
 
     The model is saved in `out` (a folder), and `load` reads it. The rest is about the machine and never changes the answer:
-    see `explain`. Raises the errors of `millrace.run.errors`, `WrongQuestion` and its kin before the long work.
+    see `explain`; but with `fit` the first rows, as many as fit the memory and the deadline. A model is whole or an error.
+    Raises the errors of `millrace.run.errors`, `WrongQuestion` and its kin before the long work.
     """
     question = {
         "data": data, "outcome": outcome, "treatment": treatment, "schema": schema, "privacy": privacy, "min_leaf": min_leaf,
         "drop": drop, "constraints": constraints, "find": find, "joint": joint, "learner": learner, "folds": folds,
         "coverage": coverage, "effect": effect, "overlap": overlap, "limit": limit,
     }  # fmt: skip
-    machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
-    return ask("twin fit", question, machine, run)  # type: ignore[no-any-return]
+    machine = compose.Machine(engine, cores, memory, store, seed, out, deadline=deadline, show=shown(progress))
+    return ask("twin fit", question, machine, run, fit)  # type: ignore[no-any-return]
 
 
 def generate(
@@ -87,6 +90,8 @@ def generate(
     cores: int | None = None,
     memory: str | int | None = None,
     store: Path | None = None,
+    deadline: str | float | None = None,
+    fit: bool = False,
     progress: Shown = None,
     run: OpenRun | None = None,
 ) -> Twins:
@@ -95,11 +100,11 @@ def generate(
     `where`: only such twins, drawn so and not filtered: "age >= 60 and region == 'west'", or a mapping from columns to a
     value, a list of values, or {"low": 60, "high": 70}. `attempts`: draws of one twin at most. `margins`: known counts or
     shares of levels by column, to which twins are weighted (`twin_weight`). Row i is the same for every n, engine and memory
-    budget. Without `out` the file goes with the answer.
+    budget. Without `out` the file goes with the answer. `deadline`: stop then, with the first twins; `fit`: as many as fit.
     """
     question = {"model": model, "n": n, "where": where, "attempts": attempts, "margins": margins, "file": out}
-    machine = compose.Machine(engine, cores, memory, store, seed, show=shown(progress))
-    return ask("twin generate", question, machine, run)  # type: ignore[no-any-return]
+    machine = compose.Machine(engine, cores, memory, store, seed, deadline=deadline, show=shown(progress))
+    return ask("twin generate", question, machine, run, fit)  # type: ignore[no-any-return]
 
 
 def assess(
@@ -114,6 +119,8 @@ def assess(
     memory: str | int | None = None,
     store: Path | None = None,
     seed: int = 0,
+    deadline: str | float | None = None,
+    fit: bool = False,
     progress: Shown = None,
     out: Path | None = None,
     run: OpenRun | None = None,
@@ -124,8 +131,8 @@ def assess(
     from the others, trained on twins and on real rows (the model's outcome when not given). `rows`: compared at most.
     """
     question = {"model": model, "real": real, "holdout": holdout, "target": target, "rows": rows}
-    machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
-    return ask("twin assess", question, machine, run)  # type: ignore[no-any-return]
+    machine = compose.Machine(engine, cores, memory, store, seed, out, deadline=deadline, show=shown(progress))
+    return ask("twin assess", question, machine, run, fit)  # type: ignore[no-any-return]
 
 
 def simulate(
@@ -154,6 +161,8 @@ def simulate(
     memory: str | int | None = None,
     store: Path | None = None,
     seed: int = 0,
+    deadline: str | float | None = None,
+    fit: bool = False,
     progress: Shown = None,
     out: Path | None = None,
     run: OpenRun | None = None,
@@ -189,8 +198,8 @@ def simulate(
         "smallest_money": smallest_money, "level": level, "power": power, "attrition": attrition, "fidelity": fidelity,
         "least_fidelity": least_fidelity, "record": record,
     }  # fmt: skip
-    machine = compose.Machine(engine, cores, memory, store, seed, out, show=shown(progress))
-    return with_refuter(ask("twin simulate", question, machine, run), refute)
+    machine = compose.Machine(engine, cores, memory, store, seed, out, deadline=deadline, show=shown(progress))
+    return with_refuter(ask("twin simulate", question, machine, run, fit), refute)
 
 
 def track(

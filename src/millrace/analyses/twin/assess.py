@@ -14,6 +14,7 @@ import numpy
 
 from millrace.analyses.twin import describing, source, views
 from millrace.analyses.twin.columns import Column
+from millrace.analyses.twin.deadline import whole
 from millrace.analyses.twin.facts import assess_facts
 from millrace.analyses.twin.fidelity import Fidelity
 from millrace.analyses.twin.generate import Sampler
@@ -107,15 +108,15 @@ def _measured(
     run.progress("a classifier between them", measures.FOLDS)
     m = min(len(test), len(twins))
     arrays = run.share({"real": test[:m], "twins": twins[:m], "nominal": nominal})
-    folds = list(run.map(measures.fold, range(measures.FOLDS), shared=(arrays, run.seed), name="classifier"))
+    told = run.map(measures.fold, range(measures.FOLDS), shared=(arrays, run.seed), name="classifier")
+    folds = list(whole(told, measures.FOLDS, "the classifier"))
     scores, labels = (numpy.concatenate([f[n] for f in folds]) for n in ("scores", "labels"))
     gains = numpy.sum([f["gains"] for f in folds], 0)
     run.progress("measures")
-    whole = run.share({"train": train, "test": test, "twins": twins, "nominal": nominal})
+    all_rows = run.share({"train": train, "test": test, "twins": twins, "nominal": nominal})
     wanted = ["compared", "plane", *(["privacy"] if unseen else []), *(["twins", "real"] if target is not None else [])]
-    found = dict(
-        zip(wanted, run.map(measure, wanted, shared=(whole, run.seed, -1 if target is None else target)), strict=True)
-    )
+    measuring = run.map(measure, wanted, shared=(all_rows, run.seed, -1 if target is None else target))
+    found = dict(zip(wanted, whole(measuring, len(wanted), "measures"), strict=True))
     utility = None
     if target is not None:
         kind, value = found["twins"]

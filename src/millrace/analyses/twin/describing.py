@@ -26,12 +26,15 @@ DISTINCT = 0.5
 COMMON = {"low": 2, "standard": 5, "high": 20}
 """A number that so many rows have is common, and may be a twin's as it is."""
 SPIKE_SHARE = 0.02
-"""A value with more than this share of a number's rows stays as it is in a leaf, and does not move along a line."""
+"""A value with more than this share of a number's rows stays as it is in a leaf, and does not move along a plane."""
+BESIDE, STANDS_OUT = 4, 4.0
+"""... when it has so many times the rows of the values on both sides of it."""
 TIES = 20_240_602
 LEAST_KEY, KEY_SPAN = 50, 1.5
 MOST_DECIMALS = 4
-ROWS_A_VALUE = 20
-"""A number with fewer distinct values than a code each has codes for them when so many rows share one on average."""
+ROWS_A_VALUE, FEW_NUMBERS, HEAPED = 20, 32, 0.5
+"""A number with decimals has a code for each of its values, and not ranks, when so many rows share one on average, and they are
+few, or this share of the rows has values that stand out: such values are names, and do not move along a plane."""
 EPOCH_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
@@ -195,7 +198,7 @@ def number(name: str, values: NDArray[numpy.float64], kind: str, arrow: str, pri
     said = {"distinct": len(levels)}
     if len(levels) == 1 and not missing:
         return Column(name, "constant", arrow, values=levels, known={**said, "of": kind})
-    few = len(levels) <= CODES
+    few = len(levels) <= FEW_NUMBERS or (len(levels) <= CODES and _heaped(levels, counts, kind))
     if few and (kind in ("boolean", "integer", "date") or len(levels) * ROWS_A_VALUE <= len(known)):
         rare = RARE["high"] if privacy == "high" and kind != "boolean" else 1
         common = counts >= rare
@@ -212,14 +215,26 @@ def _ranked(
     n = len(known)
     held = known if n <= RANKS else known[numpy.round(numpy.linspace(0, n - 1, RANKS)).astype(numpy.int64)]
     edges = numpy.unique(held[numpy.round(numpy.linspace(0, len(held) - 1, CODES + 1)).astype(numpy.int64)[1:]])
+    _, at, counts = numpy.unique(held, return_inverse=True, return_counts=True)
     first = numpy.searchsorted(held, held, "left")
     many = numpy.searchsorted(held, held, "right") - first
     common = many * (n / len(held)) >= COMMON[privacy]
-    spike = (many > SPIKE_SHARE * len(held)) & common
+    spike = (many > SPIKE_SHARE * len(held)) & common & _lonely(counts)[at]
     return Column(
         name, kind, arrow, len(edges), missing, True, held, edges=edges, spike=spike, common=common,  # type: ignore[arg-type]
         first=first.astype(numpy.uint16), scale=_scale(known, kind), known=said,
     )  # fmt: skip
+
+
+def _heaped(levels: NDArray[Any], counts: NDArray[Any], kind: str) -> bool:
+    """Its values are names more than sizes: no numbers with decimals, or most rows have values that stand out."""
+    return kind in ("boolean", "integer", "date") or bool(counts[_lonely(counts)].sum() > HEAPED * counts.sum())
+
+
+def _lonely(counts: NDArray[Any]) -> NDArray[numpy.bool_]:
+    """By value: it has many times the rows of those beside it. Values of a coarse grid all have many, and none stands out."""
+    beside = [numpy.pad(counts, BESIDE, mode="edge")[k : k + len(counts)] for k in range(2 * BESIDE + 1) if k != BESIDE]
+    return numpy.asarray(counts > STANDS_OUT * numpy.median(beside, 0), numpy.bool_)
 
 
 def _scale(known: NDArray[Any], kind: str) -> float:

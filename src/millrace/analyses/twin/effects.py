@@ -18,6 +18,7 @@ import numpy
 
 from millrace.analyses.twin import features
 from millrace.analyses.twin import outcome as outcomes
+from millrace.analyses.twin.deadline import whole
 from millrace.analyses.twin.effects_model import METHODS, EffectModel, Overlap, load
 from millrace.analyses.twin.kernels import effects as kernel
 from millrace.analyses.twin.kernels.learners import Growth
@@ -233,7 +234,7 @@ class _Stage:
             for f in range(self.folds)
         )
         out = numpy.empty(len(self.y))
-        for f, made in enumerate(self.run.values(tasks, True, role)):
+        for f, made in enumerate(whole(self.run.values(tasks, True, role), self.folds, role)):
             out[self.fold == f] = made["unseen"]
             self._texts.setdefault(role, made["trees"])
         return out
@@ -303,7 +304,7 @@ class _Effects:
             for f in range(s.folds)
         )
         out = numpy.empty(len(s.y))
-        for f, made in enumerate(s.run.values(tasks, True, "effect per row")):
+        for f, made in enumerate(whole(s.run.values(tasks, True, "effect per row"), s.folds, "effect per row")):
             out[s.fold == f] = made
         return out
 
@@ -324,7 +325,8 @@ class _Effects:
             s.run.task(whole_final, role, list(s.categorical), *self._shared(role), name="models of all rows")
             for role in ends
         ]
-        return dict(zip(nuisances + ends, s.run.values(iter(tasks), True, "models of all rows"), strict=True))
+        made = whole(s.run.values(iter(tasks), True, "models of all rows"), len(tasks), "models of all rows")
+        return dict(zip(nuisances + ends, made, strict=True))
 
 
 _ROLES: Mapping[str, tuple[str, ...]] = {"dr": ("effect",), "t": (), "x": ("of_treated", "of_untreated")}

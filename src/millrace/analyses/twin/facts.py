@@ -9,6 +9,9 @@ from millrace.analyses.twin.model import TwinModel, read_model
 from millrace.analyses.twin.plan import AssessFacts, FitFacts, GenerateFacts
 from millrace.analyses.twin.spec import Assess, Fit, Generate
 
+JUDGED_TRIES = 2.2
+"""Draws of a twin until a judge accepts one."""
+
 
 def facts_of_fit(spec: Fit) -> FitFacts:
     """The facts of a question that is not run."""
@@ -18,7 +21,11 @@ def facts_of_fit(spec: Fit) -> FitFacts:
 
 
 def fit_facts(spec: Fit, data: source.Source, columns: int) -> FitFacts:
-    return FitFacts(data.rows, columns, data.row_bytes, spec.leaf, spec.joint == "auto")
+    named = spec.learner if isinstance(spec.learner, str) else type(spec.learner).__name__
+    return FitFacts(
+        data.rows, columns, data.row_bytes, spec.leaf, spec.joint == "auto", named if spec.outcome is not None else "",
+        spec.folds, spec.treatment is not None,
+    )  # fmt: skip
 
 
 def facts_of_generate(spec: Generate) -> GenerateFacts:
@@ -26,7 +33,10 @@ def facts_of_generate(spec: Generate) -> GenerateFacts:
 
 
 def generate_facts(spec: Generate, model: TwinModel, tries: float = 1.0) -> GenerateFacts:
-    return GenerateFacts(spec.n, len(model.columns), model_bytes(model.plain), tries)
+    judged = bool(model.generator.judge)
+    return GenerateFacts(
+        spec.n, len(model.columns), model_bytes(model.plain), max(tries, JUDGED_TRIES if judged else 1.0), judged
+    )
 
 
 def model_bytes(value: Any) -> int:

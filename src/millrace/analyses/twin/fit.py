@@ -15,6 +15,7 @@ import numpy
 from millrace.analyses.twin import constraints as constraining
 from millrace.analyses.twin import describing, matrices, parts, source, views
 from millrace.analyses.twin.columns import Column
+from millrace.analyses.twin.deadline import whole
 from millrace.analyses.twin.facts import fit_facts
 from millrace.analyses.twin.generate import Sampler
 from millrace.analyses.twin.kernels import measures
@@ -58,7 +59,7 @@ def fit(spec: Fit, run: Run) -> TwinModel:
     outcome, effects = _models(
         spec, columns, data, run
     )  # first: a treatment without overlap is said before the long work
-    generator = _generator(spec, columns, learnt, run)
+    generator = _generator(spec, columns, learnt, constraints, run)
     known = {
         "rows": data.rows, "privacy": spec.privacy, "min_leaf": spec.leaf, "outcome": spec.outcome, "treatment": spec.treatment,
         "schema": schema.name, "data": content_key([t.key for t in learnt.tables]),
@@ -160,7 +161,7 @@ def _described(spec: Fit, schema: source.Schema, data: source.Source, names: Seq
     columns, samples, codes, ranks = [], {}, None, []
     each = run.map(parts.describe, shared(), shared=(declared, spec.privacy), keep=True, name="column")
     rank_row = []
-    for j, found in enumerate(_told(each)):
+    for j, found in enumerate(whole(_told(each), len(names), "columns")):
         made = run.value(found) if hasattr(found, "url") else found
         column = parts.column_of(made["column"])
         columns.append(column)
@@ -287,7 +288,9 @@ def _as_sum(column: Column, constraints: Sequence[Mapping[str, Any]]) -> Column:
 
 
 # -- the joint distribution ------------------------------------------------------------------------------------------
-def _generator(spec: Fit, columns: Sequence[Column], learnt: Learnt, run: Run) -> Generator:
+def _generator(
+    spec: Fit, columns: Sequence[Column], learnt: Learnt, constraints: Sequence[Mapping[str, Any]], run: Run
+) -> Generator:
     frame = run.share({
         "columns": [parts.plain_column(c) for c in columns], "codes": learnt.codes, "ranks": learnt.ranks,
         "rank_row": list(learnt.rank_row),
@@ -295,13 +298,22 @@ def _generator(spec: Fit, columns: Sequence[Column], learnt: Learnt, run: Run) -
     run.progress("dependence of columns")
     at = {c.name: j for j, c in enumerate(columns) if c.drawn}
     last = [at[n] for n in (spec.treatment, spec.outcome) if n in at]
-    related = next(run.map(parts.relations, [0], shared=(frame, last), name="dependence"))
+    asking = run.map(parts.relations, [0], shared=(frame, last), name="dependence")
+    (related,) = whole(asking, 1, "dependence of columns")
     order = [int(j) for j in related["order"]]
     run.progress("trees", len(order))
     asked = {"joint": spec.joint, "min_leaf": spec.leaf}
     given = run.share({**related, "order": order})
     # The last places have the most earlier columns: they take longest, and begin first.
     places = list(range(len(order)))[::-1]
-    found = list(run.map(parts.part, places, shared=(frame, given, asked), keep=True, name="trees"))[::-1]
+    growing = run.map(parts.part, places, shared=(frame, given, asked), keep=True, name="trees")
+    found = list(whole(growing, len(places), "trees of columns"))[::-1]
     made = [run.value(f) if hasattr(f, "url") else f for f in found]
-    return Generator(tuple(order), tuple(made), tuple(related["tables"]))
+    generator = Generator(tuple(order), tuple(made), tuple(related["tables"]))
+    if spec.joint != "auto":
+        return generator
+    run.progress("a judge of finished rows", 1)
+    plain = run.share(TwinModel(columns, generator, tuple(constraints), {}).plain)
+    judging = run.map(parts.judge, [0], shared=(frame, plain, run.seed), keep=True, name="judge")
+    (found,) = whole(judging, 1, "the judge")
+    return replace(generator, judge=run.value(found) if hasattr(found, "url") else found)

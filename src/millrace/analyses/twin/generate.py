@@ -34,7 +34,7 @@ DOUBTFUL = 0.01
 
 @dataclass(frozen=True)
 class Twins(Saved):
-    """path: the Parquet file. rows: how many. columns: their names. acceptance: twins over draws (1 without a condition). digest:
+    """path: the Parquet file. rows: how many. columns: their names. acceptance: twins over draws. digest:
     of model, seed, condition and all rows."""
 
     path: Path
@@ -168,7 +168,7 @@ def write(
     told = (*told, tabling.WEIGHT) if factors else told
     schema = tabling.schema_of(model.columns, told)
     texts = [c.name for c in model.columns if c.kind == "category"]
-    draws, digest = 0, content_key([model.digest, where, run.seed])
+    rows, draws, digest = 0, 0, content_key([model.digest, where, run.seed])
     run.progress("twins", len(items))
     handle, name = tempfile.mkstemp(prefix=f".{place.name}-", dir=place.parent)
     os.close(handle)
@@ -188,16 +188,29 @@ def write(
             for found in made:
                 value = run.value(found) if hasattr(found, "url") else found
                 file.write_table(value["table"])
+                rows += value["table"].num_rows
                 draws += value["draws"]
                 digest = content_key([digest, value["table"]])
+        _whole_or_a_part(rows, spec.n, run)
         making.chmod(0o644)
         making.rename(place)
     except BaseException:
         making.unlink(missing_ok=True)
         raise
     return Twins(
-        place, spec.n, (*model.names, *told), model.name, where, spec.n / draws, digest, notes=tuple(run.notes)
+        place, rows, (*model.names, *told), model.name, where, rows / draws, digest, notes=tuple(run.notes)
     )  # fmt: skip
+
+
+def _whole_or_a_part(rows: int, n: int, run: Run) -> None:
+    """Say that a deadline left the first twins alone: they are those that a larger file begins with."""
+    if not rows:
+        raise AnalysisFailed(
+            f"The deadline came before any of {n:,} twins was finished. Give more time, or ask for fewer; with fit, as many as "
+            "fit are drawn."
+        )
+    if rows < n:
+        run.note(f"The deadline came after {rows:,} of {n:,} twins: the file holds these.")
 
 
 def _beside(model: TwinModel, run: Run) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import numpy
 from millrace.analyses.twin import constraints as constraining
 from millrace.analyses.twin.columns import Column
 from millrace.analyses.twin.describing import codes_of_ranks
-from millrace.analyses.twin.kernels import dependence, drawing
+from millrace.analyses.twin.kernels import dependence, drawing, judging
 from millrace.analyses.twin.where import Clause
 from millrace.run.errors import AnalysisFailed, WrongQuestion
 
@@ -29,9 +29,11 @@ NO_PARTNERS = numpy.zeros(0, numpy.int64)
 NO_TABLES = numpy.ones((0, 256, 256), numpy.bool_)
 AT_ONCE = 65_536
 """Attempts drawn together at most, so that memory is bounded and small remainders are not drawn one by one."""
+JUDGED_AT_ONCE = 4_096
+"""The same where a judge accepts nearly half of them: below this a round costs its calls, and not its rows."""
 MOST_REPAIRS = 1_000
 """Attempts of a row without a condition until all constraints hold."""
-ACCEPTING, MEMBERS = 1_000_003, 1_000_033
+ACCEPTING, JUDGING, MEMBERS = 1_000_003, 1_000_013, 1_000_033
 """Places of random numbers that are not a column's."""
 
 
@@ -105,7 +107,7 @@ def draw_place(
         )  # fmt: skip
         return
     drawing.draw_ranks(
-        f.C, f.R, j, f.V, f.rows, f.attempts, seed, place, *walk, part["begin"], part["end"], part["fixed"], part["line"],
+        f.C, f.R, j, f.V, f.rows, f.attempts, seed, place, *walk, part["begin"], part["end"], part["fixed"], part["plane"],
         part["slope"], part["low"], part["high"], part["held"], part["lines"], column.values, ready.codes(j), column.spike,
         column.common,
         column.codes, column.scale, low, high, f.ok,
@@ -150,6 +152,7 @@ class Joint:
         ]
         self.ready = Ready(self.columns, plain["scores"])
         self.rules = constraining.Rules(plain["constraints"], self.columns)
+        self.judge = judging.ready(plain["judge"], self.order) if plain["judge"] else None
 
     # -- conditions --------------------------------------------------------------------------------------------------
     def condition(self, clauses: Sequence[Clause]) -> Condition:
@@ -215,7 +218,7 @@ class Joint:
         done = Field.of(d, rows, numpy.zeros(m, numpy.int64))
         pending, begun = numpy.arange(m), numpy.zeros(m, numpy.int64)
         while len(pending):
-            each = max(1, min(AT_ONCE // len(pending), 256)) if conditioned else 1
+            each = self._each(len(pending), conditioned)
             for begin in range(0, len(pending), AT_ONCE):
                 some = pending[begin : begin + AT_ONCE]
                 which = numpy.repeat(some, each)
@@ -240,6 +243,12 @@ class Joint:
                 )
         return done
 
+    def _each(self, pending: int, conditioned: bool) -> int:
+        """Attempts of a row that are drawn at once: the first that is accepted counts, so that it changes nothing but time."""
+        if conditioned:
+            return max(1, min(AT_ONCE // pending, 256))
+        return max(1, min(JUDGED_AT_ONCE // pending, 8)) if self.judge else 1
+
     def _attempt(self, field: Field, origin: Any, seed: int, condition: Condition | None) -> tuple[Field, Any]:
         """Those attempts that are accepted, and what row each belongs to."""
         last = -1 if condition is None else condition.last
@@ -253,7 +262,11 @@ class Joint:
             if not len(origin):
                 return field, origin
         self.rules.follow(field, self.columns)
-        return self._kept(field, origin, field.ok & self.rules.hold(field, self.get(field, seed)))
+        field, origin = self._kept(field, origin, field.ok & self.rules.hold(field, self.get(field, seed)))
+        if self.judge is None or not len(origin):
+            return field, origin
+        chance = judging.share(field.C, self.judge)
+        return self._kept(field, origin, units(seed, field.rows, JUDGING, field.attempts) < chance)
 
     @staticmethod
     def _kept(field: Field, origin: Any, good: Any) -> tuple[Field, Any]:

@@ -28,18 +28,20 @@ from millrace.run.answer import Saved
 from millrace.run.errors import WrongQuestion
 from millrace.run.keys import content_key
 
-FORMAT = 1
+FORMAT = 2
 ARRAYS = "__array__"
 
 
 @dataclass(frozen=True)
 class Generator:
     """The joint distribution. order: numbers of the drawn columns, in which a twin is drawn. parts: by place in the order,
-    plain values and arrays (see `parts`). index: tables of the ridge index, by column number, as `parts` reads them."""
+    plain values and arrays (see `parts`). scores: tables of the ridge index, by column number, as `parts` reads them. judge: by
+    which drawn rows are accepted (see `kernels.judging`), empty without."""
 
     order: tuple[int, ...]
     parts: tuple[Mapping[str, Any], ...]
     scores: tuple[Any, ...] = ()
+    judge: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class TwinModel(Saved):
             "order": list(self.generator.order),
             "parts": [dict(p) for p in self.generator.parts],
             "scores": list(self.generator.scores),
+            "judge": dict(self.generator.judge),
             "constraints": [dict(c) for c in self.constraints],
             "known": dict(self.known),
         }
@@ -128,6 +131,8 @@ class TwinModel(Saved):
             f"{self.name}: the joint distribution of {len(self.columns)} columns, learnt from {k['rows']:,} rows "
             f"(privacy {k['privacy']}: at least {k['min_leaf']} rows a leaf)."
         ]
+        if self.generator.judge:
+            said.append("A classifier between real rows and twins judges finished rows: about two draws make a twin.")
         if self.constraints:
             said.append(f"{len(self.constraints)} constraints hold on every twin: {_some(self.constraints)}.")
         for part in (self.outcome, self.effects):
@@ -164,7 +169,7 @@ def _some(constraints: tuple[Mapping[str, Any], ...], most: int = 6) -> str:
 def of_plain(plain: Mapping[str, Any], **more: Any) -> TwinModel:
     """The inverse of `TwinModel.plain`."""
     columns = tuple(Column(**{n: _tupled(v) for n, v in c.items()}) for c in plain["columns"])
-    generator = Generator(tuple(plain["order"]), tuple(plain["parts"]), tuple(plain["scores"]))
+    generator = Generator(tuple(plain["order"]), tuple(plain["parts"]), tuple(plain["scores"]), plain["judge"])
     return TwinModel(columns, generator, tuple(plain["constraints"]), plain["known"], **more)
 
 

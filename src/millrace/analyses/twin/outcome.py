@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from millrace.analyses.twin import features, outcome_measures
+from millrace.analyses.twin.deadline import whole as finished
 from millrace.analyses.twin.features import Encoding
 from millrace.analyses.twin.kernels import effects as kernel
 from millrace.analyses.twin.kernels import learners
@@ -268,7 +269,7 @@ def fit_outcome(
         run.task(train_fold, f, *shared, learner, list(encoding.categorical), kind, plain, name="outcome model")
         for f in (-1, *range(folds))
     )
-    whole, *parts = run.values(tasks, True, "outcome model")
+    whole, *parts = finished(run.values(tasks, True, "outcome model"), folds + 1, "outcome model")
     unseen = numpy.empty(len(target))
     for f, part in enumerate(parts):
         unseen[fold == f] = part["unseen"]

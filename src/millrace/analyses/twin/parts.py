@@ -13,13 +13,16 @@ import numpy
 
 from millrace.analyses.twin import describing
 from millrace.analyses.twin.columns import Column
-from millrace.analyses.twin.kernels import choosing, dependence, drawing, trees
+from millrace.analyses.twin.kernels import choosing, dependence, drawing, judging, leaves, trees
 
 SAMPLE = 4_000
 DEPTH = 40
 Z = 2.0
-LINES = 3
+LINES = 5
 LEAST_R2 = 0.3
+AT_ONCE = 8_192
+JUDGED = 1 << 40
+"""Where the twins begin that the judge is learnt from: nobody else asks for these."""
 Frame = Mapping[str, Any]
 
 
@@ -89,20 +92,35 @@ def _part(
         extra_ranks = numpy.zeros(n, numpy.uint16)
         drawing.place_index(index, grid, extra, extra_ranks)
         made |= {"beta": beta, "grid": grid}
-    table, width = trees.coarse(X[j] if rows is None else X[j, rows], column.all_codes, column.nominal)
-    y = table[X[j]]
+    ordered = not column.nominal and column.all_codes > trees.CLASSES
+    if ordered:
+        y, width = read_only(X[j]), trees.CLASSES
+    else:
+        table, width = trees.coarse(X[j] if rows is None else X[j, rows], column.all_codes, column.nominal)
+        y = read_only(table[X[j]])
     features = numpy.array(sorted(earlier) + [d] * indexed, numpy.int64)
     sizes = numpy.array([max(1, c.all_codes) for c in columns] + [250], numpy.int64)
     nominal = numpy.array([c.nominal for c in columns] + [False])
     at = numpy.arange(n, dtype=numpy.int32) if rows is None else rows.astype(numpy.int32).copy()
     extra.setflags(write=False)
     grown = trees.grow(
-        read_only(X), extra, sizes, nominal, features, y, width, at, asked["min_leaf"], Z, DEPTH if len(features) else 0
+        read_only(X),
+        extra,
+        sizes,
+        nominal,
+        features,
+        y,
+        width,
+        ordered,
+        at,
+        asked["min_leaf"],
+        Z,
+        DEPTH if len(features) else 0,
     )
     names = ("feature", "threshold", "left", "right", "begin", "end", "masks")
     made |= dict(zip(names, grown, strict=True))
     if not column.ranked:
-        start, stop, codes, cumulative = trees.leaves_of_codes(
+        start, stop, codes, cumulative = leaves.leaves_of_codes(
             made["feature"], made["begin"], made["end"], at, read_only(X[j])
         )
         made |= {"start": start, "stop": stop, "codes": codes, "cumulative": cumulative}
@@ -113,7 +131,7 @@ def _part(
     spikes = [_spikes(columns[q]) for q in lines] + [numpy.zeros(65_536, numpy.bool_)] * indexed
     C = numpy.stack(ranked) if ranked else numpy.zeros((0, 1), numpy.uint16)
     Q = numpy.stack(spikes) if spikes else numpy.zeros((0, 65_536), numpy.bool_)
-    found = trees.leaves_of_ranks(
+    found = leaves.leaves_of_ranks(
         made["feature"],
         made["begin"],
         made["end"],
@@ -125,9 +143,23 @@ def _part(
         _spikes(column),
         LEAST_R2,
     )
-    made |= dict(zip(("fixed", "line", "slope", "low", "high", "held"), found, strict=True))
+    made |= dict(zip(("fixed", "plane", "low", "high", "slope", "held"), found, strict=True))
     made["lines"] = numpy.array([*lines, *([d] * indexed)], numpy.int64)
     return made
+
+
+def judge(_: Any, frame: Frame, plain: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """What tells twins of the joint distribution `plain` from the real rows; empty where they are hardly told apart."""
+    from millrace.analyses.twin.joint import Joint
+
+    joint, n = Joint(plain), frame["codes"].shape[1]
+    if n < judging.LEAST_ROWS:
+        return {}
+    rows = numpy.arange(JUDGED, JUDGED + min(judging.TIMES * n, judging.MOST_ROWS))
+    some = [joint.draw(rows[at : at + AT_ONCE], seed).C[joint.order] for at in range(0, len(rows), AT_ONCE)]
+    made = numpy.concatenate(some, 1)
+    nominal = numpy.array([joint.columns[j].nominal for j in joint.order])
+    return judging.learn(frame["codes"][joint.order], made, nominal) or {}
 
 
 def reader(columns: Sequence[Column], tables: Sequence[Any], X: Any, R: Any, rank_row: Sequence[int]) -> Any:

@@ -12,7 +12,7 @@ from millrace.run.budget import Budget, Plan, fit
 
 WORKER_BYTES = 150 << 20
 """Private bytes of a worker with the kernels loaded, and room for what their compiler maps."""
-KERNEL_BYTES = 30 << 20
+KERNEL_BYTES, LIGHTGBM_BYTES = 30 << 20, 40 << 20
 DRIVER_BYTES = 90 << 20
 FIT_DRIVER_BYTES, LOOK_BYTES = 120 << 20, 300_000
 """The same with the kernels that draw, and a column of the first look at twins."""
@@ -25,6 +25,14 @@ TREE_S, DESCRIBE_S = 9e-9, 1e-6
 """Core-seconds: a row, an earlier column and a level of a tree; a row described."""
 CHOICE_S = 0.7
 """Trees both ways on a held-out slice, and a classifier of each."""
+JUDGED_ROWS, JUDGE_TREES, JUDGE_BYTES, JUDGE_S = 80_000, 200, 14, 4e-6
+"""Rows, trees and bytes a value of the judge of finished rows; core-seconds a drawn row."""
+BOOST_S, FOREST_S, EFFECT_S = 7e-9, 1.2e-7, 1.5e-6
+"""Core-seconds: a row and column of a boosted tree; of a tree of a scikit-learn forest; of all models of effects a fold."""
+SLOWER = {"lightgbm": 1.0, "xgboost": 1.6, "hist_gradient_boosting": 2.5}
+OUTCOME_TREES, LONG_S = 300, 600.0
+TABLE_BYTES, LEARNER_BYTES, LEARNER_ROW_BYTES = 18, 3, 100
+"""A value of the rows that outcome and effects are learnt from, in the driver; in a learner's bins; a row besides."""
 BLOCK_VALUES = 1 << 20
 DRAW_S, WRITE_S = 3.5e-7, 1.2e-7
 """Core-seconds a value: drawn by a worker, written by the driver."""
@@ -33,21 +41,27 @@ VALUE_BYTES = 30
 
 @dataclass(frozen=True, slots=True)
 class FitFacts:
+    """learner: of the outcome, "" without one. effects: they are learnt besides."""
+
     rows: int
     columns: int
     row_bytes: int
     min_leaf: int
     auto: bool
+    learner: str = ""
+    folds: int = 5
+    effects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateFacts:
-    """model_bytes: of the arrays that workers map. tries: draws a twin, as far as they are known."""
+    """model_bytes: of the arrays that workers map. tries: draws a twin, as far as they are known. judged: rows are."""
 
     n: int
     columns: int
     model_bytes: int
     tries: float = 1.0
+    judged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +85,65 @@ def plan_fit(facts: FitFacts, budget: Budget) -> Plan:
     seen = min(n, 16_384 * 8)
     core_s = DESCRIBE_S * n * d + TREE_S * seen * depth * d * (d - 1) / 2 + 1e-7 * n * d
     core_s += CHOICE_S * d if facts.auto and n >= 1_000 else 0.0
+    core_s += BOOST_S * JUDGE_TREES * min(4 * n, JUDGED_ROWS) * d if facts.auto and n >= 2_000 else 0.0
+    own = _models(facts)
     return fit(
         Plan(
-            analysis="twin fit", method="trees", tasks=2 * d + 1, block=1, slots=1,
-            worker_bytes=WORKER_BYTES + max(
-                COLUMN_ROW_BYTES * n, TREE_ROW_BYTES * n + NODE_BYTES * nodes, RELATED_BYTES * min(n, RELATED_ROWS) * d
+            analysis="twin fit", method=_method(facts), tasks=2 * d + 1 + facts.auto + own.tasks, block=1, slots=1,
+            worker_bytes=WORKER_BYTES + LIGHTGBM_BYTES * bool(facts.auto or facts.learner) + max(
+                COLUMN_ROW_BYTES * n, TREE_ROW_BYTES * n + NODE_BYTES * nodes, RELATED_BYTES * min(n, RELATED_ROWS) * d,
+                own.worker_bytes, JUDGE_BYTES * min(4 * n, JUDGED_ROWS) * d if facts.auto else 0,
             ),
-            driver_bytes=FIT_DRIVER_BYTES + 3 * n * d + 8 * n + LOOK_BYTES * d,
-            shared_bytes=n * (facts.row_bytes + 3 * d), answer_bytes=5 * n * d, core_s=core_s,
+            driver_bytes=FIT_DRIVER_BYTES + LIGHTGBM_BYTES * bool(facts.learner) + 8 * n + LOOK_BYTES * d
+            + max(3 * n * d, own.driver_bytes),
+            shared_bytes=n * (facts.row_bytes + 3 * d + 8 * d * bool(own.tasks)), answer_bytes=5 * n * d,
+            core_s=core_s + own.core_s,
             base_bytes=WORKER_BYTES - KERNEL_BYTES,
-            why=(f"{n:,} rows of {d} columns: a column described is a task, its trees are another",),
+            why=(f"{n:,} rows of {d} columns: a column described is a task, its trees are another", *own.why),
         ),
         budget,
+    )  # fmt: skip
+
+
+def _method(facts: FitFacts) -> str:
+    """What is learnt: past runs teach plans of their own kind alone."""
+    return " + ".join(
+        ["trees", *["judge"] * facts.auto, *[facts.learner] * bool(facts.learner), *["effects"] * facts.effects]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Models:
+    """What outcome and effects add to a fit."""
+
+    tasks: int = 0
+    core_s: float = 0.0
+    worker_bytes: int = 0
+    driver_bytes: int = 0
+    why: tuple[str, ...] = ()
+
+
+def _models(facts: FitFacts) -> _Models:
+    if not facts.learner:
+        return _Models()
+    values, fits = facts.rows * facts.columns, facts.folds + 1
+    seen = facts.folds * values  # a fold leaves one part out, and one fit has all
+    forest = facts.learner == "random_forest"
+    tree_s = FOREST_S if forest else BOOST_S * SLOWER.get(facts.learner, 1.0)
+    outcome_s = tree_s * OUTCOME_TREES * seen
+    why = [f"the outcome is learnt {fits} times by {facts.learner}, {OUTCOME_TREES} trees each"]
+    if forest and outcome_s > LONG_S:
+        boosted_s = outcome_s * BOOST_S / FOREST_S
+        why.append(
+            f"a scikit-learn forest of {OUTCOME_TREES} trees takes about {outcome_s / 3600:.1f} core-hours here; boosting "
+            f"(learner='lightgbm') does as well in about {boosted_s / 60:.0f} core-minutes"
+        )
+    effects_s = EFFECT_S * seen if facts.effects else 0.0
+    if facts.effects:
+        why.append(f"effects are learnt by {7 * facts.folds + 4} models at most, in {facts.folds} folds")
+    return _Models(
+        fits + (7 * facts.folds + 4) * facts.effects, outcome_s + effects_s,
+        LEARNER_BYTES * values + LEARNER_ROW_BYTES * facts.rows, TABLE_BYTES * values, tuple(why),
     )  # fmt: skip
 
 
@@ -94,7 +155,8 @@ def plan_generate(facts: GenerateFacts, budget: Budget) -> Plan:
             analysis="twin generate", method="trees", tasks=-(-facts.n // block), block=block, slots=1,
             worker_bytes=WORKER_BYTES + VALUE_BYTES * min(block, facts.n) * facts.columns,
             driver_bytes=DRIVER_BYTES + 16 * block * facts.columns,
-            shared_bytes=facts.model_bytes, answer_bytes=8 * values, core_s=values * (DRAW_S * facts.tries + WRITE_S),
+            shared_bytes=facts.model_bytes, answer_bytes=8 * values,
+            core_s=values * (DRAW_S * facts.tries + WRITE_S) + facts.n * facts.tries * JUDGE_S * facts.judged,
             base_bytes=WORKER_BYTES - KERNEL_BYTES,
             why=(f"{facts.n:,} twins of {facts.columns} columns in blocks of {block:,}",),
         ),

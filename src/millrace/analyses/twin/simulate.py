@@ -16,6 +16,7 @@ from typing import Any
 import numpy
 
 from millrace.analyses.twin import power, simulate_blocks, simulate_measures, simulate_plan, track_record
+from millrace.analyses.twin.deadline import whole
 from millrace.analyses.twin.intervention import Intervention
 from millrace.analyses.twin.model import TwinModel
 from millrace.analyses.twin.plan import block_rows
@@ -114,7 +115,7 @@ def _measured(asked: Asked, run: Run) -> list[list[dict[str, Any]]]:
         )
         for item in items
     )
-    values = run.values(tasks, True, "twins")
+    values = whole(run.values(tasks, True, "twins"), len(items), "twins")
     return [run.value(v) if hasattr(v, "url") else v for v in values]
 
 

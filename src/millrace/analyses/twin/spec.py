@@ -62,7 +62,7 @@ with warnings.catch_warnings():  # `schema` is also the name of a deprecated met
         find: bool = Field(True, description="find what holds on all real rows, too (ranges always hold)")
         joint: Literal["auto", "plain", "index"] = Field(
             "auto",
-            description="trees of earlier columns, with an index of all of them, or by column what a held-out slice prefers",
+            description="plain: trees of earlier columns; index: with one of all; auto: as a held-out slice prefers, judged",
         )
         learner: Any = Field(
             "lightgbm",

@@ -19,7 +19,7 @@ from millrace.analyses.twin.columns import Column
 from millrace.analyses.twin.kernels.trees import coarse
 
 ROWS = 50_000
-RIDGE = 0.01
+RIDGE = 1e-4
 GRID = 4_096
 SHRINK = 10.0
 

@@ -43,8 +43,8 @@ def _leaf(C, i, feature, threshold, left, right, masks):  # type: ignore[no-unty
     while feature[node] >= 0:
         c = C[feature[node], i]
         t = threshold[node]
-        if t == -2:
-            goes = (masks[node, c >> 6] >> numpy.uint64(c & 63)) & numpy.uint64(1) == numpy.uint64(1)
+        if t < -1:
+            goes = (masks[-2 - t, c >> 6] >> numpy.uint64(c & 63)) & numpy.uint64(1) == numpy.uint64(1)
         else:
             goes = c <= t
         node = left[node] if goes else right[node]
@@ -104,14 +104,14 @@ def draw_codes(  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def draw_ranks(  # type: ignore[no-untyped-def]
-    C, R, column, V, rows, attempts, seed, place, feature, threshold, left, right, masks, begin, end, fixed, line, slope,
+    C, R, column, V, rows, attempts, seed, place, feature, threshold, left, right, masks, begin, end, fixed, plane, slope,
     lowest, highest, held, lines, values, codes, spike, common,
     missing_code, scale, low, high, ok,
 ):  # fmt: skip
     """Ranks of one column into R[column], codes into C[column], values into V[column].
 
     spike: bool by rank, values that stay as they are; common: values that may be copied. lines: number in R
-    of each candidate of a line. low, high: bounds by row. scale: values are multiples of its
+    of each candidate of a plane. low, high: bounds by row. scale: values are multiples of its
     inverse (0: any).
     """
     n_values = values.size
@@ -121,12 +121,13 @@ def draw_ranks(  # type: ignore[no-untyped-def]
         node = _leaf(C, i, feature, threshold, left, right, masks)
         a, n, stay = begin[node], end[node] - begin[node], fixed[node]
         h = start(seed, rows[i], place, attempts[i])
-        x = 0.0
-        q = line[node]
-        at = -1
-        if q >= 0:
-            at = lines[q]
-            x = float(R[at, i]) if R[at, i] != MISSING else -1.0
+        moved, known, which = 0.0, True, plane[node]
+        if which >= 0:
+            for q in range(lines.size):
+                if slope[which, q] != 0.0:
+                    x = R[lines[q], i]
+                    known = known and x != MISSING
+                    moved += slope[which, q] * x
         found = False
         value, rank = 0.0, 0
         for t in range(TRIES):
@@ -151,9 +152,9 @@ def draw_ranks(  # type: ignore[no-untyped-def]
                 else:
                     gap = held[a + k + 1] - v if j < m - 1 else 1.0
                 y = v + part * min(max(gap, 1.0), wide)
-                if q >= 0 and x >= 0:
-                    y += slope[node] * x
-                elif q >= 0:
+                if known:
+                    y += moved
+                else:
                     y = lowest[node] + unit(mix(h)) * (highest[node] - lowest[node])
                 if y < lowest[node]:
                     y = min(2.0 * lowest[node] - y, highest[node])

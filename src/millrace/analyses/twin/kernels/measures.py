@@ -231,7 +231,8 @@ def privacy(train: Any, held: Any, twins: Any, nominal: Any, seed: int) -> dict[
     rng = numpy.random.default_rng([seed, 13])
     m = min(len(train), len(held), NEAR_AMONG)
     T, H, S = scaled(train, nominal, held, twins)
-    t, h = (M[numpy.sort(rng.choice(len(M), m, replace=False))] for M in (T, H))
+    # In random order: a part of the rows of a sorted table would be of one kind.
+    t, h = (M[rng.choice(len(M), m, replace=False)] for M in (T, H))
     s = S[numpy.sort(rng.choice(len(S), min(NEAR, len(S)), replace=False))]
     to_train, to_held = nearest(s, t, nominal, False), nearest(s, h, nominal, False)
     share = float((to_train < to_held).mean() + (to_train == to_held).mean() / 2)

@@ -1,13 +1,11 @@
-"""Trees of one column given earlier ones: grown by a chi-square score over codes, leaves turned into what twins draw from.
+"""Trees of one column given earlier ones: grown by a chi-square score over codes.
 
 Splits: every code of every earlier column as a threshold (a set of codes for categories, ordered by reciprocal averaging).
 With left counts L_k of n_k rows of class k, chi2 = (n sum L_k^2 / n_k - n_L^2) n / (n_L n_R), kept up by one addition a row,
 so that a node costs a few steps a row and column, whatever the number of classes. Above `SEEN` rows a node is split by
 evenly spaced rows of its own; all rows go on.
-
-A leaf of codes holds its codes with cumulative counts. A leaf of ranks holds what is common or missing as it is, and of the
-rest the sorted residuals of a line on one other column: single real values are not in it, and rows of different leaves cannot
-be put together. Random numbers are `drawing`'s.
+Of columns with an order each node makes its own classes, so that it goes on where all of its rows are in one class of the
+whole. Leaves are `leaves`'s; random numbers `drawing`'s.
 """
 
 from __future__ import annotations
@@ -23,8 +21,8 @@ FEW, MOST, NEAR = 16, 24, 8_192
 """So many columns (FEW) are tried in every node; of more, those go on that told more than chance in the node above, and below
 NEAR rows the best MOST of them."""
 CLASSES = 16
-LEAST_LINE = 15
-MISSING = 65_535
+ROWS_A_CLASS = 5
+"""A node has no more classes than leave so many rows to each."""
 
 
 @njit(nogil=True, cache=True)
@@ -147,12 +145,13 @@ def _best_set(codes, y, n, m, width, n_k, total, min_leaf, table, score, order, 
 
 
 @njit(nogil=True, cache=True)
-def grow(X, extra, sizes, nominal, features, y, width, index, min_leaf, z, most_depth):  # type: ignore[no-untyped-def]
+def grow(X, extra, sizes, nominal, features, y, width, ordered, index, min_leaf, z, most_depth):  # type: ignore[no-untyped-def]
     """Nodes of a tree that splits the rows `index` (int32, reordered so that each leaf's are together).
 
     X: uint8 (columns, rows), extra: uint8 (rows,), the column after them; both read-only. sizes: codes of each column.
-    features: numbers of columns to split on. y: uint8 (rows,) classes below `width`. Returns feature (-1: leaf), threshold
-    (-2: by `masks`), left, right, begin, end, masks.
+    features: numbers of columns to split on. y: uint8 (rows,) classes below `width`; when `ordered`, codes, which each node puts
+    into `width` classes of about as many of its own rows. Returns feature (-1: leaf), threshold
+    (below -1: by the mask of number -2 - threshold), left, right, begin, end, masks.
     """
     rows = index.size
     most = 2 * (rows // max(1, min_leaf)) + 3
@@ -167,6 +166,7 @@ def grow(X, extra, sizes, nominal, features, y, width, index, min_leaf, z, most_
     place, which = numpy.zeros(seen, numpy.int64), numpy.zeros(seen, numpy.int64)
     counts, left = numpy.zeros(258, numpy.int64), numpy.zeros(width, numpy.int64)
     n_k, table = numpy.zeros(width), numpy.zeros((256, width), numpy.int64)
+    own, class_of = numpy.zeros(256, numpy.int64), numpy.arange(256)
     score, order = numpy.zeros(256), numpy.zeros(256, numpy.int64)
     mask, best_mask = numpy.zeros(4, numpy.uint64), numpy.zeros(4, numpy.uint64)
     spare = numpy.zeros(rows, numpy.int32)
@@ -190,6 +190,9 @@ def grow(X, extra, sizes, nominal, features, y, width, index, min_leaf, z, most_
             r = index[a + (i * n) // m]
             which[i] = r
             its[i] = y[r]
+        if ordered:
+            _classes(its, m, width, own, class_of)
+        for i in range(m):
             n_k[its[i]] += 1.0
         present = 0
         for k in range(width):
@@ -259,108 +262,36 @@ def grow(X, extra, sizes, nominal, features, y, width, index, min_leaf, z, most_
                 right_of[node], begin_of[child], end_of[child] = child, low, b
             stack[top] = child
             top += 1
+    sets = 0
+    for node in range(made):
+        if feature[node] >= 0 and threshold[node] == -2:
+            masks[sets] = masks[node]  # never after the node: what is written over has been read
+            threshold[node] = -2 - sets
+            sets += 1
     return (
         feature[:made].copy(), threshold[:made].copy(), left_of[:made].copy(), right_of[:made].copy(),
-        begin_of[:made].copy(), end_of[:made].copy(), masks[:made].copy(),
+        begin_of[:made].copy(), end_of[:made].copy(), masks[:sets].copy(),
     )  # fmt: skip
 
 
 @njit(nogil=True, cache=True)
-def leaves_of_codes(feature, begin, end, index, y):  # type: ignore[no-untyped-def]
-    """Codes of each leaf with cumulative counts: (start, stop) by node, codes uint8, cumulative int32."""
-    nodes = feature.size
-    start, stop = numpy.zeros(nodes, numpy.int32), numpy.zeros(nodes, numpy.int32)
-    codes = numpy.zeros(index.size, numpy.uint8)
-    cumulative = numpy.zeros(index.size, numpy.int32)
-    counts = numpy.zeros(256, numpy.int64)
-    at = 0
-    for node in range(nodes):
-        if feature[node] >= 0:
-            continue
-        counts[:] = 0
-        for i in range(begin[node], end[node]):
-            counts[y[index[i]]] += 1
-        start[node] = at
-        total = 0
-        for c in range(256):
-            if counts[c]:
-                total += counts[c]
-                codes[at], cumulative[at] = c, total
+def _classes(its, m, width, counts, class_of):  # type: ignore[no-untyped-def]
+    """Codes of m rows become classes of about as many rows each: so many that one has ROWS_A_CLASS, `width` at most."""
+    counts[:] = 0
+    for i in range(m):
+        counts[its[i]] += 1
+    most = min(width, max(2, m // ROWS_A_CLASS))
+    passed, last, at = 0, -1, -1
+    for c in range(256):
+        if counts[c]:
+            k = min(most - 1, int((passed + 0.5 * counts[c]) * most / m))
+            if k != last:
                 at += 1
-        stop[node] = at
-    return start, stop, codes[:at].copy(), cumulative[:at].copy()
-
-
-@njit(nogil=True, cache=True)
-def leaves_of_ranks(feature, begin, end, index, y, R, candidates, spikes, own_spike, least_r2):  # type: ignore[no-untyped-def]
-    """What twins are drawn from in each leaf of ranks `y` (uint16, rows).
-
-    R: uint16 (candidates, rows), ranks of the columns that a line may go by; spikes: bool (candidates, 65536). Returns by node
-    `fixed` (how many stand at its beginning that stay as they are), `line` (place among candidates, -1 none), `slope`, `low`,
-    `high` (range of the ranks that move); and `held`, float32 (rows,): ranks that stay, then sorted residuals.
-    """
-    nodes = feature.size
-    fixed, line = numpy.zeros(nodes, numpy.int32), numpy.full(nodes, -1, numpy.int32)
-    slope, low, high = (
-        numpy.zeros(nodes, numpy.float32),
-        numpy.zeros(nodes, numpy.float32),
-        numpy.zeros(nodes, numpy.float32),
-    )
-    held = numpy.zeros(index.size, numpy.float32)
-    for node in range(nodes):
-        if feature[node] >= 0:
-            continue
-        a, b = begin[node], end[node]
-        best, at, by = 0.0, -1, 0.0
-        if b - a >= LEAST_LINE:
-            for q in range(candidates):
-                n, sx, sy = 0, 0.0, 0.0
-                for i in range(a, b):
-                    r = index[i]
-                    v, x = y[r], R[q, r]
-                    if v == MISSING or x == MISSING or own_spike[v] or spikes[q, x]:
-                        continue
-                    n += 1
-                    sx += x
-                    sy += v
-                if n < LEAST_LINE:
-                    continue
-                mx, my = sx / n, sy / n
-                xx, xy, yy = 0.0, 0.0, 0.0
-                for i in range(a, b):
-                    r = index[i]
-                    v, x = y[r], R[q, r]
-                    if v == MISSING or x == MISSING or own_spike[v] or spikes[q, x]:
-                        continue
-                    dx, dy = x - mx, v - my
-                    xx += dx * dx
-                    xy += dx * dy
-                    yy += dy * dy
-                if xx <= 0 or yy <= 0:
-                    continue
-                r2 = 1 - (1 - xy * xy / (xx * yy)) * (n - 1) / max(n - 2, 1)
-                if r2 > best and r2 > least_r2:
-                    best, at, by = r2, q, xy / xx
-        line[node], slope[node] = at, by
-        stay, move = a, b
-        lowest, highest = 1e9, -1.0
-        for i in range(a, b):
-            r = index[i]
-            v = y[r]
-            odd = v == MISSING or own_spike[v]
-            if not odd and at >= 0 and (R[at, r] == MISSING or spikes[at, R[at, r]]):
-                odd = True
-            if odd:
-                held[stay] = v
-                stay += 1
-            else:
-                move -= 1
-                held[move] = v - by * R[at, r] if at >= 0 else v
-                lowest, highest = min(lowest, float(v)), max(highest, float(v))
-        held[a:stay] = numpy.sort(held[a:stay])
-        held[stay:b] = numpy.sort(held[stay:b])
-        fixed[node], low[node], high[node] = stay - a, max(lowest, 0.0) if highest >= 0 else 0.0, max(highest, 0.0)
-    return fixed, line, slope, low, high, held
+                last = k
+            class_of[c] = at
+            passed += counts[c]
+    for i in range(m):
+        its[i] = class_of[its[i]]
 
 
 def coarse(codes: NDArray[Any], sizes: int, nominal: bool, most: int = CLASSES) -> tuple[NDArray[numpy.uint8], int]:
