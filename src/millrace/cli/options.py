@@ -182,7 +182,9 @@ def _of_field(name: str, field: FieldInfo, in_file: bool) -> Option:
     if in_file and field.default not in (None, (), {}) and not field.is_required():
         help_text = f"{help_text} (where the file says nothing: {field.default})"
     default = None if field.default in ((), {}) else field.default
-    more = {} if needed or in_file else {"default": default, "show_default": default is not None}
+    more: dict[str, Any] = {} if needed or in_file else {"default": default, "show_default": default is not None}
+    if kind is bool and not in_file:  # "--stream" says yes, "--stream false" no; beside a file's name it takes a word
+        metavar, more = "[BOOLEAN]", {**more, "is_flag": False, "flag_value": True}
     return Option(
         [flag(name)],
         type=kind,
