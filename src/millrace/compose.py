@@ -29,10 +29,11 @@ from millrace.run.ledger import SCHEMA, Ledger
 from millrace.run.run import Progress, Run
 from millrace.run.units import parse_duration
 from millrace.sharing import WITHOUT, share
+from millrace.surroundings import Surroundings, look
 
 if TYPE_CHECKING:
     from millrace.jobs.desk import Desk
-    from millrace.run.ports import Engine, Store, Tokens
+    from millrace.run.ports import Engine, Meters, Store, Tokens
     from millrace.run.task import Task
     from millrace.settings import Settings
     from millrace.tiers import Tiers
@@ -52,7 +53,8 @@ class Machine:
     `timing_log`: workers write a line a task on stderr; `profile`: what tasks do is sampled.
     `keep_out`: make a folder under the settings' `runs` when `out` is not given. `opened` is told the Run at once;
     `closed` when it has ended, before the answer is written.
-    `light`: work so small that it takes no token of the host's cores and declares no memory (HTTP rows, the light tier).
+    `light`: work so small that it takes no token of the host's cores, declares no memory, and leaves its page of a report to
+    who asks for one (HTTP rows, the light tier).
     """
 
     engine: str | None = None
@@ -68,6 +70,8 @@ class Machine:
     opened: Callable[[Run], None] | None = None
     closed: Callable[[], None] | None = None
     light: bool = False
+    around: Surroundings | None = None
+    """Of the host, known already to who runs many small ones (a warm process of the light tier)."""
     bundle: str | os.PathLike[str] | None = None
     """Folder of the user's modules, for workers of a Dask cluster that do not have them."""
     dask_report: str | os.PathLike[str] | None = None
@@ -125,7 +129,8 @@ def open_run(
     kind = settings.engine
     if not is_engine(kind):
         raise NotSupported(f"There is no engine {kind!r} in this release. Engines are {', '.join(ENGINES)}.")
-    budget = budget_of(settings)
+    around = machine.around or look(settings.cache)
+    budget = budget_of(settings, around.slots)
     address = clusters.address_of(kind)
     clusters.find_modules_in(machine.bundle)
     if settings.nice:  # workers inherit it
@@ -135,8 +140,8 @@ def open_run(
         out = Path(machine.out) if machine.out is not None else None
         if out is None and machine.keep_out:
             out = Path(settings.runs) / run_id
-        scratch = Path(tempfile.mkdtemp(prefix="millrace-", dir=host.scratch(settings.scratch)))
-        owned.callback(shutil.rmtree, scratch, ignore_errors=True)
+        bare = machine.light and machine.store is not None and address is None  # nothing goes to scratch
+        scratch = out if out is not None and bare else _scratch(settings, owned)
         store, arena = _stores(machine.store, scratch, owned)
         cluster = clusters.connected(address, functions, owned) if address else None
         if cluster is not None:
@@ -147,13 +152,13 @@ def open_run(
         tracing.told_at_end(owned, ledger.path)
         owned.callback(ledger.close)
         light = machine.light or address is not None  # a cluster's cores are not this host's
-        shared = share(settings, run_id, budget.cores, light, store, owned)
+        shared = share(settings, run_id, budget.cores, light, store, owned, around)
         deadline_s = parse_duration(machine.deadline) if machine.deadline is not None else 0.0
         begun = time.monotonic_ns()
 
         def make_engine(slots: int) -> Engine:
             if address is None:
-                return _engine(kind, slots, preload, shared.tokens)
+                return _engine(kind, slots, preload, shared.tokens, around.meter)
             return clusters.engine_on(
                 cluster,
                 slots,
@@ -176,8 +181,8 @@ def open_run(
             deadline_s=deadline_s,
             show=machine.show,
             measure=host.private_bytes,
-            throttled_ns=_throttled_since_now(),
-            around=host.one_thread,
+            throttled_ns=around.throttled_since_now(),
+            around=around.one_thread,
             owned=owned.pop_all(),
             watch=_watch(machine, ledger.path.parent),
             sharing=shared.sharing,
@@ -193,7 +198,7 @@ def open_run(
         engine=kind,
         seed=machine.seed,
         budget=dataclasses.asdict(budget),
-        host=host.describe(),
+        host=around.described,
         versions=versions(),
         spec=spec or {},
     )
@@ -206,15 +211,23 @@ def open_run(
     return run
 
 
+def _scratch(settings: Settings, owned: contextlib.ExitStack) -> Path:
+    from millrace import host
+
+    made = Path(tempfile.mkdtemp(prefix="millrace-", dir=host.scratch(settings.scratch)))
+    owned.callback(shutil.rmtree, made, ignore_errors=True)
+    return made
+
+
 def is_engine(name: str) -> bool:
     return name in ENGINES[:-1] or name.startswith("dask=")
 
 
-def budget_of(settings: Settings) -> Budget:
-    """Cores and bytes: what was asked for, within what the host allows."""
+def budget_of(settings: Settings, allowed: int = 0) -> Budget:
+    """Cores and bytes: what was asked for, within what the host allows (`allowed` slots, where that is known)."""
     from millrace import host
 
-    allowed = host.slots(host.cores())
+    allowed = allowed or host.slots(host.cores())
     cores = min(settings.cores or allowed, 4 * allowed)
     private_bytes = settings.memory if settings.memory is not None else host.default_budget_bytes()
     return Budget(cores, private_bytes, isolates=settings.engine != "inline")
@@ -228,19 +241,6 @@ def _watch(machine: Machine, folder: Path) -> Callable[[Task, int, str], Task] |
     from millrace.engines.watching import Watch
 
     return Watch(machine.timing_log, folder / FOLDER if machine.profile else None)
-
-
-def _throttled_since_now() -> Callable[[], int | None]:
-    """How long the quota has held this group back since the call; None when the kernel does not tell."""
-    from millrace import host
-
-    before = host.throttling()
-
-    def since() -> int | None:
-        now = host.throttling()
-        return None if before is None or now is None else round((now.throttled_s - before.throttled_s) * 1e9)
-
-    return since
 
 
 def _stores(asked: str | os.PathLike[str] | None, scratch: Path, owned: contextlib.ExitStack) -> tuple[Store, Store]:
@@ -258,29 +258,24 @@ def _stores(asked: str | os.PathLike[str] | None, scratch: Path, owned: contextl
     return MemoryStore(REMEMBERED_BYTES), arena
 
 
-def _engine(kind: str, slots: int, preload: tuple[str, ...], tokens: Tokens | None) -> Engine:
+def _engine(kind: str, slots: int, preload: tuple[str, ...], tokens: Tokens | None, meter: Meters | None) -> Engine:
     from millrace.engines.inline import InlineEngine
-    from millrace.host.strain import quota_meter
 
     if kind == "inline" or (kind == "auto" and sys.platform != "linux"):  # worker processes need Linux
-        return InlineEngine(open_store, tokens, quota_meter)
+        return InlineEngine(open_store, tokens, meter)
     from millrace.engines.processes import ProcessEngine
 
     def pool() -> Engine:
         if tokens is None:
-            return ProcessEngine(slots, opener=open_store, meter=quota_meter, preload=preload)
+            return ProcessEngine(slots, opener=open_store, meter=meter, preload=preload)
         modules = *preload, "millrace.host.tokens"
-        return ProcessEngine(
-            slots, opener=open_store, tokens=tokens, meter=quota_meter, preload=modules, environment=WITHOUT
-        )
+        return ProcessEngine(slots, opener=open_store, tokens=tokens, meter=meter, preload=modules, environment=WITHOUT)
 
     if kind == "processes":
         return pool()
     from millrace.engines.auto import AutoEngine
 
-    return AutoEngine(
-        pool, threshold_s=2 * POOL_START_S, slots=slots, opener=open_store, tokens=tokens, meter=quota_meter
-    )
+    return AutoEngine(pool, threshold_s=2 * POOL_START_S, slots=slots, opener=open_store, tokens=tokens, meter=meter)
 
 
 def tiers_of(settings: Settings, gpus: int = 0) -> Tiers:
@@ -358,11 +353,11 @@ def finish(run: Run, work: Callable[[], Any], machine: Machine, question: str = 
 
     `question`: its digest where its inputs are files (see `lessons.question_key`); `function`: the user's, by name.
     """
-    from millrace import host, lessons
+    from millrace import lessons
 
     wants_out = machine.out is not None or machine.keep_out
-    taught_in = lessons.place(load_settings({}).cache)
-    strained = host.waiting_since_now()
+    around = machine.around or look(load_settings({}).cache)
+    taught_in, strained = around.taught_in, around.waiting_since_now()
     with run:
         answer = work()
         if hasattr(answer, "digest"):
@@ -376,7 +371,7 @@ def finish(run: Run, work: Callable[[], Any], machine: Machine, question: str = 
     lessons.learn_from(taught_in, report, question, function)
     answer = dataclasses.replace(answer, report=report, out=report.folder if wants_out else None, saver=save)
     if wants_out:
-        save(answer, report.folder)
+        save(answer, report.folder, page=not machine.light)
     return answer
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from millrace.diagnose.page import Section
 
 RESULT_SCHEMA = 1
+PAGE = "report.html"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,11 @@ def report_of(folder: Path, home: Any = None) -> Report:
     return Report(case.history.header["run_id"], folder, case.plan, case.accounting, findings(case), home)
 
 
-def save(answer: Any, folder: str | os.PathLike[str]) -> Path:
-    """Write the answer: result.json, its tables as Parquet, its pictures, the ledger and one report.html."""
+def save(answer: Any, folder: str | os.PathLike[str], page: bool = True) -> Path:
+    """Write the answer: result.json, its tables as Parquet, its pictures, the ledger and one report.html.
+
+    `page`: False leaves report.html to `page_of`, when somebody asks for it: it takes longer than a light job.
+    """
     from millrace.diagnose.charts import save_chart
 
     folder = Path(folder)
@@ -115,8 +119,15 @@ def save(answer: Any, folder: str | os.PathLike[str]) -> Path:
     }
     text = json.dumps(said, indent=2, ensure_ascii=False, default=_plain)
     (folder / "result.json").write_text(text + "\n")
-    write_report(folder)
+    if page:
+        write_report(folder)
     return folder
+
+
+def page_of(folder: Path) -> Path:
+    """report.html of an answer's folder, written now where it was left out."""
+    page = folder / PAGE
+    return page if page.exists() else write_report(folder)
 
 
 def write_report(folder: str | os.PathLike[str], page: str | os.PathLike[str] | None = None) -> Path:
@@ -127,7 +138,7 @@ def write_report(folder: str | os.PathLike[str], page: str | os.PathLike[str] | 
     folder = Path(folder)
     told = run_sections(folder)
     cache = load({}).cache.parent / "scripts"
-    return write_page(page or folder / "report.html", told.title, [*result_sections(folder), *told.sections], cache)
+    return write_page(page or folder / PAGE, told.title, [*result_sections(folder), *told.sections], cache)
 
 
 @dataclass(frozen=True, slots=True)

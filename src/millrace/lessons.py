@@ -30,12 +30,13 @@ SAMPLE_KEYS = 64
 SPEED_DAYS = 7
 
 
-def place(cache: Path) -> Path:
-    """The folder of this host's lessons, beside the `cache` of the settings."""
+def place(cache: Path, described: Mapping[str, Any] | None = None) -> Path:
+    """The folder of this host's lessons, beside the `cache` of the settings. `described`: of `host.describe`, where it is
+    known."""
     from millrace import host
 
-    slots = host.slots(host.cores())
-    name = re.sub(r"[^\w.-]+", "-", f"{platform.node()}-{host.processor()}-{slots}")
+    known = described or {"processor": host.processor(), "slots": host.slots(host.cores())}
+    name = re.sub(r"[^\w.-]+", "-", f"{platform.node()}-{known['processor']}-{known['slots']}")
     return cache.parent / "learnt" / name
 
 

@@ -35,10 +35,12 @@ Loads = Callable[[], Mapping[str, TierLoad]]
 
 @dataclass(frozen=True, slots=True)
 class TableSignals:
-    """The ports of the scaler over the job table. `loads`: of the tiers, with what a broker adds to the table's."""
+    """The ports of the scaler over the job table. `loads`: of the tiers, with what a broker adds to the table's; `alone`: it
+    adds nothing."""
 
     table: JobTable
     loads: Loads
+    alone: bool
 
     def demand(self, tier: str) -> Demand:
         load = self.loads()[tier]
@@ -51,7 +53,12 @@ class TableSignals:
         self.table.ask_to_leave(worker.id)
 
     def waits(self, tiers: Sequence[str]) -> bool:
-        return self.table.changed() and any(load.state == "queued" and load.tier in tiers for load in self.table.load())
+        if self.alone:
+            return self.table.changed() and any(
+                load.state == "queued" and load.tier in tiers for load in self.table.load()
+            )
+        loads = self.loads()
+        return any(loads[tier].queued for tier in tiers)
 
     def take_office(self, name: str, holder: str, lease_s: float) -> bool:
         return self.table.take_office(name, holder, lease_s)
@@ -89,7 +96,7 @@ def keeper(
     Raises `WrongQuestion` for settings that cannot be, `MissingExtra`.
     """
     kind = driver or desk.tiers.scaler.driver
-    port = TableSignals(desk.table, loads or (lambda: tier_loads(desk.table, tuple(desk.tiers.tiers))))
+    port = TableSignals(desk.table, loads or (lambda: tier_loads(desk.table, tuple(desk.tiers.tiers))), loads is None)
     tiers, remarks, demand, made, closing = _over(
         kind,
         desk.tiers,
@@ -181,7 +188,18 @@ def pod_marker(tiers: Tiers, say: Callable[[str], None]) -> Callable[[str], None
 
 def _command(arguments: Sequence[str], stays: bool) -> Callable[[Tier], Sequence[str]]:
     more = ["--parent", str(os.getpid())] if stays else []
-    return lambda tier: [sys.executable, "-m", "millrace", "worker", "--tier", tier.name, *more, *arguments]
+    return lambda tier: [
+        sys.executable,
+        "-m",
+        "millrace",
+        "worker",
+        "--tier",
+        tier.name,
+        "--beside",
+        str(max(1, tier.most)),
+        *more,
+        *arguments,
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from millrace.host.tokens import CoreTokens
     from millrace.run.ports import Store
     from millrace.settings import Settings
+    from millrace.surroundings import Surroundings
 
 MEMORY_SHARE = 0.9
 """Of the host's limit; the rest is for other programs and the file cache."""
@@ -49,15 +50,21 @@ def folder(settings: Settings) -> Path:
     return host.scratch(needs_bytes=0, among=places()) / named
 
 
-def learnt(settings: Settings) -> Path:
-    """The file of this host's crossovers, beside what else it has learnt."""
+def learnt(settings: Settings, taught_in: Path | None = None) -> Path:
+    """The file of this host's crossovers, beside what else it has learnt (`taught_in`, where that is known)."""
     from millrace.lessons import place
 
-    return place(settings.cache) / "crossovers.json"
+    return (taught_in or place(settings.cache)) / "crossovers.json"
 
 
 def share(
-    settings: Settings, run_id: str, cores: int, light: bool, store: Store, owned: contextlib.ExitStack
+    settings: Settings,
+    run_id: str,
+    cores: int,
+    light: bool,
+    store: Store,
+    owned: contextlib.ExitStack,
+    around: Surroundings,
 ) -> Shared:
     """Enter the roster of this host, and what the run shares. Light work takes no tokens and declares no memory."""
     from millrace import host
@@ -73,11 +80,11 @@ def share(
         place = folder(settings)
     except MillraceError:
         return Shared(None, Sharing(claims))
-    on = Gpus(settings.placement, place / "gpus", learnt(settings), settings.gpu_memory)
+    on = Gpus(settings.placement, place / "gpus", learnt(settings, around.taught_in), settings.gpu_memory)
     if settings.sharing == "off" or light or holds():
         return Shared(None, Sharing(claims, place=on))
     roster = Roster(place / "runs", int(host.memory().limit_bytes * MEMORY_SHARE))
     owned.callback(roster.close)
     roster.enter(run_id, cores)
-    tokens = CoreTokens(place / "cores", host.slots(host.cores()))
+    tokens = CoreTokens(place / "cores", around.slots)
     return Shared(tokens, Sharing(claims, roster.admit, on))

@@ -58,8 +58,10 @@ def look(job: Job | int, *, jobs: str | Path | None = None) -> Job:
 
 def answer(job: Job | int, *, jobs: str | Path | None = None) -> Path:
     """The folder of the answer; `WrongQuestion` says why there is none yet."""
+    from millrace.folder import page_of
+
     desk = compose.open_jobs(compose.load_settings({"jobs": jobs}))
     try:
-        return desk.answer(desk.table.get(job if isinstance(job, int) else job.id))
+        return page_of(desk.answer(desk.table.get(job if isinstance(job, int) else job.id))).parent
     finally:
         desk.table.close()

@@ -311,9 +311,14 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise WrongQuestion(f"The tiers in {path} cannot be read, it is not a TOML file: {wrong}.") from wrong
 
 
-def capped(tier: Tier, cores: int, memory_bytes: int) -> tuple[Tier, str]:
-    """The tier as this host can carry it, and a line that says what was taken away ("" when nothing was)."""
-    new = {"cores": min(tier.cores or cores, cores), "memory": min(tier.memory or memory_bytes, memory_bytes)}
+def capped(tier: Tier, cores: int, memory_bytes: int, beside: int = 1) -> tuple[Tier, str]:
+    """The tier as this host can carry it, and a line that says what was taken away ("" when nothing was). `beside`: workers
+    of the tier that share the host; what a worker takes "as found" is divided among them."""
+    found = {"cores": max(1, cores // beside), "memory": memory_bytes // beside}
+    new = {
+        "cores": min(tier.cores or found["cores"], cores),
+        "memory": min(tier.memory or found["memory"], memory_bytes),
+    }
     said = []
     if tier.cores is not None and tier.cores > cores:
         said.append(f"{tier.cores} cores asked, this host has {cores}")
@@ -327,7 +332,7 @@ def at_home(tiers: Tiers, cores: int, memory_bytes: int) -> tuple[Tiers, list[st
     there."""
     found, said = dict[str, Tier](), []
     for tier in tiers.tiers.values():
-        one, remark = capped(tier, cores, memory_bytes)
+        one, remark = capped(tier, cores, memory_bytes, max(1, tier.most))
         room = tier.most  # of GPUs, where memory is as found
         if tier.memory is not None:
             room = max(tier.least, memory_bytes // min(tier.memory, memory_bytes), 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +12,11 @@ import pytest
 
 from millrace import ordering
 from millrace.jobs import inputs
+from millrace.jobs.database import open_database
 from millrace.jobs.desk import DAY_S, Desk
 from millrace.jobs.queues import TableQueue
 from millrace.jobs.states import Told
-from millrace.jobs.table import JobTable
+from millrace.jobs.table import JobTable, Progress
 from millrace.run.errors import WrongQuestion
 from millrace.testing import jobs as laws
 from millrace.tiers import load_tiers
@@ -81,6 +84,32 @@ def test_open_jobs_of_a_tier_without_workers_are_said(tmp_path: Path, make: Call
     desk.table.submit(laws.order(queue="gpu", tier="gpu"))
     assert len(desk.check()) == 1 and "'gpu'" in desk.check()[0]
     desk.table.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the bell is Linux's")
+def test_a_job_that_waits_rings_at_every_worker_and_nothing_else_does(tmp_path: Path) -> None:
+    tables = [JobTable(open_database(tmp_path / "jobs.sqlite")) for _ in range(3)]
+    queues = [TableQueue(table) for table in tables[1:]]
+
+    def rung() -> list[bool]:
+        found = [bool(select.select([queue.bell], [], [], 0)[0]) for queue in queues]
+        for queue in queues:
+            queue.woken()
+        return found
+
+    assert rung() == [False, False]
+    tables[0].submit(laws.order())
+    assert rung() == [True, True] and rung() == [False, False]
+    job = laws.claimed(tables[1])
+    tables[1].beat(job, Progress())
+    assert rung() == [False, False]
+    tables[1].settle(job, Told("paused"))
+    assert rung() == [True, True]
+    for queue in queues:
+        queue.close()
+        assert queue.bell is None
+    for table in tables:
+        table.close()
 
 
 def test_a_queue_wakes_for_every_change(make: Callable[..., JobTable]) -> None:

@@ -165,11 +165,12 @@ def test_a_worker_that_has_to_leave_ends_what_runs_within_its_grace_and_leaves_w
         assert waiting(app, team.tiers)["light"]["quick"] == 1 and not sent[2].ready()
 
 
-def test_a_task_brings_its_tier_a_worker(own_broker: str, tmp_path: Path) -> None:
-    """`up` counts tasks as it counts jobs: heavy has no worker until something is in one of its queues."""
+@pytest.mark.parametrize("words", [("up", "--port", "0"), ("scale", "run")], ids=["up", "scale run"])
+def test_a_task_brings_its_tier_a_worker(words: tuple[str, ...], own_broker: str, tmp_path: Path) -> None:
+    """Scalers count tasks as they count jobs: heavy has no worker until something is in one of its queues."""
     team = Team(tmp_path, own_broker)
     with (tmp_path / "tiers.toml").open("a") as file:
         file.write('[tiers.heavy]\nmemory = "2GiB"\n')
-    with _application(team) as app, team.running("up", "--port", "0", "--app", "team:app"):
+    with _application(team) as app, team.running(*words, "--app", "team:app"):
         sent = app.send_task("team.count", (1,), queue="shap")
         assert sent.get(3 * PATIENCE_S) == [1, "shap"]

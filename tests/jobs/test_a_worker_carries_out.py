@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from deskwork import Office, alive, serve_until_ended, until
 
+from millrace.folder import page_of
 from millrace.jobs.states import Told
 from millrace.jobs.worker import process
 
@@ -30,6 +33,39 @@ def test_a_warm_process_serves_one_job_after_another_and_sees_changed_code(tmp_p
     (three,) = serve_until_ended(made, warden, made.submit("pid", [3]).id)
     assert made.values(three) == ["changed"]
     warden.close()
+
+
+def test_a_light_job_leaves_the_page_of_its_report_to_who_asks_for_it(tmp_path: Path) -> None:
+    made = office(tmp_path, at_once=1)
+    warden = made.warden()
+    (job,) = serve_until_ended(made, warden, made.submit("square", [3]).id)
+    answer = made.desk.answer(job)
+    assert {path.name for path in answer.iterdir()} == {"ledger.jsonl", "result.json", "results.jsonl"}
+    assert '<section id="s0">' in page_of(answer).read_text()
+    warden.close()
+
+
+def test_a_light_job_waits_for_a_warm_process_and_not_for_a_start(tmp_path: Path) -> None:
+    """One process more than there are jobs is kept, and what a job takes is its own: no imports."""
+    made = office(tmp_path, at_once=2)
+    warden = made.warden()
+    until(lambda: any(slot.ready for slot in warden.slots), warden.step)
+    first = serve_until_ended(made, warden, made.submit("square", [0]).id)[0]
+    assert first.core_s is not None and first.core_s < cold_s() / 2, first
+    busy = made.submit("slow", list(range(8)))
+    until(lambda: warden.busy, warden.step)
+    until(lambda: sum(slot.ready for slot in warden.slots) == 2, warden.step)
+    serve_until_ended(made, warden, busy.id)
+    assert len(warden.slots) == 2
+    warden.close()
+
+
+def cold_s() -> float:
+    """Processor time of a process that imports what a job needs."""
+    before = os.times()
+    subprocess.run([sys.executable, "-c", "from millrace.warming import warmed_up; warmed_up()"], check=True)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
 
 
 def test_a_process_is_replaced_after_its_jobs_and_heavy_jobs_have_one_each(tmp_path: Path) -> None:

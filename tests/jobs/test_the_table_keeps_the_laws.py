@@ -57,8 +57,8 @@ def test_a_database_that_is_away_is_said(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_a_hold_and_loses_nothing(tmp_path: Path) -> None:
+    number = JobTable(open_database(tmp_path / "jobs.sqlite")).submit(laws.order()).id
     table = JobTable(open_database(tmp_path / "jobs.sqlite"))
-    number = table.submit(laws.order()).id
     with table.engine.connect() as connection:
         pages = connection.exec_driver_sql("pragma page_count").scalar()
         connection.exec_driver_sql(f"pragma max_page_count={pages}")  # of the one connection that the pool has

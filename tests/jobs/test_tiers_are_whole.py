@@ -84,6 +84,13 @@ def test_a_host_caps_a_tier_and_says_so() -> None:
     assert capped(load_tiers(None).tier("gpu"), 8, 10 * GIB)[0].cores == 8
 
 
+def test_workers_of_one_host_divide_what_they_take_as_found() -> None:
+    """A worker a GPU: what they admit together is never more than the host has."""
+    tiers, said = at_home(load_tiers(None, gpus=4), 8, 100 * GIB)
+    assert (tiers.tier("gpu").most, tiers.tier("gpu").cores, tiers.tier("gpu").memory) == (4, 2, 25 * GIB)
+    assert not any("gpu" in line for line in said)
+
+
 def test_what_fits_light_goes_there_and_the_rest_by_kind_and_size() -> None:
     tiers = load_tiers(None)
     small = route(tiers, "refute", "refute", planned())

@@ -176,6 +176,9 @@ def result(name: str) -> click.Command:
             return 0
         import json
 
+        from millrace.folder import page_of
+
+        page_of(folder)
         said = json.loads((folder / "result.json").read_text())
         say([*said["findings"], f"Written to {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}"])
         return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,8 @@ def status(name: str) -> click.Command:
 
 
 def _options(dry: bool) -> list[click.Parameter]:
+    from millrace.cli.up import app_option
+
     found: list[click.Parameter] = [
         Option(["--driver"], type=click.Choice(DRIVERS), section=MACHINE,
                help="where the workers are (not given: as the tiers' file says, processes)"),
@@ -100,23 +102,27 @@ def _options(dry: bool) -> list[click.Parameter]:
     ]  # fmt: skip
     if dry:
         found.append(Option(["--dry-run"], is_flag=True, section=MACHINE, help="decide and say, and touch nothing"))
-    return [*found, *place_options()]
+    return [*found, app_option(), *place_options()]
 
 
 @contextmanager
 def _kept(given: Mapping[str, Any], stays: bool) -> Iterator[tuple[Desk, Keeper]]:
-    from millrace.cli.up import changes, worker_arguments
+    from millrace.cli.up import changes, over_broker, worker_arguments
     from millrace.compose import open_jobs
     from millrace.scaling import keeper
 
     settings = settings_of(given, "store")
-    desk = open_jobs(settings)
+    tell = lambda text: click.echo(text, err=True)  # noqa: E731 - named for its type
+    desk = open_jobs(settings, tell)
+    over: Callable[[], object] = lambda: None  # noqa: E731 - until there is a broker to leave
     try:
+        loads, over = over_broker(settings, given["app"], desk, tell)
         yield desk, keeper(
-            settings, desk, worker_arguments(settings), say=changes(lambda text: click.echo(text, err=True)),
-            driver=given["driver"], interval_s=given["interval"], dry=given["dry_run"], stays=stays,
+            settings, desk, worker_arguments(settings, given["app"]), say=changes(tell), driver=given["driver"],
+            interval_s=given["interval"], dry=given["dry_run"], stays=stays, loads=loads,
         )  # fmt: skip
     finally:
+        over()
         desk.table.close()
 
 

@@ -18,7 +18,7 @@ from millrace.run.errors import WrongQuestion
 if TYPE_CHECKING:
     from millrace.jobs.desk import Desk
     from millrace.jobs.queues import Queue
-    from millrace.jobs.supervisor import Supervisor
+    from millrace.scaling import Loads
     from millrace.settings import Settings
     from millrace.tiers import Tier
 
@@ -34,11 +34,11 @@ def up(name: str) -> click.Command:
         with held(settings.jobs):
             desk = open_jobs(settings, _line)
             supervisor = Supervisor(desk, _line)
-            over = _over_broker(settings, given["app"], supervisor)
-            arguments = [*worker_arguments(settings), *_words("app", given["app"])]
+            loads, over = over_broker(settings, given["app"], desk, _line)
+            arguments = worker_arguments(settings, given["app"])
             supervisor.keeper = keeper(
                 settings, desk, arguments, say=changes(_line), driver="processes",
-                holder=f"up@{platform.node()}:{settings.jobs}", loads=supervisor.current_loads,
+                holder=f"up@{platform.node()}:{settings.jobs}", loads=loads,
             )  # fmt: skip
             on_signals(supervisor.stop)
             try:
@@ -54,7 +54,7 @@ def up(name: str) -> click.Command:
             _line(f"Stopped. {left}")
         return 0
 
-    return Sectioned(name, params=[_app(), *at_options(), *place_options()], callback=serve, help=(
+    return Sectioned(name, params=[app_option(), *at_options(), *place_options()], callback=serve, help=(
         "Serve the jobs' folder: the table, workers of every tier, the HTTP service and its page. Ctrl-C drains and stops all."
     ))  # fmt: skip
 
@@ -72,7 +72,7 @@ def worker(name: str) -> click.Command:
         settings = settings_of(given)
         desk = open_jobs(settings, _line)
         asked = desk.tiers.tier(given["tier"])
-        tier, remark = capped(asked, host.slots(host.cores()), host.default_budget_bytes())
+        tier, remark = capped(asked, host.slots(host.cores()), host.default_budget_bytes(), given["beside"])
         if remark and given["parent"] is None:  # else its scaler has said so
             _line(remark)
         _same_version(desk.table.workers(), __version__)
@@ -94,9 +94,11 @@ def worker(name: str) -> click.Command:
                help="leave when nothing has run for so long (not given: stay)"),
         Option(["--store"], metavar="STORE", section=MACHINE, help="where finished work is kept and found again"),
         Option(["--parent"], type=int, metavar="PID", section=MACHINE, help="leave when that process ends"),
+        Option(["--beside"], type=click.IntRange(min=1), default=1, hidden=True, metavar="N", section=MACHINE,
+               help="workers of the tier that share this host"),
         Option(["--pod"], is_flag=True, section=MACHINE,
                help="it is a pod of a Deployment: it marks itself, and once it was let go it waits for its end"),
-        _app(),
+        app_option(),
         *place_options(),
     ]  # fmt: skip
     return Sectioned(name, params=params, callback=serve, help=(
@@ -104,16 +106,17 @@ def worker(name: str) -> click.Command:
     ))  # fmt: skip
 
 
-def worker_arguments(settings: Settings) -> list[str]:
+def worker_arguments(settings: Settings, app: str | None) -> list[str]:
     """The settings of this command for the workers that it starts."""
-    return [word for name in (*PLACES, "store") for word in _words(name, getattr(settings, name))]
+    words = [word for name in (*PLACES, "store") for word in _words(name, getattr(settings, name))]
+    return [*words, *_words("app", app)]
 
 
 def _words(option: str, value: object) -> list[str]:
     return [] if value is None else [f"--{option}", str(value)]
 
 
-def _app() -> Option:
+def app_option() -> Option:
     return Option(["--app"], metavar="MODULE:APP", section=MACHINE,
                   help="a Celery application on the same broker, whose tasks run here, too")  # fmt: skip
 
@@ -130,16 +133,19 @@ def _queue(settings: Settings, app: str | None, desk: Desk, tier: Tier) -> Queue
     return TableQueue(desk.table)
 
 
-def _over_broker(settings: Settings, app: str | None, supervisor: Supervisor) -> Callable[[], object]:
-    """With a broker, tasks that are no jobs count, too, and what is lost is sent again; what closes all of that."""
+def over_broker(
+    settings: Settings, app: str | None, desk: Desk, say: Callable[[str], None]
+) -> tuple[Loads | None, Callable[[], object]]:
+    """With a broker, tasks that are no jobs count, too, and what is lost is sent again: the loads of the tiers (None: the
+    table tells them), and what closes all of that."""
     if settings.broker is None:
         _needs_broker(app)
-        return lambda: None
+        return None, lambda: None
     from millrace.jobs.celery.opening import Watch
+    from millrace.jobs.signals import tier_loads
 
-    watch = Watch(settings.broker, app, supervisor.desk, _line)
-    supervisor.loads = lambda: watch.with_tasks(supervisor.table_loads())
-    return watch.close
+    watch = Watch(settings.broker, app, desk, say)
+    return lambda: watch.with_tasks(tier_loads(desk.table, tuple(desk.tiers.tiers))), watch.close
 
 
 def _needs_broker(app: str | None) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +50,9 @@ def write_report(path: str | Path, title: str, sections: Iterable[Section], cach
         body=body,
         script=_script(cache) if drawn else "",
     )
-    path.write_text(page, encoding="utf-8")
+    draft = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    draft.write_text(page, encoding="utf-8")
+    os.replace(draft, path)  # two may ask for it at once
     return path
 
 

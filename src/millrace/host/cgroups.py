@@ -8,7 +8,10 @@ with the files of another machine can be read as if it were this one.
 
 from __future__ import annotations
 
+import functools
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -40,9 +43,9 @@ def groups(controller: str, root: Root = "/") -> tuple[Group, ...]:
     On a hybrid machine both versions are walked: a controller lives in one of them, and the other has no file of
     it to read. Empty where the machine has no control groups (macOS) or hides them.
     """
-    mounts = _mounts(root)
+    mounts = _mounts(read_text(Path(root, "proc/self/mountinfo")) or "")
     found: list[Group] = []
-    for version, controllers, path in _memberships(root):
+    for version, controllers, path in _memberships(read_text(Path(root, "proc/self/cgroup")) or ""):
         if version == 1 and controller not in controllers:
             continue
         fitting = [m for m in mounts if m.version == version and (version == 2 or controller in m.controllers)]
@@ -58,9 +61,16 @@ def read(group: Group, name: str) -> str | None:
 def read_text(path: Path) -> str | None:
     """Text of a small kernel file; None when it is absent or unreadable (some exist and fail with EOPNOTSUPP)."""
     try:
-        return path.read_text("utf-8", "surrogateescape").strip()
+        handle = os.open(
+            path, os.O_RDONLY | os.O_CLOEXEC
+        )  # a run reads dozens of them: half the price of a file object
+        try:
+            parts = [*iter(lambda: os.read(handle, 1 << 16), b"")]
+        finally:
+            os.close(handle)
     except OSError:
         return None
+    return b"".join(parts).decode("utf-8", "surrogateescape").strip()
 
 
 def read_table(text: str | None) -> dict[str, int]:
@@ -71,7 +81,11 @@ def read_table(text: str | None) -> dict[str, int]:
 
 def mount_lines(root: Root = "/") -> list[tuple[list[str], list[str]]]:
     """Lines of /proc/self/mountinfo in halves: (id parent dev root point options ...) and (type source options)."""
-    halves = [line.partition(" - ") for line in (read_text(Path(root, "proc/self/mountinfo")) or "").splitlines()]
+    return _mount_lines(read_text(Path(root, "proc/self/mountinfo")) or "")
+
+
+def _mount_lines(text: str) -> list[tuple[list[str], list[str]]]:
+    halves = [line.partition(" - ") for line in text.splitlines()]
     rows = [(left.split(" "), right.split(" ")) for left, _, right in halves]
     return [(left, right) for left, right in rows if len(left) >= 6 and len(right) >= 2]
 
@@ -86,32 +100,36 @@ def under(root: Root, absolute: str) -> Path:
     return Path(root, absolute.lstrip("/"))
 
 
-def _mounts(root: Root) -> list[_Mount]:
+@functools.lru_cache(maxsize=8)
+def _mounts(text: str) -> tuple[_Mount, ...]:
+    """Of mountinfo. Kept, since it is the same text all the time, and a run asks for it many times."""
     found = []
-    for left, right in mount_lines(root):
+    for left, right in _mount_lines(text):
         if right[0] in ("cgroup", "cgroup2"):
             controllers = frozenset(right[2].split(",")) if len(right) > 2 else frozenset()
             version: Literal[1, 2] = 2 if right[0] == "cgroup2" else 1
             found.append(_Mount(version, controllers, _parts(unescaped(left[3])), unescaped(left[4])))
-    return found
+    return tuple(found)
 
 
-def _memberships(root: Root) -> list[tuple[Literal[1, 2], frozenset[str], tuple[str, ...]]]:
+@functools.lru_cache(maxsize=8)
+def _memberships(text: str) -> tuple[tuple[Literal[1, 2], frozenset[str], tuple[str, ...]], ...]:
+    """Of /proc/self/cgroup; kept as `_mounts` are."""
     found: list[tuple[Literal[1, 2], frozenset[str], tuple[str, ...]]] = []
-    for line in (read_text(Path(root, "proc/self/cgroup")) or "").splitlines():
+    for line in text.splitlines():
         fields = line.split(":", 2)
         if len(fields) == 3:
             number, controllers, path = fields
             version: Literal[1, 2] = 2 if number == "0" and not controllers else 1
             found.append((version, frozenset(controllers.split(",")), _parts(path.removesuffix(" (deleted)"))))
-    return found
+    return tuple(found)
 
 
 def _parts(path: str) -> tuple[str, ...]:
     return tuple(part for part in path.split("/") if part)
 
 
-def _walk(mounts: list[_Mount], path: tuple[str, ...], root: Path) -> list[Group]:
+def _walk(mounts: Sequence[_Mount], path: tuple[str, ...], root: Path) -> list[Group]:
     """Own group and ancestors of `path` in every mount that shows them.
 
     A container without a cgroup namespace sees a path of the host, which may lie outside of what is mounted. Then

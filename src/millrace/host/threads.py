@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,15 @@ def one_thread() -> Iterator[None]:
 
     with threadpoolctl.threadpool_limits(limits=1):
         yield
+
+
+def one_thread_of_known() -> Callable[[], AbstractContextManager[Any]]:
+    """`one_thread`, for a process that was started with `one_thread_environment`: only libraries that are loaded at this call
+    are looked at again, since those to come begin with one. Finding them takes most of a millisecond."""
+    import threadpoolctl
+
+    known = threadpoolctl.ThreadpoolController()
+    return lambda: known.limit(limits=1)
 
 
 def blas() -> tuple[Blas, ...]:

@@ -89,6 +89,11 @@ def _prepare(connection: Any, _: Any) -> None:
         connection.execute(f"pragma {pragma}").close()
 
 
+def lock_of(place: str) -> Path:
+    """The file beside a SQLite database that is locked while it is migrated."""
+    return Path(f"{place}.lock")
+
+
 @contextmanager
 def _alone(connection: sa.Connection, url: str) -> Iterator[None]:
     """One migrates at a time."""
@@ -101,7 +106,7 @@ def _alone(connection: sa.Connection, url: str) -> Iterator[None]:
         finally:
             connection.execute(sa.text(f"select pg_advisory_unlock({_LOCK})"))
         return
-    with open(url.removeprefix("sqlite:///") + ".lock", "ab") as file:
+    with lock_of(url.removeprefix("sqlite:///")).open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

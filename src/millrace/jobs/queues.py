@@ -6,10 +6,13 @@ modes are in `millrace.testing.jobs`.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from millrace.jobs.bell import hung_at, hush
 
 if TYPE_CHECKING:
     from millrace.jobs.states import Job, Told
@@ -78,15 +81,15 @@ class Queue(Publisher, Protocol):
 
 
 class TableQueue:
-    """Watches the table itself: SQLite says cheaply whether anything has changed; PostgreSQL is asked every `LOOK_S`/5.
+    """Watches the table itself: on SQLite a bell rings for a job that waits, and the database says cheaply whether anything
+    has changed; PostgreSQL is asked every `LOOK_S`/5.
 
     As a `Publisher` it has nothing to tell: whoever waits looks at the table.
     """
 
-    bell: int | None = None
-
     def __init__(self, table: JobTable) -> None:
         self._table, self._asked_s = table, 0.0
+        self.bell: int | None = None if table.bell is None else hung_at(table.bell)
         self._every_s = LOOK_S if table.engine.dialect.name == "sqlite" else LOOK_S / 5
 
     def publish(self, job: Job) -> None:
@@ -96,6 +99,8 @@ class TableQueue:
         return None
 
     def woken(self) -> bool:
+        if self.bell is not None:
+            hush(self.bell)
         now = time.monotonic()
         late = now - self._asked_s >= self._every_s
         if self._every_s == LOOK_S and self._table.changed():
@@ -114,7 +119,9 @@ class TableQueue:
         return None
 
     def leave(self) -> None:
-        return None
+        if self.bell is not None:
+            os.close(self.bell)
+            self.bell = None
 
     def close(self) -> None:
-        return None
+        self.leave()

@@ -12,7 +12,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from millrace.jobs.schema import job, named, office, worker
-from millrace.jobs.states import ASKED_BY_TASK
+from millrace.jobs.states import ASKED_BY_TASK, OPEN
+
+_QUEUED, _RUNNING = (sa.literal_column(f"'{state}'", sa.Text) for state in OPEN)
+"""Written into the text: SQLite plans a statement anew at each call whose parameter decides whether a partial index fits."""
+_OPEN = job.c.state.in_((_QUEUED, _RUNNING))
 
 
 def p(name: str, kind: Any = None) -> sa.BindParameter[Any]:
@@ -61,7 +65,7 @@ def statements(dialect: str) -> Statements:
     """For "sqlite" or "postgresql"."""
     insert = import_module(f"sqlalchemy.dialects.{dialect}").insert  # each takes a worker a tenth of its start
     mine = sa.and_(job.c.id == p("b_id"), job.c.worker == p("b_worker"), job.c.attempt == p("b_attempt"))
-    running = job.c.state == "running"
+    running = job.c.state == _RUNNING
     return Statements(
         insert=insert(job).on_conflict_do_nothing(index_elements=[job.c.idempotency_key]).returning(*job.c),
         by_key=sa.select(job).where(job.c.idempotency_key == p("b_key")),
@@ -81,7 +85,7 @@ def statements(dialect: str) -> Statements:
         expired=sa.select(job).where(running, job.c.lease_until < p("b_now")),
         cancel=_cancel(),
         again=sa.update(job)
-        .where(job.c.id == p("b_id"), job.c.state.in_(("failed", "cancelled")))
+        .where(job.c.id == p("b_id"), sa.or_(job.c.state == "failed", job.c.state == "cancelled"))
         .values(
             state="queued", not_before=p("b_now"), service_key=p("b_service_key"), own_ends=0, losses=0, ended_at=None,
             ending=None, cancel_asked=False, published_at=None, why="asked for again",
@@ -89,7 +93,7 @@ def statements(dialect: str) -> Statements:
         .returning(*job.c),
         outranked=sa.select(sa.literal(1))
         .where(
-            job.c.tier == p("b_tier"), job.c.state == "queued", job.c.not_before <= p("b_now"),
+            job.c.tier == p("b_tier"), job.c.state == _QUEUED, job.c.not_before <= p("b_now"),
             job.c.service_key < p("b_service_key"),
         )
         .limit(1),
@@ -102,7 +106,7 @@ def statements(dialect: str) -> Statements:
         )
         .order_by(job.c.id.desc())
         .limit(p("b_limit", sa.Integer)),
-        open_of=sa.select(sa.func.count()).where(job.c.owner == p("b_owner"), job.c.state.in_(("queued", "running"))),
+        open_of=sa.select(sa.func.count()).where(job.c.owner == p("b_owner"), _OPEN),
         ended_after=sa.select(job)
         .where(sa.or_(job.c.ended_at > p("b_at"), sa.and_(job.c.ended_at == p("b_at"), job.c.id > p("b_id"))))
         .order_by(job.c.ended_at, job.c.id)
@@ -145,7 +149,7 @@ def _claim() -> Any:
         sa.select(job.c.id)
         .where(
             job.c.tier == p("b_tier"),
-            job.c.state == "queued",
+            job.c.state == _QUEUED,
             job.c.not_before <= p("b_now"),
             sa.func.coalesce(job.c.predicted_bytes, p("b_share", sa.BigInteger)) <= p("b_free", sa.BigInteger),
         )
@@ -156,7 +160,7 @@ def _claim() -> Any:
     )
     return (
         sa.update(job)
-        .where(job.c.id == best, job.c.state == "queued")
+        .where(job.c.id == best, job.c.state == _QUEUED)
         .values(
             state="running",
             worker=p("b_worker"),
@@ -201,10 +205,10 @@ def _settle(mine: Any, running: Any) -> Any:
 
 
 def _cancel() -> Any:
-    queued = job.c.state == "queued"
+    queued = job.c.state == _QUEUED
     return (
         sa.update(job)
-        .where(job.c.id == p("b_id"), job.c.state.in_(("queued", "running")))
+        .where(job.c.id == p("b_id"), _OPEN)
         .values(
             state=sa.case((queued, "cancelled"), else_=job.c.state),
             ended_at=sa.case((queued, p("b_now")), else_=None),
@@ -230,7 +234,7 @@ def _load() -> Any:
             job.c.tier, job.c.queue, job.c.state, sa.func.count(), sa.func.min(since),
             sa.func.sum(sa.case((most >= 1.0, most), else_=1.0)),
         )
-        .where(job.c.state.in_(("queued", "running")), sa.or_(job.c.state == "running", job.c.not_before <= p("b_now")))
+        .where(_OPEN, sa.or_(job.c.state == _RUNNING, job.c.not_before <= p("b_now")))
         .group_by(job.c.tier, job.c.queue, job.c.state)
     )  # fmt: skip
 

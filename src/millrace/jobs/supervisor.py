@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,6 @@ from typing import Protocol
 
 from millrace.jobs.database import DatabaseAway
 from millrace.jobs.desk import Desk
-from millrace.jobs.signals import TierLoad, tier_loads
 from millrace.jobs.table import Sweeper
 from millrace.run.errors import WrongQuestion
 
@@ -58,12 +57,11 @@ class Keeper(Protocol):
 
 @dataclass(slots=True)
 class Supervisor:
-    """`keeper`: of the workers. `loads`: of the tiers, what the job table says when it is not given."""
+    """`keeper`: of the workers."""
 
     desk: Desk
     say: Callable[[str], None]
     keeper: Keeper | None = None
-    loads: Callable[[], Mapping[str, TierLoad]] | None = None
     stopping: bool = False
     _tidy_s: float = 0.0
     _said_s: float = 0.0
@@ -89,12 +87,6 @@ class Supervisor:
         finally:
             self.say(f"Draining: what runs is paused between two tasks, within {self.desk.tiers.grace_s:g} s.")
             self.keeper.close(self.desk.tiers.grace_s + 10)
-
-    def current_loads(self) -> Mapping[str, TierLoad]:
-        return self.loads() if self.loads is not None else self.table_loads()
-
-    def table_loads(self) -> dict[str, TierLoad]:
-        return tier_loads(self.desk.table, tuple(self.desk.tiers.tiers))
 
     def _hold(self, why: Exception) -> None:
         """Said once in a while: it may be away for long."""

@@ -15,19 +15,17 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
-from millrace.jobs.database import DatabaseAway
+from millrace.jobs.bell import ring
+from millrace.jobs.database import lock_of
+from millrace.jobs.speaking import speaker
 from millrace.jobs.statements import statements
 from millrace.jobs.states import Job, JobLost, NoSuchJob, Order, Told, after
 from millrace.run.order import WEIGHT, remaining_s, service_key
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LEASE_S = 30.0
 BEAT_S = 5.0
@@ -87,7 +85,10 @@ class Load:
 
 
 class JobTable:
-    """Jobs in the database of `engine` (see `database.open_database`). Safe for several threads."""
+    """Jobs in the database of `engine` (see `database.open_database`). Safe for several threads.
+
+    `bell`: the file at which it rings when a job waits (see `jobs.bell`); None: the database is no file of this host.
+    """
 
     def __init__(
         self,
@@ -100,9 +101,10 @@ class JobTable:
     ) -> None:
         self.engine, self.lease_s, self.service, self.clock = engine, lease_s, service or Service(), clock
         self._draw = draw or random.Random()
-        self._say = statements(engine.dialect.name)
+        self._say, self._speak = statements(engine.dialect.name), speaker(engine)
         self._version = -1
         self._watch: sa.Connection | None = None
+        self.bell = lock_of(str(engine.url.database)) if engine.dialect.name == "sqlite" else None
 
     # -- who asks ------------------------------------------------------------------------------------------------
     def submit(self, order: Order) -> Job:
@@ -121,7 +123,7 @@ class JobTable:
         )  # fmt: skip
         if row is None:
             row = self._one(self._say.by_key, b_key=order.idempotency_key)
-        return Job(*row)
+        return self._rung(Job(*row))
 
     def get(self, number: int) -> Job:
         row = self._one(self._say.by_id, b_id=number)
@@ -165,7 +167,7 @@ class JobTable:
         job, now = self.get(number), self.clock()
         key = self._key(now, job.predicted_s, job.attained_s, job.priority)
         row = self._one(self._say.again, b_id=number, b_now=now, b_service_key=key)
-        return Job(*row) if row is not None else self.get(number)
+        return self._rung(Job(*row)) if row is not None else self.get(number)
 
     def prune(self, before: float) -> list[int]:
         """Forget jobs that ended before that time; their numbers."""
@@ -308,6 +310,7 @@ class JobTable:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+        self._speak.close()
         self.engine.dispose()
 
     # -- within --------------------------------------------------------------------------------------------------
@@ -328,30 +331,22 @@ class JobTable:
             b_losses=then.losses, b_escalated=then.escalate and up is not None, b_result=folder, b_digest=digest,
             b_ending=told.ending, b_why=then.why,
         )  # fmt: skip
-        return Job(*row) if row is not None else None
+        return self._rung(Job(*row)) if row is not None else None
+
+    def _rung(self, job: Job) -> Job:
+        """Workers of this host are told at once of a job that waits."""
+        if job.state == "queued" and self.bell is not None:
+            ring(self.bell)
+        return job
 
     def _one(self, statement: Any, **values: Any) -> Any:
-        with self._connected() as connection:
-            return connection.execute(statement, values).fetchone()
+        return next(iter(self._speak(statement, values)), None)
 
     def _all(self, statement: Any, **values: Any) -> Sequence[Any]:
-        with self._connected() as connection:
-            return connection.execute(statement, values).fetchall()
+        return self._speak(statement, values)
 
     def _none(self, statement: Any, **values: Any) -> None:
-        with self._connected() as connection:
-            connection.execute(statement, values)
-
-    @contextmanager
-    def _connected(self) -> Iterator[sa.Connection]:
-        try:
-            with self.engine.connect() as connection:
-                yield connection
-        except (sa.exc.OperationalError, sa.exc.InterfaceError) as e:
-            raise DatabaseAway(
-                f"The job table cannot be reached: {str(e.orig).strip()}. Look whether its server runs and its disk has "
-                "room; workers hold still and try again."
-            ) from e
+        self._speak(statement, values)
 
 
 @dataclass(slots=True)

@@ -76,6 +76,8 @@ def routes() -> APIRouter:
             raise Refused(
                 404, f"The answer of job {number} has no such file; GET /v1/jobs/{number}/report?form=json lists them."
             )
+        if name == folder.PAGE:
+            folder.page_of(place)
         return FileResponse(place / name, media_type="application/octet-stream", filename=name)
 
     @router.get(
@@ -103,7 +105,7 @@ def routes() -> APIRouter:
         house = house_of(request)
         job = house.job(caller, number)
         if form == "html":
-            page = (_answer(house, caller, number) / "report.html").read_bytes()
+            page = folder.page_of(_answer(house, caller, number)).read_bytes()
             return Response(page, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
         return Plain(sections(house, job))
 
@@ -141,7 +143,8 @@ def _answer(house: House, caller: Caller, number: int) -> Path:
 
 
 def _files(place: Path) -> list[str]:
-    return sorted(p.name for p in place.iterdir() if p.is_file() and not p.name.startswith("."))
+    """The report among them, which is written when it is asked for."""
+    return sorted({p.name for p in place.iterdir() if p.is_file() and not p.name.startswith(".")} | {folder.PAGE})
 
 
 def sections(house: House, job: Job) -> dict[str, Any]:

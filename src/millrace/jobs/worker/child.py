@@ -1,4 +1,4 @@
-"""The process that jobs run in: `python -m millrace.jobs.worker.child FD PARENT`. One job, or many when it is kept warm.
+"""The process that jobs run in: `python -m millrace.jobs.worker.child FD PARENT [warm]`. One job, or many when it is kept warm.
 
 It is the leader of a session of its own and dies with the warden that started it. SIGTERM pauses the run (its slice is
 over), SIGUSR1 cancels it. One JSON line a message on the socket FD: a job comes in, progress and the end go out. Never
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from millrace.compose import Surroundings
     from millrace.run.run import Progress, Run
 
 _PR_SET_PDEATHSIG = 1
@@ -39,6 +40,8 @@ class Asked:
     """What a pause does to an errand, which is no run."""
     worn = False
     """Whether this process is to be replaced: what has broken a ceiling may be held on to."""
+    around: Surroundings | None = None
+    """This host, looked at once for all light jobs of this process."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -71,7 +74,7 @@ class Asked:
             (self.run.cancel if self.ending == "cancel" else self.run.pause)()
 
 
-def main(descriptor: int, parent: int) -> int:
+def main(descriptor: int, parent: int, warm: bool) -> int:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -82,6 +85,10 @@ def main(descriptor: int, parent: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the warden's
     link = socket.socket(fileno=descriptor)
     lines = link.makefile("rb")
+    if warm:
+        from millrace.warming import warmed_up
+
+        asked.around = warmed_up()
     link.sendall(b'{"ready": true}\n')
     for line in lines:
         asked.run, asked.ending = None, ""
@@ -121,7 +128,7 @@ def _one(given: dict[str, Any], asked: Asked, link: socket.socket) -> dict[str, 
         asked.run = run
         asked.pass_on()
 
-    ended = _errand(given, asked) if "errand" in given else _ended(given, show, opened)
+    ended = _errand(given, asked) if "errand" in given else _ended(given, asked, show, opened)
     asked.run = None
     sys.stdout.flush()
     sys.stderr.flush()
@@ -154,13 +161,13 @@ def _errand(given: dict[str, Any], asked: Asked) -> dict[str, Any]:
     return {"ending": "finished", "reply": reply}
 
 
-def _ended(given: dict[str, Any], show: Any, opened: Any) -> dict[str, Any]:
+def _ended(given: dict[str, Any], asked: Asked, show: Any, opened: Any) -> dict[str, Any]:
     from millrace import tracing
     from millrace.run.errors import Cancelled, DoesNotFit, EngineLost, MillraceError, Paused, TaskFailed, WrongQuestion
 
     try:
         with tracing.job(given.get("number", 0), given["analysis"], given.get("attempt", 0), given.get("trace", "")):
-            return {"ending": "finished", "answer": [given["result"], _answer(given, show, opened)]}
+            return {"ending": "finished", "answer": [given["result"], _answer(given, asked, show, opened)]}
     except Paused as e:
         return {"ending": "paused", "why": _first(e)}
     except Cancelled:
@@ -192,7 +199,7 @@ def _passes(error: BaseException) -> bool:
     return isinstance(cause, OSError) or type(cause).__name__ in ("ConnectionError", "TimeoutError")
 
 
-def _answer(given: dict[str, Any], show: Any, opened: Any) -> str:
+def _answer(given: dict[str, Any], asked: Asked, show: Any, opened: Any) -> str:
     """Ask the question as any face does; the digest of the answer, which lies in the job's folder."""
     from millrace import compose
     from millrace.jobs.inputs import find
@@ -206,7 +213,7 @@ def _answer(given: dict[str, Any], show: Any, opened: Any) -> str:
     machine = compose.Machine(
         given["engine"], given["cores"], given["memory_bytes"], given["store"], given["seed"], given["folder"],
         show=show, opened=opened, closed=_no_first_line, nice=given["nice"],
-        light=given["light"],
+        light=given["light"], around=asked.around,
     )  # fmt: skip
     if given["analysis"] == "run":
         from millrace.run.tables import read_items
@@ -246,4 +253,4 @@ def _first(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), "warm" in sys.argv[3:]))

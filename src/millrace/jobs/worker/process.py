@@ -61,10 +61,12 @@ class Slot:
         return time.monotonic() - self.began_s
 
 
-def start(nice: int, log: Path, scratch: Path | None = None) -> Slot:
-    """A new process, in a session of its own. `scratch`: the folder for its temporary files, which goes with it."""
+def start(nice: int, log: Path, scratch: Path | None = None, warm: bool = False) -> Slot:
+    """A new process, in a session of its own. `scratch`: the folder for its temporary files, which goes with it; `warm`: it
+    imports what a light job needs before it says that it is ready."""
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "millrace.jobs.worker.child", str(theirs.fileno()), str(os.getpid())]
+    command += ["warm"] if warm else []
     environ = child_environment()
     if scratch is not None:
         environ |= {"TMPDIR": str(scratch), "MILLRACE_SCRATCH": str(scratch)}

@@ -136,6 +136,7 @@ class Warden:
                 self.queue.leave()
             elif claim and self.queue.woken():
                 self._take_on()
+            self._keep_warm()
         except DatabaseAway as e:
             self.say(f"{self.name}: {e}")
             self._away_s = now + AWAY_S
@@ -153,13 +154,19 @@ class Warden:
     # -- claiming ------------------------------------------------------------------------------------------------
     def _take_on(self) -> None:
         """Errands first, which nobody else has; then the best jobs of the table."""
-        while len(self.busy) < self.tier.at_once and self._free_bytes() >= self.tier.slot_bytes:
+        while self._has_place() and self._free_bytes() >= self.tier.slot_bytes:
             errand = self.queue.errand()
             if errand is None:
                 break
             self._run_errand(errand)
-        while len(self.busy) < self.tier.at_once and self.queue.claimed(self._claim()):
+        while self._has_place() and self.queue.claimed(self._claim()):
             pass
+
+    def _has_place(self) -> bool:
+        """Whether one more can run now. A light job waits for a warm process, or another worker, rather than for a start."""
+        if len(self.busy) >= self.tier.at_once:
+            return False
+        return not self.tier.warm or any(slot.ready and not slot.busy for slot in self.slots)
 
     def _free_bytes(self) -> int:
         return max(0, (self.tier.memory or 0) - sum(max(slot.ceiling_bytes, 0) for slot in self.busy))
@@ -195,21 +202,30 @@ class Warden:
 
     def _process(self) -> Slot:
         """A warm process without a job; else a new one."""
-        for slot in self.slots:
-            if not slot.busy and slot.process.poll() is None:
-                return slot
+        free = (s for s in self.slots if s.ready and not s.busy and s.process.poll() is None)
+        return next(free, None) or self._start()
+
+    def _start(self) -> Slot:
         slot = process.start(
-            self.tier.nice, self.place.home / "work" / "processes.log", temporary.fresh(self.place.temporary)
-        )
+            self.tier.nice, self.place.home / "work" / "processes.log", temporary.fresh(self.place.temporary),
+            self.tier.warm,
+        )  # fmt: skip
         self.slots.append(slot)
         return slot
 
+    def _keep_warm(self) -> None:
+        """One process more than there are jobs, within the jobs at once: who comes next does not wait for a start."""
+        if self.tier.warm and not self.leaving and len(self.slots) == len(self.busy) < self.tier.at_once:
+            self._start()
+
     # -- watching ------------------------------------------------------------------------------------------------
     def _listen(self) -> None:
-        wait = LOOK_S if len(self.busy) < self.tier.at_once and not self.leaving else 4 * LOOK_S
         heard: list[Any] = [s.link for s in self.slots]
-        if self.queue.bell is not None:
+        wait = MEASURE_S / 2
+        if self.queue.bell is not None and time.monotonic() >= self._away_s:
             heard.append(self.queue.bell)
+        elif self._has_place() and not self.leaving:
+            wait = LOOK_S
         for link in select.select(heard, [], [], wait)[0]:
             found = next((s for s in self.slots if s.link is link), None)
             if found is None:
