@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 # uv resolves and fetches in parallel: seconds where pip takes minutes.
 INSTALL := $(BIN)/uv pip install --quiet --only-binary :all:
+# Some containers forbid Python its byte code: each of hundreds of processes would compile all that it imports, two seconds.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: wheelhouse demo page test test-slow check bench docs setup browser postgres iproute promtool constraints clean
 .DEFAULT_GOAL := help

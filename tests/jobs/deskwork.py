@@ -98,6 +98,19 @@ def litters(item):
         time.sleep(0.05)
 
 
+def forks(item):
+    """What is forked and told to end at once ends: also when it is told before it knows that it is a fork."""
+    ends = []
+    for _ in range(100):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(600)
+            os._exit(1)
+        os.kill(pid, signal.SIGTERM)
+        ends.append(os.waitpid(pid, 0)[1])
+    return sorted(set(ends))
+
+
 def bad(item):
     raise ValueError("there is no such thing")
 '''
@@ -171,9 +184,13 @@ def alive(pid: int) -> bool:
     return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
 
 
+BELOW_UP = {"job": "worker.child", "worker": " worker --tier", "service": " serve --socket"}
+"""How the processes below `up` are called."""
+
+
 def victims(up: subprocess.Popen[bytes]) -> dict[str, list[int]]:
     """The processes below `up` by what they are."""
-    found: dict[str, list[int]] = {"up": [up.pid], "worker": [], "job": []}
+    found: dict[str, list[int]] = {"up": [up.pid], "worker": [], "job": [], "service": []}
     try:
         below = psutil.Process(up.pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -183,9 +200,9 @@ def victims(up: subprocess.Popen[bytes]) -> dict[str, list[int]]:
             line = " ".join(process.cmdline())
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
-        kind = "job" if "worker.child" in line else "worker" if " worker --tier" in line else ""
-        if kind:
-            found[kind].append(process.pid)
+        for kind, words in BELOW_UP.items():
+            if words in line:
+                found[kind].append(process.pid)
     return found
 
 

@@ -68,6 +68,14 @@ def cold_s() -> float:
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
+def test_what_a_job_forks_ends_as_any_program_does(tmp_path: Path) -> None:
+    made = office(tmp_path, at_once=1)
+    warden = made.warden()
+    (job,) = serve_until_ended(made, warden, made.submit("forks", [0]).id)
+    assert job.state == "succeeded" and made.values(job) == [[signal.SIGTERM]], job
+    warden.close()
+
+
 def test_a_process_is_replaced_after_its_jobs_and_heavy_jobs_have_one_each(tmp_path: Path) -> None:
     made = office(tmp_path, at_once=1)
     for changed in ({"recycle_after": 1}, {"warm": False}):

@@ -1,4 +1,5 @@
-"""Jobs, and every two seconds something is killed by -9: a worker, a job's process, a scaler, `up` itself. Every job ends once,
+"""Jobs, and every two seconds something is killed by -9: a worker, a job's process, a scaler, the
+service, `up` itself. Every job ends once,
 with the right answer."""
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
-from deskwork import Office, until
+from deskwork import Office, until, victims
 
 from millrace.run.keys import content_key
 
@@ -39,23 +39,6 @@ def _start(folder: Path, kind: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-m", "millrace", *words], cwd=folder, stderr=log, env=environment)
 
 
-def _below(process: subprocess.Popen[bytes], kind: str) -> list[int]:
-    """The workers, or the processes of jobs, that a scaler has started."""
-    found = []
-    try:
-        below = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return found
-    for one in below:
-        try:
-            line = " ".join(one.cmdline())
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-        if ("worker.child" if kind == "job" else " worker --tier") in line:
-            found.append(one.pid)
-    return found
-
-
 def _storm(folder: Path, jobs: int, kills: int, kinds: list[str]) -> dict[str, int]:
     """How often each kind was killed. Each job has items of its own, so that nothing is shared."""
     office = Office(folder, tiers=TIERS)
@@ -77,7 +60,7 @@ def _storm(folder: Path, jobs: int, kills: int, kinds: list[str]) -> dict[str, i
                 serving[kind].wait()
                 killed[kind] += 1
             else:
-                pids = [pid for process in serving.values() for pid in _below(process, kind)]
+                pids = [pid for process in serving.values() for pid in victims(process)[kind]]
                 if pids:
                     try:
                         os.kill(draw.choice(pids), signal.SIGKILL)
@@ -104,11 +87,11 @@ def _storm(folder: Path, jobs: int, kills: int, kinds: list[str]) -> dict[str, i
 
 
 def test_forty_jobs_end_once_whatever_is_killed(tmp_path: Path) -> None:
-    killed = _storm(tmp_path, 40, 12, ["up", "worker", "worker", "job", "job"])
+    killed = _storm(tmp_path, 40, 12, ["up", "worker", "worker", "job", "job", "service"])
     assert sum(killed.values()) > 0, "nothing was killed: the jobs are too short"
 
 
 @pytest.mark.slow
 def test_two_hundred_jobs_end_once_whatever_is_killed_scalers_too(tmp_path: Path) -> None:
-    killed = _storm(tmp_path, 200, 100, ["up", "scaler", "worker", "worker", "job", "job"])
+    killed = _storm(tmp_path, 200, 100, ["up", "scaler", "service", "worker", "worker", "job", "job"])
     assert all(killed.values()), killed

@@ -1,5 +1,5 @@
-"""Jobs over a broker and PostgreSQL, and something is killed every two seconds: a worker, a job's process, the broker, all
-connections of the database, `up` itself. Every job ends once, with the right answer."""
+"""Jobs over a broker and PostgreSQL, and something is killed every two seconds: a worker, a job's process, the broker, the
+service, all connections of the database, `up` itself, whose scaler goes with it. Every job ends once, with the right answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ at_once = 2
 [tiers.medium]
 least = 0
 """
-KINDS = ("up", "worker", "worker", "job", "job", "broker", "broker", "database")
+KINDS = ("up", "worker", "worker", "job", "job", "broker", "broker", "database", "service")
 EVERY_S = 2.0
 
 

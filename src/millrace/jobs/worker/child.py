@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 TELL_S = 0.5
+_HEARD = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Asked:
@@ -43,31 +44,15 @@ class Asked:
     around: Surroundings | None = None
     """This host, looked at once for all light jobs of this process."""
 
-    def __init__(self) -> None:
-        self._pid = os.getpid()
-
     def pause(self, number: int, frame: FrameType | None) -> None:
-        if self._is_a_fork(number):
-            return
         self.ending = self.ending or "pause"
         if self.interrupt is not None:
             self.interrupt()
         self.pass_on()
 
     def cancel(self, number: int, frame: FrameType | None) -> None:
-        if self._is_a_fork(number):
-            return
         self.ending = "cancel"
         self.pass_on()
-
-    def _is_a_fork(self, number: int) -> bool:
-        """What the work forks has inherited our handlers, and is to end by a signal as any program does: a pool of
-        multiprocessing waits for ever otherwise."""
-        if os.getpid() == self._pid:
-            return False
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-        return True
 
     def pass_on(self) -> None:
         if self.run is not None and self.ending:
@@ -82,6 +67,7 @@ def main(descriptor: int, parent: int, warm: bool) -> int:
     asked = Asked()
     signal.signal(signal.SIGTERM, asked.pause)
     signal.signal(signal.SIGUSR1, asked.cancel)
+    _forks_end_as_any_program()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the warden's
     link = socket.socket(fileno=descriptor)
     lines = link.makefile("rb")
@@ -95,6 +81,22 @@ def main(descriptor: int, parent: int, warm: bool) -> int:
         ended = _one(json.loads(line), asked, link)
         link.sendall(json.dumps(ended).encode() + b"\n")
     return 0
+
+
+def _forks_end_as_any_program() -> None:
+    """What the work forks has inherited our handlers, and is to end by a signal: a pool of multiprocessing waits for ever
+    otherwise. The signals wait while it forks: Python forgets those that come before a fork is whole."""
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD),
+        after_in_child=_unheard,
+    )
+
+
+def _unheard() -> None:
+    for number in _HEARD:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
 
 
 def _one(given: dict[str, Any], asked: Asked, link: socket.socket) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from millrace.jobs.states import Job, JobLost, Told
 from millrace.jobs.table import GONE_S, JobTable, Progress, Seen, Sweeper
 from millrace.jobs.worker import process, temporary
 from millrace.jobs.worker.process import Slot
-from millrace.run.units import format_bytes
+from millrace.run.units import format_bytes, format_duration
 from millrace.tiers import Tier, Tiers
 
 LOOK_S, MEASURE_S = 0.005, 0.1
@@ -283,7 +283,8 @@ class Warden:
                 return
             else:
                 self.queue.publish(settled)
-                self.say(f"{self.name}: job {job.id} {told.ending}{f' ({settled.why})' if settled.why else ''}")
+                about = settled.why or f"{job.label}, {format_duration(told.seconds)}"
+                self.say(f"{self.name}: job {job.id} {told.ending} ({about})")
             self.unsettled.remove((job, told))
 
     def _keep_limits(self) -> None:
