@@ -18,9 +18,9 @@ from millrace.autoscale.loop import OFFICE, Driver, Scaler
 from millrace.autoscale.policy import Decision, decide
 from millrace.autoscale.signals import Demand, DemandPort, Past, Supply, Worker
 from millrace.autoscale.signals import Signals as Known
-from millrace.jobs.signals import TierLoad, tier_loads
+from millrace.jobs.signals import TierLoad, tier_loads, worker_seconds
 from millrace.run.errors import MillraceError, WrongQuestion
-from millrace.tiers import Tier, Tiers, at_home
+from millrace.tiers import Prices, Tier, Tiers, at_home
 
 if TYPE_CHECKING:
     from millrace.autoscale.drivers.cluster import Api
@@ -204,18 +204,23 @@ def _command(arguments: Sequence[str], stays: bool) -> Callable[[Tier], Sequence
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A tier as it is now. `decision`: what the policy would do; `trouble`: what could not be read."""
+    """A tier as it is now. `decision`: what the policy would do; `trouble`: what could not be read; `cost`: money so far, of all
+    the time that its workers were there, since `cost_since`; None: the job table does not know the workers, or what one
+    costs is unknown."""
 
     tier: Tier
     demand: Demand
     supply: Supply
     decision: Decision
     trouble: tuple[str, ...]
+    cost: float | None
+    cost_since: float | None
 
 
 def standing(one: Keeper) -> list[Standing]:
     """Every tier as the scaler would see it now. Touches nothing."""
     scaler, found = one.scaler, []
+    lives = worker_seconds(scaler.demand.table) if isinstance(scaler.demand, TableSignals) else None
     for tier in scaler.tiers.tiers.values():
         demand, supply, trouble = Demand(forecast_slots=None), Supply(capacity=None), list[str]()
         try:
@@ -228,8 +233,17 @@ def standing(one: Keeper) -> list[Standing]:
             trouble.append(str(away))
         now = scaler.clock()
         decision = decide(tier, Known(demand, supply, Past(now)), now)
-        found.append(Standing(tier, demand, supply, decision, tuple(trouble)))
+        since, seconds = (None, 0.0) if lives is None else lives.get(tier.name, (None, 0.0))
+        cost = None if lives is None else cost_of(tier, scaler.tiers.prices, seconds)
+        found.append(Standing(tier, demand, supply, decision, tuple(trouble), cost, since))
     return found
+
+
+def cost_of(tier: Tier, prices: Prices, seconds: float) -> float | None:
+    """Money for so many seconds of a worker; None: as its host has it, a worker has no price."""
+    if tier.cores is None or tier.memory is None:
+        return None
+    return seconds / 3600 * tier.price_hour(prices)
 
 
 def in_office(desk: Desk) -> tuple[str, float] | None:

@@ -87,6 +87,10 @@ def test_a_tier_comes_from_zero_and_goes_back_by_draining(folder: Path) -> None:
         until(lambda: "(1 idle may leave)" in log(folder))
         until(lambda: not workers(folder))
         assert "gpu:" not in log(folder)  # a tier that may have no worker is not told of
+    costs = {
+        one["tier"]: one["cost"] for one in json.loads(millrace(folder, "scale", "status", "--json").stdout)["tiers"]
+    }
+    assert costs["heavy"] > 0 and costs["medium"] == 0, costs
     assert json.loads(millrace(folder, "job", str(number), "--json").stdout)["attempt"] == 1
 
 

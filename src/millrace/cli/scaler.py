@@ -76,13 +76,28 @@ def status(name: str) -> click.Command:
         if given["json"]:
             say_json({"scaler": office and {"holder": office[0], "lease_s": office[1]}, "tiers": [*map(_plain, found)]})
             return 0
-        head = ("tier", "workers", "busy", "booting", "leaving", "of", "running", "queued", "waits", "work", "would")
-        say(columns([head, *map(_row, found)], right=range(1, 10)))
+        head = (
+            "tier",
+            "workers",
+            "busy",
+            "booting",
+            "leaving",
+            "of",
+            "running",
+            "queued",
+            "waits",
+            "work",
+            "cost",
+            "would",
+        )
+        say(columns([head, *map(_row, found)], right=range(1, 11)))
         for one in found:
             for why in one.trouble:
                 click.echo(f"{one.tier.name}: {why}", err=True)
         who = "nobody: start `millrace up` or `millrace scale run`" if office is None else office[0]
-        click.echo(f"Scaled by {who}.")
+        click.echo(
+            f"Scaled by {who}. Costs are in {desk.tiers.prices.currency}, of all the time that workers were there."
+        )
         return 0
 
     return Sectioned(name, params=[*_options(dry=False), json_option()], callback=told, help=(
@@ -134,7 +149,7 @@ def _row(one: Standing) -> tuple[str, ...]:
     return (
         one.tier.name, *map(_number, (supply.ready, busy, booting, supply.draining)), f"{one.tier.least}-{one.tier.most}",
         *map(_number, (demand.running, demand.queued)), _time(demand.oldest_wait_s), _time(demand.work_s),
-        f"{target} ({decision.reason})",
+        "?" if one.cost is None else f"{one.cost:.2f}", f"{target} ({decision.reason})",
     )  # fmt: skip
 
 
@@ -145,6 +160,7 @@ def _plain(one: Standing) -> dict[str, Any]:
         "ready": supply.ready, "booting_s": supply.booting_s, "draining": supply.draining, "idle_s": supply.idle_s,
         "running": demand.running, "queued": demand.queued, "oldest_wait_s": demand.oldest_wait_s, "work_s": demand.work_s,
         "desired": decision.target, "reason": decision.reason, "alert": decision.alert, "trouble": one.trouble,
+        "cost": one.cost, "cost_since": one.cost_since,
     }  # fmt: skip
 
 

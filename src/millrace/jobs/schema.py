@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-HEAD = "0002"
+HEAD = "0003"
 """The migration that this release works with."""
 
 metadata = sa.MetaData()
@@ -85,6 +85,14 @@ named = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("input", sa.Text, nullable=False),
     sa.Column("at", sa.Double, nullable=False),
+)
+
+spent = sa.Table(
+    "spent",
+    metadata,
+    sa.Column("tier", sa.Text, primary_key=True),
+    sa.Column("since", sa.Double, nullable=False),  # when the first of them came
+    sa.Column("worker_s", sa.Double, nullable=False),  # seconds that workers were there which have left
 )
 
 office = sa.Table(

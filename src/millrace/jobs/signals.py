@@ -34,6 +34,15 @@ class TierLoad:
     running_by: dict[str, int] = field(default_factory=dict)
 
 
+def worker_seconds(table: JobTable) -> dict[str, tuple[float, float]]:
+    """By tier: when its first worker came, and how many seconds workers were there in all."""
+    found: dict[str, tuple[float, float]] = {}
+    for tier, since, seconds in table.lives():
+        first, before = found.get(tier, (since, 0.0))
+        found[tier] = min(first, since), before + seconds
+    return found
+
+
 def tier_loads(table: JobTable, tiers: tuple[str, ...], gone_s: float = GONE_S) -> dict[str, TierLoad]:
     """The load of every tier in `tiers`, and of any other that has open jobs or workers."""
     now = table.clock()

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from millrace.jobs.schema import job, named, office, worker
+from millrace.jobs.schema import job, named, office, spent, worker
 from millrace.jobs.states import ASKED_BY_TASK, OPEN
 
 _QUEUED, _RUNNING = (sa.literal_column(f"'{state}'", sa.Text) for state in OPEN)
@@ -51,6 +51,8 @@ class Statements:
     ask_worker: Any
     forget_worker: Any
     forget_workers: Any
+    spend: Any
+    lives: Any
     name: Any
     find_name: Any
     names: Any
@@ -129,8 +131,10 @@ def statements(dialect: str) -> Statements:
         workers=sa.select(worker).where(worker.c.seen_at >= p("b_since")).order_by(worker.c.started_at, worker.c.id),
         see_worker=_upsert(insert, worker, ["id"], kept=("asked",)).returning(worker.c.asked),
         ask_worker=sa.update(worker).where(worker.c.id == p("b_id")).values(asked=True),
-        forget_worker=sa.delete(worker).where(worker.c.id == p("b_id")),
-        forget_workers=sa.delete(worker).where(worker.c.seen_at < p("b_before")),
+        forget_worker=sa.delete(worker).where(worker.c.id == p("b_id")).returning(*_life),
+        forget_workers=sa.delete(worker).where(worker.c.seen_at < p("b_before")).returning(*_life),
+        spend=_spend(insert),
+        lives=sa.union_all(sa.select(spent.c.tier, spent.c.since, spent.c.worker_s), sa.select(*_life)),
         name=_upsert(insert, named, ["kind", "name"]),
         find_name=sa.select(named.c.input).where(named.c.kind == p("b_kind"), named.c.name == p("b_name")),
         names=sa.select(named).order_by(named.c.kind, named.c.name),
@@ -237,6 +241,17 @@ def _load() -> Any:
         .where(_OPEN, sa.or_(job.c.state == _RUNNING, job.c.not_before <= p("b_now")))
         .group_by(job.c.tier, job.c.queue, job.c.state)
     )  # fmt: skip
+
+
+_life = (worker.c.tier, worker.c.started_at, worker.c.seen_at - worker.c.started_at)
+"""Whose it was, since when it was there, and for how long it was seen."""
+
+
+def _spend(insert: Any) -> Any:
+    made = insert(spent)
+    return made.on_conflict_do_update(
+        index_elements=["tier"], set_={"worker_s": spent.c.worker_s + made.excluded.worker_s}
+    )
 
 
 def _upsert(insert: Any, table: sa.Table, keys: list[str], kept: tuple[str, ...] = ()) -> Any:

@@ -247,12 +247,20 @@ class JobTable:
         self._none(self._say.ask_worker, b_id=worker)
 
     def forget(self, worker: str) -> None:
-        self._none(self._say.forget_worker, b_id=worker)
+        self._spend(self._all(self._say.forget_worker, b_id=worker))
+
+    def _spend(self, lives: Sequence[Any]) -> None:
+        for tier, since, seconds in lives:
+            self._none(self._say.spend, tier=tier, since=since, worker_s=max(0.0, seconds))
+
+    def lives(self) -> list[tuple[str, float, float]]:
+        """(tier, since when, seconds) of each worker that is there, and of those that have left together."""
+        return [(tier, since, max(0.0, seconds)) for tier, since, seconds in self._all(self._say.lives)]
 
     def workers(self, since_s: float = GONE_S) -> list[Seen]:
         """Those that were seen within the last `since_s`; rows of others are taken out after ten times that."""
         now = self.clock()
-        self._none(self._say.forget_workers, b_before=now - 10 * since_s)
+        self._spend(self._all(self._say.forget_workers, b_before=now - 10 * since_s))
         return [Seen(*row) for row in self._all(self._say.workers, b_since=now - since_s)]
 
     def load(self) -> list[Load]:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from millrace.jobs.signals import tier_loads
+from millrace.jobs.signals import tier_loads, worker_seconds
 from millrace.jobs.states import MOST_LOSSES, JobLost, Order, Prediction, Told
 from millrace.jobs.table import JobTable, Progress, Seen, Service, Sweeper
 
@@ -359,6 +359,31 @@ def load_is_counted_by_tier(make: Make) -> None:
     table.close()
 
 
+def the_time_of_workers_is_counted_also_when_they_have_gone(make: Make) -> None:
+    """Of one that left, one that was lost, and one that is there, each once."""
+    clock = Clock()
+    table, other = make(clock=clock), make(clock=clock)
+    begun = clock.now
+
+    def see(name: str, tier: str, since: float) -> None:
+        table.see(Seen(name, tier, "h", 1, "0", "idle", 2, 100, since, clock.now, since))
+
+    clock.now += 100
+    for name in ("left", "lost"):
+        see(name, "heavy", begun)
+    clock.now += 1000
+    see("left", "heavy", begun)
+    table.forget("left")
+    table.forget("left")
+    table.workers()
+    other.workers()
+    see("there", "heavy", begun + 1000)
+    see("there", "light", begun + 1000)
+    assert worker_seconds(other) == {"heavy": (begun, 1200.0), "light": (begun + 1000, 100.0)}
+    table.close()
+    other.close()
+
+
 def names_mean_the_latest(make: Make) -> None:
     table = make()
     assert table.named("model", "churn") is None
@@ -406,6 +431,7 @@ TABLE_LAWS = (
     who_has_an_office_is_told,
     a_worker_that_is_asked_to_leave_learns_it,
     load_is_counted_by_tier,
+    the_time_of_workers_is_counted_also_when_they_have_gone,
     names_mean_the_latest,
     pruning_takes_what_has_ended,
 )
