@@ -68,6 +68,19 @@ def cold_s() -> float:
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="no groups by session here")
+def test_a_job_gives_way_with_its_whole_session(tmp_path: Path) -> None:
+    """Sessions share the processors equally otherwise, whatever the niceness of what is in them."""
+    made = office(tmp_path)
+    warden = made.warden(warm=False, nice=7)
+    job = made.submit("slow", [1, 2])
+    until(lambda: warden.busy, warden.step)
+    (slot,) = warden.busy
+    assert Path(f"/proc/{slot.process.pid}/autogroup").read_text().split()[-2:] == ["nice", "7"]
+    serve_until_ended(made, warden, job.id)
+    warden.close()
+
+
 def test_what_a_job_forks_ends_as_any_program_does(tmp_path: Path) -> None:
     made = office(tmp_path, at_once=1)
     warden = made.warden()

@@ -21,6 +21,7 @@ from millrace.engines.processes import kernel, page
 from millrace.engines.processes.frames import LENGTH
 from millrace.engines.processes.packing import Message
 from millrace.run.errors import EngineLost
+from millrace.run.niceness import be_nice
 
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -73,6 +74,7 @@ class ServerClient:
                 start_new_session=True,  # Ctrl-C in the driver's terminal is the driver's alone
                 env={**os.environ, **WORKER_ENVIRONMENT, **environment},
             )
+            be_nice(self.process.pid, os.nice(0))
         except BaseException:
             self.control.close()
             os.close(self.life)

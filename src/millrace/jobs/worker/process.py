@@ -22,6 +22,7 @@ from millrace.host import child_environment, private_bytes
 from millrace.jobs.queues import Errand
 from millrace.jobs.states import Job, Told
 from millrace.jobs.table import Progress
+from millrace.run.niceness import be_nice
 
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSYS})
 
@@ -80,6 +81,7 @@ def start(nice: int, log: Path, scratch: Path | None = None, warm: bool = False)
     if nice:
         with suppress(ProcessLookupError, PermissionError):
             os.setpriority(os.PRIO_PROCESS, process.pid, max(nice, os.getpriority(os.PRIO_PROCESS, process.pid)))
+        be_nice(process.pid, nice)
     return Slot(process, ours, scratch=scratch)
 
 
