@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from millrace import clusters, tracing
 from millrace.analyses import catalogue
-from millrace.folder import Home, fresh, report_of, save
+from millrace.folder import Home, described, fresh, report_of, save
 from millrace.run.budget import Budget, Plan
 from millrace.run.errors import NotSupported
 from millrace.run.ledger import SCHEMA, Ledger
@@ -387,29 +387,3 @@ def map_function(
     said = {"function": f"{fn.__module__}:{getattr(fn, '__qualname__', fn)}"}
     run = open_run("run", machine, spec=said, preload=preload, functions=(fn,))
     return finish(run, lambda: Mapped.of(run, fn, items), machine, function=method_of(fn))
-
-
-MOST_TOLD = 20
-"""Values of a tuple that are told one by one."""
-
-
-def described(spec: Any) -> dict[str, Any]:
-    """A spec as the ledger and result.json tell it: options by value, inputs by path or kind."""
-    said = {}
-    for name in type(spec).model_fields:
-        value = getattr(spec, name)
-        if isinstance(value, tuple) and len(value) <= MOST_TOLD and all(map(_is_simple, value)):
-            said[name] = ", ".join(map(str, value))
-        else:
-            said[name] = value if _is_simple(value) else str(value) if isinstance(value, os.PathLike) else _kind(value)
-    return said
-
-
-def _is_simple(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
-
-
-def _kind(value: Any) -> str:
-    shape = getattr(value, "shape", None)
-    size = f" {'x'.join(map(str, shape))}" if isinstance(shape, tuple) else ""
-    return f"{type(value).__module__}.{type(value).__qualname__}{size}"

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 RESULT_SCHEMA = 1
 PAGE = "report.html"
+MOST_TOLD = 20
+"""Values of a tuple that are told one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,3 +184,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise WrongQuestion(f"{type(value).__qualname__} has no place in result.json.")
+
+
+def described(spec: Any) -> dict[str, Any]:
+    """A spec as the ledger and result.json tell it: options by value, inputs by path or kind."""
+    said = {}
+    for name in type(spec).model_fields:
+        value = getattr(spec, name)
+        if isinstance(value, tuple) and len(value) <= MOST_TOLD and all(map(_is_simple, value)):
+            said[name] = ", ".join(map(str, value))
+        else:
+            said[name] = value if _is_simple(value) else str(value) if isinstance(value, os.PathLike) else _kind(value)
+    return said
+
+
+def _is_simple(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _kind(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    size = f" {'x'.join(map(str, shape))}" if isinstance(shape, tuple) else ""
+    return f"{type(value).__module__}.{type(value).__qualname__}{size}"
