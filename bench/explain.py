@@ -1,7 +1,7 @@
 """explain beside shap, the libraries' own contributions and woodelf: one core, everything counted.
 
-`python -m bench.explain [--quick] [PART ...]`; parts are boosted, backgrounds, forests, deep, rows, first and streamed, each of
-some minutes at most; without names all of them. What a call does not measure stays as an earlier one left it. Peers that
+`python -m bench.explain [--quick] [PART ...]`; parts are boosted, backgrounds, forests, deep, rows, shapes, first, streamed, each
+of some minutes at most; without names all of them. What a call does not measure stays as an earlier one left it. Peers that
 would take hours get fewer rows, and their time is scaled; the line says so. Peers are given what makes them right: shap's
 background is not cut to 100 rows. Times are processor time of this process, in which both work with one thread: the
 machine may be shared.
@@ -54,18 +54,18 @@ import joblib
 warnings.simplefilter("ignore")
 from bench.explain import ours
 from bench.harness import peak_bytes
-model, x = joblib.load(sys.argv[1])
-ours(model, x[:2])
-print(peak_bytes(lambda: ours(model, x)))
+model, x, background = joblib.load(sys.argv[1])
+ours(model, x[:2], background)
+print(peak_bytes(lambda: ours(model, x, background)))
 """
 
 
-def peak_alone(model: Any, x: np.ndarray) -> int:
+def peak_alone(model: Any, x: np.ndarray, background: np.ndarray | None = None) -> int:
     """Growth of a process of its own that holds model, data and kernels: this one has memory that earlier work left it."""
     import joblib
 
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-        joblib.dump((model, x), f"{folder}/question")
+        joblib.dump((model, x, background), f"{folder}/question")
         return int(subprocess.run([sys.executable, "-c", ALONE, f"{folder}/question"], **CAUGHT).stdout)
 
 
@@ -283,6 +283,20 @@ def first_use(bench: Bench, turns: int) -> None:
     bench.figure("the same: peak private memory of all processes", memory / 2**20, "MiB", 500)
 
 
+def shapes(bench: Bench, turns: int) -> None:
+    """Seconds and memory by the number of features and of background rows: 10,000 rows, LightGBM 300 x 31."""
+    for features in (50, 500, 2_000):
+        x, y = data(features=features)
+        model = lightgbm.LGBMRegressor(n_estimators=300, num_leaves=31, n_jobs=1, verbose=-1).fit(x, y)
+        for known in (0, 100, 1_000):
+            background = x[:known] if known else None
+            said = f"{features:,} features, {f'background {known:,}' if known else 'path-dependent'}"
+            took = min(timed(lambda: ours(model, x, background), bench.clock) for _ in range(turns))  # noqa: B023
+            bench.figure(f"10,000 rows x {said}", took, "s")
+            peak = (peak_alone(model, x, background) - x.nbytes) / 2**20
+            bench.figure(f"10,000 rows x {said}: peak beyond model, rows and answer", peak, "MiB")
+
+
 def streamed(bench: Bench, turns: int) -> None:
     """Parquet to Parquet on two cores: seconds, memory, and how much of the work is reading and writing."""
     from bench import explain_stream
@@ -292,7 +306,7 @@ def streamed(bench: Bench, turns: int) -> None:
 
 PARTS = {
     "boosted": boosted, "backgrounds": with_backgrounds, "forests": forests, "deep": deep_forests, "rows": one_row,
-    "first": first_use, "streamed": streamed,
+    "shapes": shapes, "first": first_use, "streamed": streamed,
 }  # fmt: skip
 
 

@@ -78,6 +78,8 @@ class Machine:
     """Where Dask's own performance report goes."""
     timing_log: bool = False
     profile: bool = False
+    traced: bool = True
+    """Whether traces tell of it; not of a run that only warms a process up."""
 
 
 # -- from settings to parts --------------------------------------------------------------------------------------
@@ -149,7 +151,8 @@ def open_run(
             arena = clusters.arena_for(cluster, arena, open_store, scratch, owned)
         home = Home(scratch.parent) if out is None else None
         ledger = Ledger(fresh(home.path if home is not None else out) / "ledger.jsonl", home)
-        tracing.told_at_end(owned, ledger.path)
+        if machine.traced:
+            tracing.told_at_end(owned, ledger.path)
         owned.callback(ledger.close)
         light = machine.light or address is not None  # a cluster's cores are not this host's
         shared = share(settings, run_id, budget.cores, light, store, owned, around)

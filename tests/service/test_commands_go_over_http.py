@@ -158,7 +158,8 @@ def test_jobs_are_looked_after_from_the_command_line(site: Site, tmp_path: Path)
     waits = json.loads(
         cli(site, tmp_path, "submit", "run", "work:square", "--items", "own", "--queue", "reports", "--json").stdout
     )
-    assert "cancelled" in cli(site, tmp_path, "cancel", str(waits["id"])).stdout
+    said = cli(site, tmp_path, "cancel", str(waits["id"])).stdout
+    assert "cancelled" in said or "is asked to stop" in said  # a worker for it may have come by now
 
 
 def test_errors_of_commands_are_one_paragraph(site: Site, tmp_path: Path) -> None:
