@@ -152,14 +152,16 @@ def test_what_waits_and_runs_is_counted(app: Any, team: Team) -> None:
 def test_a_worker_that_has_to_leave_ends_what_runs_within_its_grace_and_leaves_what_waits(
     own_broker: str, tmp_path: Path
 ) -> None:
-    team, path = Team(tmp_path, own_broker), tmp_path / "may end"
+    team, paths = Team(tmp_path, own_broker), [tmp_path / f"{i} may end" for i in range(3)]
     with _application(team) as app, team.running("worker", "--tier", "light", "--app", "team:app") as worker:
-        sent = [app.send_task("team.wait", (str(path),)) for _ in range(3)]
-        until((tmp_path / "may end.began").exists)
+        sent = [app.send_task("team.wait", (str(path),)) for path in paths]
+        for path in paths[:2]:
+            until(path.with_name(f"{path.name}.began").exists)
         until(lambda: sum(waiting(app, team.tiers)["light"].values()) == 1)
         worker.send_signal(signal.SIGTERM)
         time.sleep(0.5)
-        path.touch()
+        for path in paths:
+            path.touch()
         assert worker.wait(PATIENCE_S) == 0
         assert [one.get(PATIENCE_S) for one in sent[:2]] == ["ended"] * 2
         assert waiting(app, team.tiers)["light"]["quick"] == 1 and not sent[2].ready()

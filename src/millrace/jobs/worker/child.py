@@ -155,6 +155,9 @@ def _errand(given: dict[str, Any], asked: Asked) -> dict[str, Any]:
     module, _, function = given["errand"].partition(":")
     try:
         reply = getattr(import_module(module), function)(given, asked)
+    except MemoryError as e:  # beside the work itself, which says so in its reply: what was too much is still held
+        traceback.print_exc()
+        return {"ending": "out of memory", "why": f"a MemoryError under {given['memory_bytes']:,} private bytes. {e}"}
     except Exception as e:  # noqa: BLE001 - recorded as the typed end of this errand, with its traceback in the log
         traceback.print_exc()
         return {"ending": "raised", "why": f"{type(e).__name__}: {_first(e)}"}
