@@ -95,6 +95,17 @@ def validate(folder: Path, turn: int, size: float) -> list[str]:
     return ["validate", "run", "--candidates", f"programs{turn}.jsonl", "--cases", "cases.jsonl"]
 
 
+def twin(folder: Path, turn: int, size: float) -> list[str]:
+    import pyarrow
+    from pyarrow import parquet
+
+    draw, rows = np.random.default_rng(turn), round(20_000 * size)
+    common = draw.normal(size=rows)
+    columns = {f"c{i}": common * (i / 12) + draw.normal(size=rows) for i in range(12)}
+    parquet.write_table(pyarrow.table(columns), folder / f"people{turn}.parquet")
+    return ["twin", "fit", "--data", f"people{turn}.parquet", "--joint", "plain"]
+
+
 def function(folder: Path, turn: int, size: float) -> list[str]:
     count = round(150 * size)
     (folder / f"items{turn}.jsonl").write_text("\n".join(str(1000 * turn + i) for i in range(count)))
@@ -102,7 +113,7 @@ def function(folder: Path, turn: int, size: float) -> list[str]:
 
 
 QUESTIONS: dict[str, Callable[[Path, int, float], list[str]]] = {
-    "explain": explain, "refute": refute, "calibrate": calibrate, "validate": validate, "run": function,
+    "explain": explain, "refute": refute, "calibrate": calibrate, "validate": validate, "twin": twin, "run": function,
 }  # fmt: skip
 
 
@@ -114,7 +125,7 @@ def main() -> int:
             (folder / "work.py").write_text(WORK)
             told = [foretold(folder, QUESTIONS[name], turn, size) for turn, size in enumerate(SIZES)]
         for runs, hold in AFTER.items():
-            planned, measured = (t["wall_s"] for t in told[runs])
+            planned, measured = told[runs]["wall_s"]
             said = f"{name}: wall after {runs} {'run' if runs == 1 else 'runs'}, {planned:.2f} s told and {measured:.2f} s taken"
             bench.figure(f"{said}, apart by", max(planned / measured, measured / planned), "x", hold)
         planned, measured = told[-1]["bytes"]
