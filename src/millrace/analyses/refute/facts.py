@@ -39,6 +39,8 @@ TREE_S, TREE_VALUE_S, TREE_ROW_S = 2.8e-2, 2.3e-6, 1.2e-5
 """Both of DML's models in 5 folds of 100 trees of 31 leaves: a confounder, a value of a confounder, a row."""
 CALL_S = 0.05
 """A call of a user's own estimator; the true time is not known before."""
+HELD = 3
+"""Copies of data that is not mapped: as it was read, decoded, and as a matrix."""
 READ_S = 4e-8
 """A value that the driver reads, checks, hashes and shares."""
 
@@ -70,7 +72,7 @@ def facts_of(spec: Spec, asked: Asked) -> Facts:
         simulations=spec.simulations, each=1 if alone else None,
         test_s=tuple(shape.simulation_s(t, own) for t in tests), once_s=shape.once_s(wanted, own), read_s=READ_S * n * (p + 2),
         work_bytes=max(work, shape.looked_at_bytes(wanted)), shared_bytes=shared, data_bytes=n * (p + 4) * 8,
-        driver_rows_bytes=0 if mapped else 2 * n * (p + 2) * 8, driver_pass_bytes=STRETCHES * stretch_bytes(n, p),
+        driver_rows_bytes=0 if mapped else HELD * n * (p + 2) * 8, driver_pass_bytes=STRETCHES * stretch_bytes(n, p),
         column_bytes=n * 8,
     )  # fmt: skip
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from millrace.analyses.refute.study import BATCH
 from millrace.run.budget import Budget, Plan, fit
 
-WORKER_BYTES = 73 << 20
+WORKER_BYTES = 77 << 20
 """Private bytes of a worker with the kernels loaded, before its first task."""
 MORE_BYTES = {"matching": 8 << 20, "dml": 78 << 20, "own": 256 << 20}
 """What the libraries of an estimator add to that (dml: LightGBM; own: pandas, and what a user imports)."""
-DRIVER_BYTES = 92 << 20
+DRIVER_BYTES = 100 << 20
 """What the driver grows by besides the data: libraries, the ledger's buffers; and the process that workers are forked from."""
 START_S = 1.1
 """Until a process that has done nothing yet has libraries, workers and compiled kernels; each slot waits for it."""
