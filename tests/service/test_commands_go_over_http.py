@@ -155,11 +155,14 @@ def test_jobs_are_looked_after_from_the_command_line(site: Site, tmp_path: Path)
     assert "queued" in cli(site, tmp_path, "retry", str(bad["id"])).stdout
     assert "light" in cli(site, tmp_path, "plan", "refute", "--data", "people", "--treatment", "drug", "--outcome", "visits",
                           "--common-causes", "age").stdout  # fmt: skip
+    (tmp_path / "many.jsonl").write_text("\n".join(map(str, range(100))))
+    assert cli(site, tmp_path, "register", "data", "many", str(tmp_path / "many.jsonl")).returncode == 0
     waits = json.loads(
-        cli(site, tmp_path, "submit", "run", "work:square", "--items", "own", "--queue", "reports", "--json").stdout
+        cli(site, tmp_path, "submit", "run", "work:doze", "--items", "many", "--queue", "reports", "--json").stdout
     )
     said = cli(site, tmp_path, "cancel", str(waits["id"])).stdout
     assert "cancelled" in said or "is asked to stop" in said  # a worker for it may have come by now
+    assert site.ended(waits["id"])["state"] == "cancelled"
 
 
 def test_errors_of_commands_are_one_paragraph(site: Site, tmp_path: Path) -> None:
