@@ -210,7 +210,7 @@ def light_s(url: str, place: str, folder: Path) -> list[float]:
 
 def main() -> None:
     bench = Bench("broker")
-    with tempfile.TemporaryDirectory(dir=".") as name:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         folder = Path(name).absolute()
         with broker(folder) as url, database(folder) as place:
             ratios = []
