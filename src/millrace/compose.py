@@ -336,6 +336,7 @@ def carry_out(
         return entry.load("analysis")(spec, run)
     from millrace.lessons import question_key
 
+    machine = looked_around(machine)
     question_digest = question_key(analysis, spec, machine.seed)
     run = open_run(analysis, machine, spec=described(spec), preload=entry.preload)
     for text in notes:
@@ -351,6 +352,11 @@ def plan(analysis: str, question: Mapping[str, Any], machine: Machine) -> Plan:
     return entry.load("plan")(facts, budget_of(settings))  # type: ignore[no-any-return]
 
 
+def looked_around(machine: Machine) -> Machine:
+    """The machine with what is around it: looked up once, for `open_run` and `finish` alike."""
+    return machine if machine.around else dataclasses.replace(machine, around=look(load_settings({}).cache))
+
+
 def finish(run: Run, work: Callable[[], Any], machine: Machine, question: str = "", function: str = "") -> Any:
     """Do the work within the run, close it, account for it, learn from it, and write what was asked for.
 
@@ -359,7 +365,8 @@ def finish(run: Run, work: Callable[[], Any], machine: Machine, question: str = 
     from millrace import lessons
 
     wants_out = machine.out is not None or machine.keep_out
-    around = machine.around or look(load_settings({}).cache)
+    around = looked_around(machine).around
+    assert around is not None
     taught_in, strained = around.taught_in, around.waiting_since_now()
     with run:
         answer = work()
@@ -388,5 +395,6 @@ def map_function(
     clusters.find_modules_in(machine.bundle)
     fn = find_function(function) if isinstance(function, str) else function
     said = {"function": f"{fn.__module__}:{getattr(fn, '__qualname__', fn)}"}
+    machine = looked_around(machine)
     run = open_run("run", machine, spec=said, preload=preload, functions=(fn,))
     return finish(run, lambda: Mapped.of(run, fn, items), machine, function=method_of(fn))

@@ -117,9 +117,9 @@ class Run:
         self.ledger.write("share", key=key, size_bytes=stored.size_bytes)
         return Ref(key, self.arena.url, stored.size_bytes)
 
-    def value(self, ref: Ref) -> Any:
-        """The value of a Ref, here in the driver, mapped read-only."""
-        return self.arena.attach(ref.key)
+    def value(self, told: Any) -> Any:
+        """What a task told, here in the driver: of a Ref its value, mapped read-only; what came itself as it is."""
+        return self.arena.attach(told.key) if isinstance(told, Ref) else told
 
     def task(
         self,

@@ -111,10 +111,8 @@ def kernel_rows(
         more = coalitions.explain_rows(function.call, part[left], *known, plan, player_of)
         values[left] += (more.values - values[left]) / (done + 1)
         errors[left] = numpy.sqrt((errors[left] * done) ** 2 + more.standard_errors**2) / (done + 1)
-    answer = dict(_answer(values.astype(precision, copy=False), first.prediction, first.base, -1))
-    answer["errors"] = errors.astype(precision, copy=False)
-    answer["exact"] = bool(first.exact.all())
-    return answer
+    whole = _answer(values.astype(precision, copy=False), first.prediction, first.base, -1)
+    return {**whole, "errors": errors.astype(precision, copy=False), "exact": bool(first.exact.all())}
 
 
 def gradient_rows(
@@ -133,9 +131,8 @@ def gradient_rows(
     part = numpy.ascontiguousarray(rows[slice(*block)])
     known = (background["rows"], background["weights"])
     found = modules.explain_rows(function, part, *known, player_of, players, tolerance)
-    answer = dict(_answer(found.values.astype(precision, copy=False), found.prediction, found.base, -1))
-    answer["errors"], answer["exact"] = found.errors.astype(precision, copy=False), False
-    return answer
+    whole = _answer(found.values.astype(precision, copy=False), found.prediction, found.base, -1)
+    return {**whole, "errors": found.errors.astype(precision, copy=False), "exact": False}
 
 
 def _answer(values: Any, raw: Any, expected: Any, output: int) -> Arrays:

@@ -228,13 +228,9 @@ def _of_trees(asked: Question, digest: str) -> Explainer:
     shape = structure(forest, asked.player_of, len(asked.players.names))
     base = trees.base_values(forest, shape, asked.background, asked.weights)
     read = row_reader(forest)
-    tables: list[Any] = []
-    if asked.background is not None:
-        cut = trees.layout(forest, shape, 1000, len(asked.background), numpy.float64)
-        tables = [trees.build(forest, shape, cut, b, asked.background, asked.weights) for b in range(cut.batches)]
-    else:
-        cut = trees.layout(forest, shape, 1000, 0, numpy.float64)
-        tables = [trees.build(forest, shape, cut, b, None, None) for b in range(cut.batches)]
+    known = 0 if asked.background is None else len(asked.background)
+    cut = trees.layout(forest, shape, 1000, known, numpy.float64)
+    tables = [trees.build(forest, shape, cut, b, asked.background, asked.weights) for b in range(cut.batches)]
     explain_rows = trees.prepared(forest, shape, cut, tables)
     walk = _walk(forest, shape) if asked.background is None else None
 

@@ -162,7 +162,7 @@ def _described(spec: Fit, schema: source.Schema, data: source.Source, names: Seq
     each = run.map(parts.describe, shared(), shared=(declared, spec.privacy), keep=True, name="column")
     rank_row = []
     for j, found in enumerate(whole(_told(each), len(names), "columns")):
-        made = run.value(found) if hasattr(found, "url") else found
+        made = run.value(found)
         column = parts.column_of(made["column"])
         columns.append(column)
         if codes is None:
@@ -308,7 +308,7 @@ def _generator(
     places = list(range(len(order)))[::-1]
     growing = run.map(parts.part, places, shared=(frame, given, asked), keep=True, name="trees")
     found = list(whole(growing, len(places), "trees of columns"))[::-1]
-    made = [run.value(f) if hasattr(f, "url") else f for f in found]
+    made = [run.value(f) for f in found]
     generator = Generator(tuple(order), tuple(made), tuple(related["tables"]))
     if spec.joint != "auto":
         return generator
@@ -316,4 +316,4 @@ def _generator(
     plain = run.share(TwinModel(columns, generator, tuple(constraints), {}).plain)
     judging = run.map(parts.judge, [0], shared=(frame, plain, run.seed), keep=True, name="judge")
     (found,) = whole(judging, 1, "the judge")
-    return replace(generator, judge=run.value(found) if hasattr(found, "url") else found)
+    return replace(generator, judge=run.value(found))

@@ -186,7 +186,7 @@ def write(
                 name="twins",
             )
             for found in made:
-                value = run.value(found) if hasattr(found, "url") else found
+                value = run.value(found)
                 file.write_table(value["table"])
                 rows += value["table"].num_rows
                 draws += value["draws"]

@@ -116,7 +116,7 @@ def _measured(asked: Asked, run: Run) -> list[list[dict[str, Any]]]:
         for item in items
     )
     values = whole(run.values(tasks, True, "twins"), len(items), "twins")
-    return [run.value(v) if hasattr(v, "url") else v for v in values]
+    return [run.value(v) for v in values]
 
 
 def _fingerprint(path: str) -> list[Any]:

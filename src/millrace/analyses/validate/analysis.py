@@ -224,7 +224,7 @@ class _Work:
             "verdict": entrant.verdict, "detail": entrant.detail, "failed_at": entrant.failed_at,
             "results": list(entrant.results.items()),
         }  # fmt: skip
-        self.known.keep(self._name(entrant), entrant, found)
+        self.known.keep(self._name(entrant), found)
         for follower in self.followers.pop(entrant.number, ()):
             follower.like(entrant.number, found)
 

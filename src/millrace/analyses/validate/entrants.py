@@ -147,10 +147,9 @@ class Known:
             return number, None
         return int(row[0]), json.loads(row[1])
 
-    def keep(self, program: str, entrant: Entrant, found: dict[str, Any]) -> None:
+    def keep(self, program: str, found: dict[str, Any]) -> None:
         """What came of a program that `first` had named new."""
-        self._undecided.pop(program, None)
-        self._decided[program] = entrant.number, found
+        self._decided[program] = self._undecided.pop(program), found
         if len(self._decided) >= ROUND:
             rows = [(name, number, json.dumps(told)) for name, (number, told) in self._decided.items()]
             self._db.executemany("INSERT INTO known VALUES (?, ?, ?)", rows)

@@ -156,8 +156,7 @@ def _errand(given: dict[str, Any], asked: Asked) -> dict[str, Any]:
     try:
         reply = getattr(import_module(module), function)(given, asked)
     except MemoryError as e:  # beside the work itself, which says so in its reply: what was too much is still held
-        traceback.print_exc()
-        return {"ending": "out of memory", "why": f"a MemoryError under {given['memory_bytes']:,} private bytes. {e}"}
+        return _out_of_memory(given, e)
     except Exception as e:  # noqa: BLE001 - recorded as the typed end of this errand, with its traceback in the log
         traceback.print_exc()
         return {"ending": "raised", "why": f"{type(e).__name__}: {_first(e)}"}
@@ -185,8 +184,7 @@ def _ended(given: dict[str, Any], asked: Asked, show: Any, opened: Any) -> dict[
         kinds = {"memory": "out of memory", "lost": "crashed"}
         return {"ending": kinds.get(e.failure.kind, "raised"), "why": _first(e)}
     except MemoryError as e:
-        traceback.print_exc()
-        return {"ending": "out of memory", "why": f"a MemoryError under {given['memory_bytes']:,} private bytes. {e}"}
+        return _out_of_memory(given, e)
     except (EngineLost, OSError) as e:  # the store or the disk: may pass
         traceback.print_exc()
         return {"ending": "passing", "why": f"{type(e).__name__}: {_first(e)}"}
@@ -196,6 +194,11 @@ def _ended(given: dict[str, Any], asked: Asked, show: Any, opened: Any) -> dict[
     except Exception as e:  # noqa: BLE001 - recorded as the typed end of this attempt, with its traceback in the log
         traceback.print_exc()
         return {"ending": "raised", "why": f"{type(e).__name__}: {_first(e)}"}
+
+
+def _out_of_memory(given: dict[str, Any], error: MemoryError) -> dict[str, Any]:
+    traceback.print_exc()
+    return {"ending": "out of memory", "why": f"a MemoryError under {given['memory_bytes']:,} private bytes. {error}"}
 
 
 def _passes(error: BaseException) -> bool:

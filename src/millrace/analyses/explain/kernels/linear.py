@@ -99,9 +99,14 @@ def explain_linear(
     """
     away = np.asarray(rows, dtype=np.float64) - background_mean
     each = away[:, :, None] * np.ascontiguousarray(linear.coefficients.T)
-    if player_of is None or np.array_equal(player_of, np.arange(players)):
+    return each if player_of is None else by_player(each, player_of, players)
+
+
+def by_player(each: NDArray[np.float64], player_of: NDArray[np.int64], players: int) -> NDArray[np.float64]:
+    """Values (n, columns, outputs) as (n, players, outputs): those of a player's columns are summed."""
+    if np.array_equal(player_of, np.arange(players)):
         return each
-    values = np.zeros((len(rows), players, len(linear.intercepts)))
+    values = np.zeros((len(each), players, each.shape[2]))
     for column, player in enumerate(player_of.tolist()):
         values[:, player] += each[:, column]
     return values

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from millrace.analyses.explain.kernels.linear import by_player
 from millrace.run.errors import MissingExtra, NotSupported
 
 BATCH = 8_192
@@ -106,14 +107,12 @@ def explain_rows(
     model: ModuleFunction = function.model
     prediction, base = function.call(rows), weights @ function.call(background)
     chosen = range(prediction.shape[1]) if function.column < 0 else [function.column]
-    belongs = np.zeros((rows.shape[1], players))
-    belongs[np.arange(rows.shape[1]), player_of] = 1.0
     allowed = GAP * max(1.0, float(np.abs(prediction).max()))
     shape = (len(rows), players, len(chosen))
     values, errors, left = np.zeros(shape), np.full(shape, np.inf), np.arange(len(rows))
     for points in POINTS:
-        found = np.stack([_integrated(model, rows[left], background, weights, k, points) for k in chosen], axis=2)
-        found = np.einsum("rck,cp->rpk", found, belongs)
+        each = np.stack([_integrated(model, rows[left], background, weights, k, points) for k in chosen], axis=2)
+        found = by_player(each, player_of, players)
         errors[left], values[left] = np.abs(found - values[left]), found
         if points == POINTS[0]:
             continue
