@@ -282,8 +282,11 @@ def _ranks(column: Column, values: NDArray[numpy.float64]) -> NDArray[numpy.uint
     """Ranks; those of equal values are spread over the ranks of that value, so that lines do not see steps."""
     last = len(column.values) - 1
     ranks = numpy.minimum(numpy.searchsorted(column.values, values, "left"), last)
-    after = numpy.searchsorted(column.values, values, "right")
-    spread = (numpy.random.default_rng(TIES).random(len(values)) * numpy.maximum(after - ranks, 1)).astype(numpy.int64)
+    many = numpy.searchsorted(column.values, column.values, "right") - numpy.arange(
+        last + 1
+    )  # of the rank's value, from it on
+    alike = numpy.where(column.values[ranks] == values, many[ranks], 1)
+    spread = (numpy.random.default_rng(TIES).random(len(values)) * alike).astype(numpy.int64)
     moved = numpy.minimum(ranks + spread, last)
     return numpy.where(column.spike[ranks], ranks, moved).astype(numpy.uint16)
 

@@ -292,8 +292,8 @@ def _generator(
     spec: Fit, columns: Sequence[Column], learnt: Learnt, constraints: Sequence[Mapping[str, Any]], run: Run
 ) -> Generator:
     frame = run.share({
-        "columns": [parts.plain_column(c) for c in columns], "codes": learnt.codes, "ranks": learnt.ranks,
-        "rank_row": list(learnt.rank_row),
+        "columns": [parts.plain_column(c) for c in columns], "codes": learnt.codes,
+        "by_row": numpy.ascontiguousarray(learnt.codes.T), "ranks": learnt.ranks, "rank_row": list(learnt.rank_row),
     })  # fmt: skip
     run.progress("dependence of columns")
     at = {c.name: j for j, c in enumerate(columns) if c.drawn}

@@ -10,6 +10,7 @@ finished row: a row that breaks one is drawn again.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -54,15 +55,15 @@ class Ready:
     def scores(self, j: int) -> Any:
         """float32 by rank or code."""
         if j not in self._scores:
-            ranked = self.columns[j].ranked
-            self._scores[j] = dependence.score_table(self.columns[j], None) if ranked else numpy.asarray(self.tables[j])
+            given = self.tables[j]
+            self._scores[j] = dependence.score_table(self.columns[j], None) if given is None else numpy.asarray(given)
         return self._scores[j]
 
 
 @dataclass
 class Field:
     """Attempts being drawn: C uint8, R uint16 (columns + 1, m), V float64 (columns, m), rows and attempts int64 (m,), share: how
-    much of each condition remained, ok: still possible."""
+    much of each condition remained, ok: still possible; scores: of columns that an index has read."""
 
     C: Any
     R: Any
@@ -71,6 +72,7 @@ class Field:
     attempts: Any
     share: Any
     ok: Any
+    scores: dict[int, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, columns: int, rows: Any, attempts: Any) -> Field:
@@ -95,22 +97,23 @@ def draw_place(
     if part["indexed"]:
 
         def get(q: int) -> Any:
-            return ready.scores(q)[f.R[q] if ready.columns[q].ranked else f.C[q]]
+            if q not in f.scores:
+                f.scores[q] = ready.scores(q)[f.R[q] if ready.columns[q].ranked else f.C[q]]
+            return f.scores[q]
 
         index = dependence.index_of(get, earlier, part["beta"], m)
         drawing.place_index(index, part["grid"], f.C[d], f.R[d])
-    walk = (part["feature"], part["threshold"], part["left"], part["right"], part["masks"])
+    leaf = drawing.leaves_of(f.C, part["walk"], part["masks"])
     if not column.ranked:
         drawing.draw_codes(
-            f.C, j, f.V, f.rows, f.attempts, seed, place, *walk, part["start"], part["stop"], part["codes"], part["cumulative"],
+            f.C, j, f.V, f.rows, f.attempts, seed, place, leaf, part["start"], part["codes"], part["cumulative"],
             values_of(column), low, high, allowed, partners, together, f.share, f.ok,
         )  # fmt: skip
         return
     drawing.draw_ranks(
-        f.C, f.R, j, f.V, f.rows, f.attempts, seed, place, *walk, part["begin"], part["end"], part["fixed"], part["plane"],
-        part["slope"], part["low"], part["high"], part["held"], part["lines"], column.values, ready.codes(j), column.spike,
-        column.common,
-        column.codes, column.scale, low, high, f.ok,
+        f.C, f.R, j, f.V, f.rows, f.attempts, seed, place, leaf, part["start"], part["fixed"], part["plane"], part["slope"],
+        part["unit"], part["low"], part["high"], part["held"], part["lines"], column.values, ready.codes(j), column.spike,
+        column.common, column.codes, column.scale, low, high, f.ok,
     )  # fmt: skip
 
 
@@ -341,7 +344,7 @@ def units(seed: int, rows: Any, place: int, attempts: Any) -> Any:
 def _most_left(part: Mapping[str, Any], mask: Any) -> float:
     """The largest part of a leaf that the allowed codes are."""
     most = 0.0
-    for a, b in zip(part["start"], part["stop"], strict=True):
+    for a, b in itertools.pairwise(part["start"]):
         if b > a:
             counts = numpy.diff(part["cumulative"][a:b], prepend=0)
             most = max(most, float(counts[mask[part["codes"][a:b]]].sum() / counts.sum()))

@@ -28,7 +28,7 @@ from millrace.run.answer import Saved
 from millrace.run.errors import WrongQuestion
 from millrace.run.keys import content_key
 
-FORMAT = 2
+FORMAT = 3
 ARRAYS = "__array__"
 
 

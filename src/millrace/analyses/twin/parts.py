@@ -55,12 +55,14 @@ def describe(table: Any, declared: Mapping[str, Any], privacy: str) -> dict[str,
 
 
 def relations(_: Any, frame: Frame, last: Sequence[int]) -> dict[str, Any]:
-    """Dependence, the order of drawing, score tables, correlations of scores."""
+    """Dependence, the order of drawing, correlations of scores, and score tables: `tables` of columns without ranks, which a
+    model keeps, `scores` of all."""
     columns = [column_of(c) for c in frame["columns"]]
     D = dependence.dependence(frame["codes"], columns)
     order = dependence.ordered(D, [j for j, c in enumerate(columns) if c.drawn], last)
     tables, S = dependence.scores(frame["codes"], frame["ranks"], frame["rank_row"], columns)
-    return {"dependence": D, "order": order, "tables": tables, "correlations": S}
+    every = [dependence.score_table(c, None) if c.ranked and c.drawn else tables[j] for j, c in enumerate(columns)]
+    return {"dependence": D, "order": order, "tables": tables, "scores": every, "correlations": S}
 
 
 def part(place: int, frame: Frame, related: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +88,7 @@ def _part(
     extra, extra_ranks = numpy.zeros(1 if not indexed else n, numpy.uint8), None
     if indexed:
         beta = dependence.weights(related["correlations"], j, earlier)
-        get = reader(columns, related["tables"], X, R, rank_row)
+        get = reader(columns, related["scores"], X, R, rank_row)
         index = dependence.index_of(get, earlier, beta, n)
         grid = dependence.grid_of(index if rows is None else index[rows])
         extra_ranks = numpy.zeros(n, numpy.uint16)
@@ -104,46 +106,24 @@ def _part(
     at = numpy.arange(n, dtype=numpy.int32) if rows is None else rows.astype(numpy.int32).copy()
     extra.setflags(write=False)
     grown = trees.grow(
-        read_only(X),
-        extra,
-        sizes,
-        nominal,
-        features,
-        y,
-        width,
-        ordered,
-        at,
-        asked["min_leaf"],
-        Z,
+        read_only(frame["by_row"]), extra, sizes, nominal, features, y, width, ordered, at, asked["min_leaf"], Z,
         DEPTH if len(features) else 0,
-    )
-    names = ("feature", "threshold", "left", "right", "begin", "end", "masks")
-    made |= dict(zip(names, grown, strict=True))
+    )  # fmt: skip
+    feature, threshold, left, begin, end, masks = grown
+    walk, leaf = leaves.walk_of(feature, threshold, left)
+    made |= {"walk": walk, "masks": masks}
     if not column.ranked:
-        start, stop, codes, cumulative = leaves.leaves_of_codes(
-            made["feature"], made["begin"], made["end"], at, read_only(X[j])
-        )
-        made |= {"start": start, "stop": stop, "codes": codes, "cumulative": cumulative}
-        del made["begin"], made["end"]
-        return made
+        found = leaves.leaves_of_codes(leaf, begin, end, at, read_only(X[j]))
+        return made | dict(zip(("start", "codes", "cumulative"), found, strict=True))
     lines = sorted((q for q in earlier if columns[q].ranked), key=lambda q: -related["dependence"][j, q])[:LINES]
     ranked = [R[rank_row[q]] for q in lines] + [extra_ranks] * indexed
     spikes = [_spikes(columns[q]) for q in lines] + [numpy.zeros(65_536, numpy.bool_)] * indexed
     C = numpy.stack(ranked) if ranked else numpy.zeros((0, 1), numpy.uint16)
     Q = numpy.stack(spikes) if spikes else numpy.zeros((0, 65_536), numpy.bool_)
     found = leaves.leaves_of_ranks(
-        made["feature"],
-        made["begin"],
-        made["end"],
-        at,
-        read_only(R[rank_row[j]]),
-        C,
-        len(ranked),
-        Q,
-        _spikes(column),
-        LEAST_R2,
+        leaf, begin, end, at, read_only(R[rank_row[j]]), C, len(ranked), Q, _spikes(column), LEAST_R2
     )
-    made |= dict(zip(("fixed", "plane", "low", "high", "slope", "held"), found, strict=True))
+    made |= dict(zip(("start", "fixed", "plane", "low", "high", "slope", "unit", "held"), found, strict=True))
     made["lines"] = numpy.array([*lines, *([d] * indexed)], numpy.int64)
     return made
 
@@ -166,9 +146,7 @@ def reader(columns: Sequence[Column], tables: Sequence[Any], X: Any, R: Any, ran
     """`get(j)`: the scores of column j, float32 (rows,)."""
 
     def get(j: int) -> Any:
-        if columns[j].ranked:
-            return dependence.score_table(columns[j], None)[R[rank_row[j]]]
-        return numpy.asarray(tables[j])[X[j]]
+        return numpy.asarray(tables[j])[R[rank_row[j]] if columns[j].ranked else X[j]]
 
     return get
 

@@ -21,10 +21,13 @@ COLUMN_ROW_BYTES, TREE_ROW_BYTES = 70, 60
 NODE_BYTES = 130
 RELATED_BYTES, RELATED_ROWS = 20, 100_000
 """A score of a row, with its copies, while dependence is measured; rows that it is measured on."""
-TREE_S, DESCRIBE_S = 9e-9, 1e-6
-"""Core-seconds: a row, an earlier column and a level of a tree; a row described."""
-CHOICE_S = 0.7
-"""Trees both ways on a held-out slice, and a classifier of each."""
+ROW_S, TRIED_S, READ_S, TRIED = 6e-7, 8e-8, 4e-9, 24
+"""Core-seconds a row of a column's trees: for itself, for each column that is tried (so many at most), for each that the index
+reads."""
+DESCRIBE_S = 3.5e-7
+"""Core-seconds a row described."""
+CHOICE_S, CHOICE_COLUMN_S = 0.1, 0.005
+"""Trees both ways on a held-out slice, and a classifier of each: by column, and by earlier column besides."""
 JUDGED_ROWS, JUDGE_TREES, JUDGE_BYTES, JUDGE_S = 80_000, 200, 14, 4e-6
 """Rows, trees and bytes a value of the judge of finished rows; core-seconds a drawn row."""
 BOOST_S, FOREST_S, EFFECT_S = 7e-9, 1.2e-7, 1.5e-6
@@ -34,7 +37,7 @@ OUTCOME_TREES, LONG_S = 300, 600.0
 TABLE_BYTES, LEARNER_BYTES, LEARNER_ROW_BYTES = 18, 3, 100
 """A value of the rows that outcome and effects are learnt from, in the driver; in a learner's bins; a row besides."""
 BLOCK_VALUES = 1 << 20
-DRAW_S, WRITE_S = 3.5e-7, 1.2e-7
+DRAW_S, WRITE_S = 2.4e-7, 6e-8
 """Core-seconds a value: drawn by a worker, written by the driver."""
 VALUE_BYTES = 30
 
@@ -81,10 +84,10 @@ def block_rows(columns: int) -> int:
 def plan_fit(facts: FitFacts, budget: Budget) -> Plan:
     n, d = facts.rows, facts.columns
     nodes = 2 * n // facts.min_leaf + 3
-    depth = max(1, (n // facts.min_leaf).bit_length())
-    seen = min(n, 16_384 * 8)
-    core_s = DESCRIBE_S * n * d + TREE_S * seen * depth * d * (d - 1) / 2 + 1e-7 * n * d
-    core_s += CHOICE_S * d if facts.auto and n >= 1_000 else 0.0
+    earlier = d * (d - 1) / 2
+    tried = sum(min(p, TRIED) for p in range(d))
+    core_s = n * (DESCRIBE_S * d + ROW_S * d + TRIED_S * tried + READ_S * earlier)
+    core_s += CHOICE_S * d + CHOICE_COLUMN_S * earlier if facts.auto and n >= 1_000 else 0.0
     core_s += BOOST_S * JUDGE_TREES * min(4 * n, JUDGED_ROWS) * d if facts.auto and n >= 2_000 else 0.0
     own = _models(facts)
     return fit(
@@ -95,8 +98,8 @@ def plan_fit(facts: FitFacts, budget: Budget) -> Plan:
                 own.worker_bytes, JUDGE_BYTES * min(4 * n, JUDGED_ROWS) * d if facts.auto else 0,
             ),
             driver_bytes=FIT_DRIVER_BYTES + LIGHTGBM_BYTES * bool(facts.learner) + 8 * n + LOOK_BYTES * d
-            + max(3 * n * d, own.driver_bytes),
-            shared_bytes=n * (facts.row_bytes + 3 * d + 8 * d * bool(own.tasks)), answer_bytes=5 * n * d,
+            + max(4 * n * d, own.driver_bytes),
+            shared_bytes=n * (facts.row_bytes + 4 * d + 8 * d * bool(own.tasks)), answer_bytes=5 * n * d,
             core_s=core_s + own.core_s,
             base_bytes=WORKER_BYTES - KERNEL_BYTES,
             why=(f"{n:,} rows of {d} columns: a column described is a task, its trees are another", *own.why),

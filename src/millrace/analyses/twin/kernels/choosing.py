@@ -20,6 +20,8 @@ LEAST_ROWS = 1_000
 DOUBT, MANY = 0.01, 15
 """Closer than DOUBT, plain trees are taken with fewer than MANY earlier columns, and the index with more."""
 SEED = 20_240_601
+BINS = 63
+"""Of the classifier: it need not see more of a few thousand rows."""
 FEW = 3
 """With fewer earlier columns an index has nothing to gather."""
 
@@ -45,7 +47,7 @@ def prefers_index(
 
 def _taken(frame: Mapping[str, Any], rows: Any) -> dict[str, Any]:
     codes, ranks = frame["codes"][:, rows], frame["ranks"][:, rows]
-    return {**frame, "codes": codes, "ranks": ranks}
+    return {**frame, "codes": codes, "ranks": ranks, "by_row": frame["by_row"][rows]}
 
 
 def _told_apart(
@@ -67,24 +69,23 @@ def _told_apart(
     true = (R[j] if columns[j].ranked else C[j]).astype(numpy.float32)
     earlier = sorted(order[:place])
     given = numpy.stack([(R[q] if columns[q].ranked else C[q]).astype(numpy.float32) for q in earlier], 1)
-    ready = joint.Ready(columns, related["tables"])
+    ready = joint.Ready(columns, related["scores"])
     joint.draw_place(part, ready, list(order[:place]), place, field, SEED)
     drawn = (R[j] if columns[j].ranked else C[j]).astype(numpy.float32)
     numpy.putmask(true, true == MISSING_RANK, -1)
     numpy.putmask(drawn, drawn == MISSING_RANK, -1)
     # True and drawn values of a row are in the same half: none is learnt from its own twin.
-    half = numpy.arange(m) % 2 == 0
+    half = numpy.tile(numpy.arange(m) % 2 == 0, 2)
+    values = numpy.vstack([numpy.column_stack([given, v]) for v in (true, drawn)])
+    y = numpy.repeat([1.0, 0.0], m)
+    said = {
+        "objective": "binary", "num_leaves": 15, "learning_rate": 0.1, "min_data_in_leaf": 20, "verbosity": -1,
+        "num_threads": 1, "seed": 1, "deterministic": True, "force_row_wise": True, "max_bin": BINS,
+    }  # fmt: skip
+    binned = lightgbm.Dataset(values, y, params=said, free_raw_data=False).construct()
     scores, labels = [], []
     for test in (half, ~half):
-        train = ~test
-        A = numpy.vstack([numpy.column_stack([given[train], v[train]]) for v in (true, drawn)])
-        B = numpy.vstack([numpy.column_stack([given[test], v[test]]) for v in (true, drawn)])
-        said = {
-            "objective": "binary", "num_leaves": 15, "learning_rate": 0.1, "min_data_in_leaf": 20, "verbosity": -1,
-            "num_threads": 1, "seed": 1, "deterministic": True, "force_row_wise": True,
-        }  # fmt: skip
-        y = numpy.repeat([1.0, 0.0], train.sum())
-        fitted = lightgbm.train(said, lightgbm.Dataset(A, y, params={"verbosity": -1}), num_boost_round=60)
-        scores.append(fitted.predict(B, num_threads=1))
-        labels.append(numpy.repeat([1, 0], test.sum()))
+        fitted = lightgbm.train(said, binned.subset(numpy.flatnonzero(~test)), num_boost_round=60)
+        scores.append(fitted.predict(values[test], num_threads=1))
+        labels.append(y[test])
     return measures.auc(numpy.concatenate(scores), numpy.concatenate(labels))

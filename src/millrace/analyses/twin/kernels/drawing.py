@@ -12,6 +12,8 @@ from numba import njit
 MISSING = 65_535
 TRIES = 24
 """Values drawn in a leaf at most until one is within its bounds; then the nearest bound is taken."""
+TOGETHER = 1_024
+"""Rows that go down a tree together, a level at a time: one need not wait for what another reads."""
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -37,24 +39,39 @@ def unit(x):  # type: ignore[no-untyped-def]
     return (x >> numpy.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _leaf(C, i, feature, threshold, left, right, masks):  # type: ignore[no-untyped-def]
-    node = 0
-    while feature[node] >= 0:
-        c = C[feature[node], i]
-        t = threshold[node]
-        if t < -1:
-            goes = (masks[-2 - t, c >> 6] >> numpy.uint64(c & 63)) & numpy.uint64(1) == numpy.uint64(1)
-        else:
-            goes = c <= t
-        node = left[node] if goes else right[node]
-    return node
+@njit(nogil=True, cache=True)
+def leaves_of(C, walk, masks):  # type: ignore[no-untyped-def]
+    """int32 (rows,): the leaf that each row of C, uint8 (columns, rows), ends in. walk, masks: see `leaves.walk_of`."""
+    n = C.shape[1]
+    found = numpy.zeros(n, numpy.int32)
+    at, row = numpy.zeros(TOGETHER, numpy.int32), numpy.zeros(TOGETHER, numpy.int32)
+    for start in range(0, n, TOGETHER):
+        left = min(TOGETHER, n - start)
+        for i in range(left):
+            at[i], row[i] = 0, start + i
+        while left:
+            going = 0
+            for i in range(left):
+                node, r = at[i], row[i]
+                f, t, following = walk[node, 0], walk[node, 1], walk[node, 2]
+                if f < 0:
+                    found[r] = following
+                    continue
+                c = C[f, r]
+                if t < -1:
+                    following += 1 - numpy.int32((masks[-2 - t, c >> 6] >> numpy.uint64(c & 63)) & numpy.uint64(1))
+                else:
+                    following += numpy.int32(c > t)
+                at[going], row[going] = following, r
+                going += 1
+            left = going
+    return found
 
 
 @njit(nogil=True, cache=True)
 def draw_codes(  # type: ignore[no-untyped-def]
-    C, column, V, rows, attempts, seed, place, feature, threshold, left, right, masks, start_of, stop_of, codes, cumulative,
-    values, low, high, allowed, partners, tables, share, ok,
+    C, column, V, rows, attempts, seed, place, leaf, start_of, codes, cumulative, values, low, high, allowed, partners, tables,
+    share, ok,
 ):  # fmt: skip
     """Codes of one column into C[column], values into V[column].
 
@@ -65,8 +82,7 @@ def draw_codes(  # type: ignore[no-untyped-def]
     for i in range(rows.size):
         if not ok[i]:
             continue
-        node = _leaf(C, i, feature, threshold, left, right, masks)
-        a, b = start_of[node], stop_of[node]
+        a, b = start_of[leaf[i]], start_of[leaf[i] + 1]
         total, within, fits = 0.0, 0.0, 0.0
         before = 0
         for q in range(a, b):
@@ -104,9 +120,8 @@ def draw_codes(  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def draw_ranks(  # type: ignore[no-untyped-def]
-    C, R, column, V, rows, attempts, seed, place, feature, threshold, left, right, masks, begin, end, fixed, plane, slope,
-    lowest, highest, held, lines, values, codes, spike, common,
-    missing_code, scale, low, high, ok,
+    C, R, column, V, rows, attempts, seed, place, leaf, start_of, fixed, plane, slope, unit_of, lowest, highest, held, lines,
+    values, codes, spike, common, missing_code, scale, low, high, ok,
 ):  # fmt: skip
     """Ranks of one column into R[column], codes into C[column], values into V[column].
 
@@ -118,11 +133,13 @@ def draw_ranks(  # type: ignore[no-untyped-def]
     for i in range(rows.size):
         if not ok[i]:
             continue
-        node = _leaf(C, i, feature, threshold, left, right, masks)
-        a, n, stay = begin[node], end[node] - begin[node], fixed[node]
+        node = leaf[i]
+        a, n, stay = start_of[node], start_of[node + 1] - start_of[node], fixed[node]
         h = start(seed, rows[i], place, attempts[i])
         moved, known, which = 0.0, True, plane[node]
+        base, step = 0.0, 1.0
         if which >= 0:
+            base, step = unit_of[which, 0], unit_of[which, 1]
             for q in range(lines.size):
                 if slope[which, q] != 0.0:
                     x = R[lines[q], i]
@@ -144,13 +161,13 @@ def draw_ranks(  # type: ignore[no-untyped-def]
             else:
                 m = n - stay
                 j = k - stay
-                v = held[a + k]
+                v = base + step * held[a + k]
                 part = u - k - 0.5
-                wide = 4.0 * (held[a + n - 1] - held[a + stay]) / m + 1.0
+                wide = 4.0 * step * (float(held[a + n - 1]) - float(held[a + stay])) / m + 1.0
                 if part < 0:
-                    gap = v - held[a + k - 1] if j > 0 else 1.0
+                    gap = v - (base + step * held[a + k - 1]) if j > 0 else 1.0
                 else:
-                    gap = held[a + k + 1] - v if j < m - 1 else 1.0
+                    gap = base + step * held[a + k + 1] - v if j < m - 1 else 1.0
                 y = v + part * min(max(gap, 1.0), wide)
                 if known:
                     y += moved
@@ -207,8 +224,18 @@ def draw_ranks(  # type: ignore[no-untyped-def]
 def place_index(L, grid, codes, ranks):  # type: ignore[no-untyped-def]
     """The ridge index L (rows,) as codes below 250 and ranks, by its quantiles `grid`."""
     n = grid.size
+    buckets = 2 * n if L.size >= n else 1
+    low, scale = grid[0], buckets / max(float(grid[n - 1]) - float(grid[0]), 1e-30)
+    first = numpy.zeros(
+        buckets + 2, numpy.int64
+    )  # places of the grid in buckets of equal width: few are left to search
+    for k in range(n):
+        first[min(int((float(grid[k]) - low) * scale), buckets - 1) + 1] += 1
+    for k in range(buckets):
+        first[k + 1] += first[k]
     for i in range(L.size):
-        below, above = 0, n
+        bucket = int(min(max((float(L[i]) - low) * scale, 0.0), buckets - 1.0))
+        below, above = first[bucket], first[bucket + 1]
         while below < above:
             middle = (below + above) >> 1
             if grid[middle] < L[i]:

@@ -17,32 +17,45 @@ MOSTLY = 0.8
 LEAST_F, NEARLY_ALIKE = 4.0, 1e-6
 """A column stays in a plane when what it tells is so many times chance; how far columns may be each other's sums."""
 MISSING = 65_535
+FINEST = 1.0 / 64.0
+"""Ranks that a residual is told to, at least: what is held is 16 bits wide."""
 
 
 @njit(nogil=True, cache=True)
-def leaves_of_codes(feature, begin, end, index, y):  # type: ignore[no-untyped-def]
-    """Codes of each leaf with cumulative counts: (start, stop) by node, codes uint8, cumulative int32."""
+def walk_of(feature, threshold, left):  # type: ignore[no-untyped-def]
+    """(walk, leaf): what a row reads on its way down, int32 (nodes, 3): feature (-1: leaf), threshold, left child or number of
+    the leaf; and the node of each leaf."""
     nodes = feature.size
-    start, stop = numpy.zeros(nodes, numpy.int32), numpy.zeros(nodes, numpy.int32)
+    walk, leaf, found = numpy.zeros((nodes, 3), numpy.int32), numpy.zeros(nodes, numpy.int32), 0
+    for node in range(nodes):
+        walk[node, 0], walk[node, 1], walk[node, 2] = feature[node], threshold[node], left[node]
+        if feature[node] < 0:
+            walk[node, 2] = found
+            leaf[found] = node
+            found += 1
+    return walk, leaf[:found].copy()
+
+
+@njit(nogil=True, cache=True)
+def leaves_of_codes(leaf, begin, end, index, y):  # type: ignore[no-untyped-def]
+    """Codes of each leaf with cumulative counts: start int32 (leaves + 1,), codes uint8, cumulative int32."""
+    start = numpy.zeros(leaf.size + 1, numpy.int32)
     codes = numpy.zeros(index.size, numpy.uint8)
     cumulative = numpy.zeros(index.size, numpy.int32)
     counts = numpy.zeros(256, numpy.int64)
     at = 0
-    for node in range(nodes):
-        if feature[node] >= 0:
-            continue
+    for k in range(leaf.size):
         counts[:] = 0
-        for i in range(begin[node], end[node]):
+        for i in range(begin[leaf[k]], end[leaf[k]]):
             counts[y[index[i]]] += 1
-        start[node] = at
         total = 0
         for c in range(256):
             if counts[c]:
                 total += counts[c]
                 codes[at], cumulative[at] = c, total
                 at += 1
-        stop[node] = at
-    return start, stop, codes[:at].copy(), cumulative[:at].copy()
+        start[k + 1] = at
+    return start, codes[:at].copy(), cumulative[:at].copy()
 
 
 @njit(nogil=True, cache=True)
@@ -86,19 +99,25 @@ def _fitted(gram, count, n, least_r2, slopes):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def leaves_of_ranks(feature, begin, end, index, y, R, candidates, spikes, own_spike, least_r2):  # type: ignore[no-untyped-def]
+def leaves_of_ranks(leaf, begin, end, index, y, R, candidates, spikes, own_spike, least_r2):  # type: ignore[no-untyped-def]
     """What twins are drawn from in each leaf of ranks `y` (uint16, rows).
 
-    R: uint16 (candidates, rows), ranks of the columns that a plane may go by; spikes: bool (candidates, 65536). Returns by
-    node `fixed` (how many stand at its beginning that stay as they are), `plane` (row of `slope`, -1 none), `low`, `high`
-    (range of the ranks that move); `slope`, float32 (planes, candidates), 0 where a plane does not go by one; and `held`,
-    float32 (rows,): ranks that stay, then sorted residuals.
+    R: uint16 (candidates, rows), ranks of the columns that a plane may go by; spikes: bool (candidates, 65536). Returns
+    `start`, int32 (leaves + 1,), where the rows of each leaf are in `held`; by leaf `fixed` (how many stand at its beginning
+    that stay as they are), `plane` (row of `slope` and `unit`, -1 none), `low`, `high` (range of the ranks that move); `slope`,
+    float32 (planes, candidates), 0 where a plane does not go by one; `unit`, float32 (planes, 2); and `held`, uint16 (rows,):
+    ranks that stay, then what moves, sorted: ranks, or of a plane residuals as unit[0] + unit[1] * held.
     """
-    nodes = feature.size
-    fixed, plane = numpy.zeros(nodes, numpy.int32), numpy.full(nodes, -1, numpy.int32)
-    low, high = numpy.zeros(nodes, numpy.float32), numpy.zeros(nodes, numpy.float32)
-    slope = numpy.zeros((nodes if candidates else 0, max(candidates, 1)), numpy.float32)
-    held = numpy.zeros(index.size, numpy.float32)
+    leaves = leaf.size
+    start, fixed, plane = (
+        numpy.zeros(leaves + 1, numpy.int32),
+        numpy.zeros(leaves, numpy.int32),
+        numpy.full(leaves, -1, numpy.int32),
+    )
+    low, high = numpy.zeros(leaves, numpy.uint16), numpy.zeros(leaves, numpy.uint16)
+    slope = numpy.zeros((leaves if candidates else 0, max(candidates, 1)), numpy.float32)
+    unit = numpy.zeros((leaves if candidates else 0, 2), numpy.float32)
+    held, rest = numpy.zeros(index.size, numpy.uint16), numpy.zeros(index.size)
     gram, mean, row = (
         numpy.zeros((candidates + 1, candidates + 1)),
         numpy.zeros(candidates + 1),
@@ -106,10 +125,8 @@ def leaves_of_ranks(feature, begin, end, index, y, R, candidates, spikes, own_sp
     )
     slopes, usable = numpy.zeros(candidates), numpy.zeros(candidates, numpy.bool_)
     planes = 0
-    for node in range(nodes):
-        if feature[node] >= 0:
-            continue
-        a, b = begin[node], end[node]
+    for k in range(leaves):
+        a, b = begin[leaf[k]], end[leaf[k]]
         found = False
         if b - a >= LEAST_LINE and candidates:
             moving = 0
@@ -157,32 +174,42 @@ def leaves_of_ranks(feature, begin, end, index, y, R, candidates, spikes, own_sp
                 gram[candidates, w] = gram[w, candidates]
             found = n >= LEAST_LINE and _fitted(gram, candidates, n, least_r2, slopes)
         if found:
-            plane[node] = planes
+            plane[k] = planes
             for q in range(candidates):
                 slopes[q] = numpy.float32(slopes[q])
                 slope[planes, q] = slopes[q]
-            planes += 1
-        stay, move = a, b
-        lowest, highest = 1e9, -1.0
+        at = start[k]
+        stay, move = at, 0
+        lowest, highest = MISSING, 0
         for i in range(a, b):
             r = index[i]
             v = y[r]
             odd = v == MISSING or own_spike[v]
-            rest = float(v)
+            x_of = float(v)
             if found and not odd:
                 for q in range(candidates):
                     if slopes[q] != 0.0:
                         x = R[q, r]
                         odd = odd or x == MISSING or spikes[q, x]
-                        rest -= slopes[q] * x
+                        x_of -= slopes[q] * x
             if odd:
                 held[stay] = v
                 stay += 1
             else:
-                move -= 1
-                held[move] = rest
-                lowest, highest = min(lowest, float(v)), max(highest, float(v))
-        held[a:stay] = numpy.sort(held[a:stay])
-        held[stay:b] = numpy.sort(held[stay:b])
-        fixed[node], low[node], high[node] = stay - a, max(lowest, 0.0) if highest >= 0 else 0.0, max(highest, 0.0)
-    return fixed, plane, low, high, slope[:planes].copy(), held
+                rest[move] = x_of
+                move += 1
+                lowest, highest = min(lowest, v), max(highest, v)
+        held[at:stay] = numpy.sort(held[at:stay])
+        moving = numpy.sort(rest[:move])
+        base, step = numpy.float32(0.0), numpy.float32(1.0)
+        if found:
+            if move:
+                base = numpy.float32(moving[0])
+                step = numpy.float32(max((moving[move - 1] - moving[0]) / 65_535.0, FINEST))
+            unit[planes, 0], unit[planes, 1] = base, step
+            planes += 1
+        for i in range(move):
+            held[stay + i] = numpy.uint16(min(max((moving[i] - base) / step + 0.5, 0.0), 65_535.0))
+        start[k + 1] = at + (b - a)
+        fixed[k], low[k], high[k] = stay - at, lowest if move else 0, highest
+    return start, fixed, plane, low, high, slope[:planes].copy(), unit[:planes].copy(), held
