@@ -1,9 +1,10 @@
 """Twins beside a Gaussian copula and a chain of scikit-learn's CARTs: how like the real rows, how useful, how private.
 
-`python -m bench.twin [SET ...] [--sets FOLDER]`. Every contender learns the same half of the rows and is compared with the other
-half: shape, trend, C2ST, utility of twins and of real rows, membership. A set is a part: its figures are written when it is
-through, and those of others are kept. Some sets come with packages; FOLDER may hold the published ones as NAME.train.csv and
-NAME.test.csv (adult, shoppers, magic, beijing, default; the target is the last column), and those that are not there are named.
+`python -m bench.twin [SET ...] [--sets FOLDER]`. Every contender learns the same rows and makes as many twins: shape and trend are
+told beside the rows that were learnt, C2ST beside rows that were not (as many twins as these), utility on them, of twins and
+of real rows, and membership between both. A set is a part: its figures are written when it is through, and those of others are
+kept. Sets that come with packages are halved; FOLDER may hold the published ones as NAME.train.csv and NAME.test.csv (adult,
+shoppers, magic, beijing, default; the target is the last column), and those that are not there are named.
 How fast: see `twin_speed`.
 """
 
@@ -139,13 +140,13 @@ def matrices(*frames: Frame) -> tuple[list[np.ndarray], np.ndarray]:
 
 def measured(train: Frame, test: Frame, twins: Frame, target: str) -> dict[str, float]:
     (a, b, s), nominal = matrices(train, test, twins[list(train)])
-    m = min(len(b), len(s))
+    m = min(len(b), len(s))  # any of them: a twin does not depend on how many there are
     folds = [measures.fold(k, {"real": b[:m], "twins": s[:m], "nominal": nominal}, 0) for k in range(measures.FOLDS)]
     scores, labels = (np.concatenate([f[n] for f in folds]) for n in ("scores", "labels"))
     at = list(train).index(target)
-    trends = measures.trends(b, s, nominal)
+    trends = measures.trends(a, s, nominal)
     return {
-        "shape": float(measures.shapes(b, s, nominal).mean()), "trend": float(trends[np.triu_indices(len(trends), 1)].mean()),
+        "shape": float(measures.shapes(a, s, nominal).mean()), "trend": float(trends[np.triu_indices(len(trends), 1)].mean()),
         "C2ST": measures.auc(scores, labels), "utility": measures.utility(s, b, at, nominal)[1],
         "of real": measures.utility(a, b, at, nominal)[1], "membership": measures.privacy(a, b, s, nominal, 0)["membership"],
     }  # fmt: skip
@@ -160,7 +161,7 @@ def quality(name: str, train: Frame, test: Frame, target: str) -> None:
     for who, make in contenders.items():
         begin = time.process_time()
         try:
-            twins = make(train, len(test), target)
+            twins = make(train, len(train), target)
         except ValueError as e:  # a peer's: missing values, single classes
             print(f"{name:<14} {who:<24} cannot: {str(e).splitlines()[0][:80]}", flush=True)
             continue
