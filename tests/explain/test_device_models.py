@@ -24,6 +24,7 @@ from sklearn.ensemble import (
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
 
 from millrace.analyses.explain.kernels import coalitions, device_game
 from millrace.analyses.explain.kernels.blackbox import as_function
@@ -94,12 +95,19 @@ class Clipped(GradientBoostingRegressor):
         return np.minimum(super().predict(rows), 0.5)
 
 
+class Silent(DecisionTreeClassifier):
+    """Gives labels alone, which are the leaves' shares on rows of the training and nowhere else."""
+
+    predict_proba = None
+
+
 def test_what_is_no_tree_or_says_something_else_is_left_to_the_processor():
     models = (
         SVC().fit(ROWS, THREE),
         make_pipeline(StandardScaler(), GradientBoostingRegressor()).fit(ROWS, TARGET),
         Clipped().fit(ROWS, TARGET),
-        IsolationForest(n_estimators=5, random_state=0).fit(ROWS).predict,  # labels
+        IsolationForest(n_estimators=5, random_state=0).fit(ROWS).predict,
+        Silent().fit(ROWS[:64], THREE[:64]),
         lambda rows: rows[:, 0],
     )
     for model in models:
@@ -180,7 +188,7 @@ def same(found, expected, tolerance):
 
 
 @needs_torch
-@pytest.mark.parametrize("most", [1, 40, 200, device_game.MOST_POINTS])
+@pytest.mark.parametrize("most", [1, 20, 40, 200, device_game.MOST_POINTS])
 @pytest.mark.parametrize("which", ["module", "trees"])
 def test_values_are_those_of_the_processor(monkeypatch, most, which):
     monkeypatch.setattr(device_game, "MOST_POINTS", most)
