@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import datetime
+import importlib.util
 import json
 import subprocess
 import sys
@@ -250,3 +251,39 @@ def test_no_import_of_a_source_is_overlooked():
     assert len(sources) > 150
     for source in sources:
         assert of(_import_statements(source)) >= of(ast.walk(ast.parse(source)))
+
+
+def test_a_key_imports_nothing_of_what_a_module_names(tmp_path: Path) -> None:
+    (tmp_path / "asking.py").write_text("from sklearn.svm import SVC\n\ndef work(x):\n    return SVC, x\n")
+    code = (
+        "import importlib.util, sys\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from millrace.run.code import CodeDigests\n"
+        "print(len(CodeDigests().module('asking')), 'sklearn' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["40", "False"]
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("torch"), reason="torch, some gigabytes, is no part of the set-up: pip install torch"
+)
+def test_a_tensor_is_its_values_type_and_shape() -> None:
+    import torch
+
+    def key(value: object) -> str:
+        return content_key([value])
+
+    whole = torch.arange(6.0)
+    assert key(whole) == key(torch.arange(6.0)) == key(whole.clone())
+    assert key(whole.reshape(2, 3).T) == key(whole.reshape(2, 3).T.contiguous())
+    different = [whole, whole.double(), whole.reshape(2, 3), whole + 1e-6, torch.nn.Parameter(whole), whole.numpy()]
+    assert len({key(value) for value in different}) == len(different)
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    assert Keys(0).of(len, (network,)) == Keys(0).of(len, (network,))
+    with torch.no_grad():
+        changed = Keys(0).of(len, (network,))
+        network[0].bias += 1.0
+    assert Keys(0).of(len, (network,)) != changed
+    with pytest.raises(Unkeyable, match="without values"):
+        key(torch.zeros(3, device="meta"))

@@ -15,6 +15,11 @@ def doubled(items: list[int]) -> list[int]:
     return [2 * item for item in items]
 
 
+def slowly_doubled(items: list[int]) -> list[int]:
+    time.sleep(0.3)
+    return doubled(items)
+
+
 SLOW_S = 0.02
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import chores
 import pytest
+from devices import CPU_WINS, GPU_WINS, Host
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,6 +85,39 @@ def test_a_gpu_that_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyPa
         list(run.batch(chores.doubled, [1], size=2))
 
 
+@pytest.mark.parametrize("engine", ["inline", "processes"])
+def test_batches_are_measured_once_and_the_lines_decide(engine: str) -> None:
+    for as_if, times in ((GPU_WINS, 3), (CPU_WINS, 2)):
+        host = Host(as_if=as_if, device="cuda:7")
+        for _ in range(2):
+            with mr.Run(engine=engine, cores=2) as run:
+                run.sharing = dataclasses.replace(run.sharing, place=host)
+                kernel = Kernel(chores.doubled, chores.tripled, "chores")
+                assert list(run.batch(kernel, range(2_500), size=1_200)) == [times * i for i in range(2_500)]
+            assert "in batches of 1,200" in run.notes[0]
+            if len(host.measured) == 1:
+                assert all(line.at(1_000) > 0 for line in host.measured.pop("chores"))
+            else:
+                assert host.known_from and not host.measured
+
+
+def test_a_gpu_that_fails_leaves_the_work_to_the_cpu_and_nothing_is_kept() -> None:
+    host = Host(as_if=GPU_WINS, device="no such device")
+    with mr.Run(engine="inline") as run:
+        run.sharing = dataclasses.replace(run.sharing, place=host)
+        assert list(run.batch(Kernel(chores.doubled, chores.tripled), range(9), size=8)) == [2 * i for i in range(9)]
+        assert "its body for a GPU failed when it was measured: AssertionError" in run.notes[0]
+    assert not host.measured
+
+
+def test_a_run_that_ends_while_it_measures_keeps_nothing() -> None:
+    host = Host(as_if=GPU_WINS, device="cuda:7")
+    with mr.Run(engine="inline", deadline=0.5) as run:
+        run.sharing = dataclasses.replace(run.sharing, place=host)
+        assert list(run.batch(Kernel(chores.slowly_doubled, chores.tripled), range(9), size=8)) == []
+    assert not host.measured
+
+
 def test_a_gpu_serves_one_process_at_a_time_and_is_named_to_the_body(tmp_path: Path) -> None:
     body = OnGpu(chores.tripled, CoreTokens(tmp_path, 1, "gpu", (2,)), 1.0)
     assert body([1, 2]) == [3, 6]
@@ -133,6 +167,12 @@ def test_wishes_are_read() -> None:
 
 
 if importlib.util.find_spec("torch") is not None:
+
+    def test_what_torch_keeps_of_a_gpu_is_let_go_where_there_is_none(tmp_path: Path) -> None:
+        import torch
+
+        assert OnGpu(chores.tripled, CoreTokens(tmp_path, 1, "gpu", (2,)), 1.0)([1]) == [3]
+        assert torch.cuda.is_initialized() is False or torch.cuda.is_available()
 
     def test_a_torch_body_gives_the_values_of_the_numpy_body() -> None:
         import numpy as np

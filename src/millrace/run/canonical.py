@@ -132,6 +132,15 @@ def _write_numeric(out: list[bytes], v: Any) -> bool:
         head = (type(v) is numpy.ndarray or isinstance(v, numpy.ndarray), str(a.dtype.descr), a.shape)
         out.append(b"a" + _pack(head) + _bytes_digest(numpy.ascontiguousarray(a).reshape(-1).view(numpy.uint8)))
         return True
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and isinstance(v, torch.Tensor) and v.layout is torch.strided and not v.is_quantized:
+        if v.device.type == "meta":
+            raise Unkeyable("a tensor without values (of the device meta)")
+        # Its pickle holds a storage whose bytes differ from one time to the next.
+        values = v.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy()
+        said = (type(v).__qualname__, str(v.dtype), tuple(v.shape), v.requires_grad)
+        out.append(b"T" + _pack(said) + _bytes_digest(values))
+        return True
     if hasattr(v, "__arrow_c_stream__"):
         import pyarrow as arrow
 

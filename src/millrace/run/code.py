@@ -151,6 +151,8 @@ class CodeDigests:
             return "live"
         if top in sys.stdlib_module_names:
             return "stdlib"
+        if _is_installed(top):
+            return "installed"
         path = _file_of(name or "")
         if path is None:
             return "installed" if _file_of(top) is not None or top in sys.builtin_module_names else "live"
@@ -221,6 +223,12 @@ def _spec(name: str) -> Any:
         return None
 
 
+def _is_installed(top: str) -> bool:
+    """By the package's own place: to look for what is inside of it would import it, and torch for a name of captum."""
+    path = _file_of(top) or ""
+    return top != "millrace" and ("site-packages" in path or "dist-packages" in path)
+
+
 def _file_of(name: str) -> str | None:
     spec = _spec(name)
     return spec.origin if spec is not None and spec.origin not in (None, "built-in", "frozen") else None
@@ -245,7 +253,8 @@ def _imports_in(source: bytes, module: str, package: bool) -> tuple[str, ...]:
                 up = parts[: len(parts) - node.level + (1 if package else 0)]
                 base = ".".join([*up, base] if base else up)
             found.add(base)
-            found |= {f"{base}.{a.name}" for a in node.names if _file_of(f"{base}.{a.name}") is not None}
+            if not _is_installed(base.partition(".")[0]):
+                found |= {f"{base}.{a.name}" for a in node.names if _file_of(f"{base}.{a.name}") is not None}
     return tuple(sorted(found - {"", "__future__"}))
 
 

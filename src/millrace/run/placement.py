@@ -1,4 +1,5 @@
-"""Kernels with two bodies, and which of them a batch is given to: pure decisions, and `batch`, which is `run.batch`.
+"""Kernels with two bodies, and which of them a batch is given to: pure decisions, `batch`, which is `run.batch`, and
+`place` for analyses that make tasks of their own.
 
 Items are collected into batches of fixed size by their index, never by waiting, so a batch and its key are the same
 everywhere. Which body runs is decided once a call: as the settings say, or by the crossover of two measured lines, time
@@ -9,27 +10,33 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from millrace.run.errors import TaskFailed, WrongQuestion
+from millrace.run.errors import DoesNotFit, MissingExtra, TaskFailed, WrongQuestion
 from millrace.run.flow import describe, is_small
 from millrace.run.task import Limits, Ref, Task
 
 if TYPE_CHECKING:
+    from millrace.run.budget import Plan
     from millrace.run.run import Run
 
 Side = Literal["cpu", "gpu"]
+GPU_BYTES = 1 << 30
+"""Private memory of this host that a worker is allowed for the library and the context of a GPU. Not measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """`cpu(items, *shared)` and `gpu(items, *shared, device=...)` give a value an item, in order. `gpu` is None where there
-    is no such body; `device` is as torch writes it ("cuda:0"). `name`: of the model, in what is measured."""
+    is no such body; `device` is as torch writes it ("cuda:0"). `name`: of the model, in what is measured. `needs`: the
+    package that the GPU's body imports; without it the CPU has the kernel."""
 
-    cpu: Callable[..., Sequence[Any]]
-    gpu: Callable[..., Sequence[Any]] | None = None
+    cpu: Callable[..., Any]
+    gpu: Callable[..., Any] | None = None
     name: str = ""
+    needs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +115,81 @@ def batch(
     first = next(batches, None)
     if first is None:
         return
-    where = _where(run, kernel, first, refs, size)
-    body = kernel.gpu if where == "gpu" and kernel.gpu is not None else kernel.cpu
-    place = run.sharing.place
-    on_gpu = (Made(place.on_gpu(body)),) if where == "gpu" and place is not None else ()
-    fn, name = carried if on_gpu else body, getattr(body, "__name__", type(body).__name__)
+    sizes = (max(1, len(first) // 8), len(first))
+    placed = place(run, kernel, size, lambda n: (first[:n], *refs), sizes)
     whole = itertools.chain((first,), batches)
-    tasks = (Task(fn, (some, *refs), run.key(Task(body, (some, *refs))), resources=on_gpu, name=name) for some in whole)
-    for values in run.values(tasks, True, name):
+    name = getattr(placed.body, "__name__", type(placed.body).__name__)
+    for values in run.values((placed.task(run, some, *refs, name=name) for some in whole), True, name):
         yield from values
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A body on the side that was chosen for it; `run.task` and `run.map` take it as a function. Its tasks have the key of
+    the body alone, whichever GPU it gets. `made`: the GPU's body as a resource, empty on the CPU."""
+
+    body: Callable[..., Any]
+    made: tuple[Callable[[], Any], ...] = ()
+
+    @property
+    def side(self) -> Side:
+        return "gpu" if self.made else "cpu"
+
+    def task(
+        self, run: Run, *args: Any, resources: tuple[Callable[[], Any], ...] = (), name: str = "", **more: Any
+    ) -> Task:
+        """As `Run.task`."""
+        bare = run.task(self.body, *args, resources=resources, name=name, **more)
+        return replace(bare, fn=carried, resources=(*self.made, *resources)) if self.made else bare
+
+    def holding(self, run: Run, body: Callable[..., Any]) -> Placed:
+        """Another body that takes the place of this one, on the same side."""
+        return on_gpu(run, body) if self.made else Placed(body)
+
+
+def on_gpu(run: Run, body: Callable[..., Any]) -> Placed:
+    """The body on whichever GPU is free, whatever was measured."""
+    on = run.sharing.place
+    if on is None:
+        raise WrongQuestion("This run knows of no GPU: it was made without a place for kernels.")
+    return Placed(body, (Made(on.on_gpu(body)),))
+
+
+def may_use_gpu(run: Run) -> bool:
+    """Whether to look for a GPU's body at all: one is wished for, or there is one and nobody said cpu."""
+    on = run.sharing.place
+    return on is not None and (on.wish == "gpu" or (on.wish == "auto" and on.devices() > 0))
+
+
+def follow(run: Run, plan_of: Callable[[int], Plan]) -> bool:
+    """Follow plan_of(bytes that a worker takes besides); whether it has room for GPUs. Where one may be used but its library
+    does not fit the budget, the CPU has the kernels. `DoesNotFit` otherwise, also when a GPU is wished for."""
+    if may_use_gpu(run):
+        try:
+            plan = plan_of(GPU_BYTES)
+        except DoesNotFit:
+            if run.sharing.place is not None and run.sharing.place.wish == "gpu":
+                raise
+            run.note("The memory is too little for a GPU's library beside the work, so that all runs on the CPU.")
+        else:
+            run.follow(plan)
+            return True
+    run.follow(plan_of(0))
+    return False
+
+
+def place(
+    run: Run, kernel: Kernel, size: int, probe: Callable[[int], tuple[Any, ...]], sizes: Sequence[int] = ()
+) -> Placed:
+    """Which body batches of `size` items are given to, and where it runs: as the settings say, or by the crossover.
+
+    probe(n): the arguments of a batch of n items. sizes: where both bodies are timed when this host has not measured the
+    kernel yet; with fewer than two the CPU has it, and nothing is kept. Not while a stream of the run is open.
+    `WrongQuestion` as `batch`.
+    """
+    if _where(run, kernel, size, probe, sorted(set(sizes))) == "cpu" or kernel.gpu is None:
+        return Placed(kernel.cpu)
+    return on_gpu(run, kernel.gpu)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,56 +213,77 @@ def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield some
 
 
-def _where(run: Run, kernel: Kernel, first: list[Any], refs: tuple[Any, ...], size: int) -> Side:
-    place = run.sharing.place
-    wish = place.wish if place is not None else "cpu"
-    if wish == "gpu" and (place is None or not place.devices() or kernel.gpu is None):
+def _where(run: Run, kernel: Kernel, size: int, probe: Callable[[int], tuple[Any, ...]], sizes: Sequence[int]) -> Side:
+    on = run.sharing.place
+    wish = on.wish if on is not None else "cpu"
+    if wish == "gpu" and (on is None or not on.devices() or kernel.gpu is None):
         why = "this kernel has no body for one" if kernel.gpu is None else "there is none here"
         raise WrongQuestion(f"placement says gpu, and {why}: set placement to auto or cpu.")
-    if wish != "auto" or place is None or kernel.gpu is None or not place.devices():
+    if wish != "cpu" and kernel.needs and find_spec(kernel.needs) is None:
+        if wish == "gpu":
+            raise MissingExtra(kernel.needs, kernel.needs, f"placement gpu for {kernel.name}")
+        return "cpu"
+    if wish != "auto" or on is None or kernel.gpu is None or not on.devices():
         return "gpu" if wish == "gpu" else "cpu"
     name = kernel.name or getattr(kernel.cpu, "__qualname__", "kernel")
-    wins_from = place.known(name)
+    wins_from = on.known(name)
     if wins_from is None:
-        sizes = sorted({max(1, len(first) // 8), len(first)})
         if len(sizes) < 2:
-            return "cpu"  # one item tells no line
-        cpu = line_of(_measured(run, kernel.cpu, first, refs, sizes, "cpu"))
-        gpu = line_of(_measured(run, place.on_gpu(kernel.gpu), first, refs, sizes, "gpu"))
-        wins_from = place.learn(name, cpu, gpu)
+            return "cpu"  # one size tells no line
+        found = _lines(run, on, kernel, kernel.gpu, probe, sizes, name)
+        if found is None:
+            return "cpu"
+        wins_from = on.learn(name, *found)
     chosen = side("auto", size, wins_from)
-    from_ = f"from {wins_from} items on" if wins_from else "never"
-    run.note(f"{name} runs on the {chosen.upper()} in batches of {size}: the GPU wins {from_} here.", once=True)
+    from_ = f"from {wins_from:,} items on" if wins_from else "never"
+    run.note(f"{name} runs on the {chosen.upper()} in batches of {size:,}: the GPU wins {from_} here.", once=True)
     return chosen
 
 
+def _lines(
+    run: Run, on: Place, kernel: Kernel, gpu: Callable[..., Any], probe: Callable[[int], tuple[Any, ...]],
+    sizes: Sequence[int], name: str,
+) -> tuple[Line, Line] | None:  # fmt: skip
+    """Both bodies' lines; None, and nothing is to be kept, for a run that ends meanwhile or a GPU that fails: said, since
+    the CPU's body gives the answer all the same."""
+    cpu = _measured(run, kernel.cpu, probe, sizes, "cpu")
+    try:
+        fast = _measured(run, on.on_gpu(gpu), probe, sizes, "gpu")
+    except TaskFailed as e:
+        run.note(f"{name} runs on the CPU, since its body for a GPU failed when it was measured: {_first_line(e)}")
+        return None
+    if len(cpu) < len(sizes) or len(fast) < len(sizes):
+        return None
+    return line_of(cpu), line_of(fast)
+
+
+def _first_line(error: TaskFailed) -> str:
+    return error.failure.message.partition("\n")[0]
+
+
 def _measured(
-    run: Run, body: Callable[..., Any], items: list[Any], refs: tuple[Any, ...], sizes: list[int], said: str
+    run: Run, body: Callable[..., Any], probe: Callable[[int], tuple[Any, ...]], sizes: Sequence[int], said: str
 ) -> list[tuple[int, float]]:
     tasks = (
-        Task(timed, (body, items[:n], *refs), f"~{said} {n}", limits=Limits(alone=True), name=f"measure {said}")
-        for n in sizes
+        Task(timed, (body, *probe(n)), f"~{said} {n}", limits=Limits(alone=True), name=f"measure {said}") for n in sizes
     )
-    found = {outcome.key: outcome for outcome in run.stream(tasks)}
     points = []
-    for n in sizes:
-        outcome = found.get(f"~{said} {n}")
-        if outcome is None:
-            continue
+    for outcome in run.stream(tasks):
+        n = int(outcome.key.rpartition(" ")[2])
         if outcome.failure is not None:
             raise TaskFailed(describe(outcome.failure, f"measure {said}", n), outcome.failure)
         points.append((n, float(outcome.value)))
-    return points or [(sizes[-1], 0.0)]
+    return points
 
 
-def timed(body: Callable[..., Any], items: list[Any], *shared: Any) -> float:
-    """Seconds that the body takes for these items: the best of three, after one that warms it up."""
+def timed(body: Callable[..., Any], *args: Any) -> float:
+    """Seconds that the body takes: the best of three, after one that warms it up."""
     import time
 
-    body(items, *shared)
+    body(*args)
     best = float("inf")
     for _ in range(3):
         start = time.perf_counter()
-        body(items, *shared)
+        body(*args)
         best = min(best, time.perf_counter() - start)
     return best

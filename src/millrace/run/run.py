@@ -27,7 +27,7 @@ from millrace.run.errors import Cancelled, MillraceError, Paused, TaskFailed, Wr
 from millrace.run.flow import Flow, describe, is_small
 from millrace.run.keys import Keys, content_key
 from millrace.run.ledger import Ledger
-from millrace.run.placement import batch
+from millrace.run.placement import Placed, batch
 from millrace.run.sharing import Sharing
 from millrace.run.streams import rng
 from millrace.run.task import Keep, Limits, Outcome, Ref, Span, Task
@@ -79,8 +79,7 @@ class Run:
         self._in_arena: set[str] = set()
         """Values that are in an arena which is not the store. It lives as long as the run, so nobody else put one there."""
         self.parts = dict.fromkeys(("keys_ns", "lookup_ns", "put_ns", "ledger_ns", "source_ns", "consume_ns"), 0)
-        self.computed = self.cached = self.failed = 0
-        self.peak_bytes = 0
+        self.computed = self.cached = self.failed = self.peak_bytes = 0
         self.sharing = sharing or Sharing()
         self.watch, self._show, self._measure, self._throttled_ns = watch, show, measure, throttled_ns
         self._base_bytes = measure() if measure else 0
@@ -132,8 +131,9 @@ class Run:
         name: str = "",
     ) -> Task:
         """A task of this run. With `keep` its value stays in the store and the outcome carries a Ref."""
-        url = self.arena.url
-        key = self._key(fn, args, resources)
+        if isinstance(fn, Placed):
+            return fn.task(self, *args, group=group, keep=keep, limits=limits, resources=resources, name=name)
+        url, key = self.arena.url, self._key(fn, args, resources)
         return Task(fn, args, key, group, limits, Keep(url, 0) if keep and url else None, resources, name)
 
     def map(

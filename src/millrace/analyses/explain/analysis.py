@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from millrace.analyses.explain import placing
 from millrace.analyses.explain import question as questions
 from millrace.analyses.explain.answer import Explanation
 from millrace.analyses.explain.facts import gradient_facts, kernel_facts, linear_facts, rounds, tree_facts
@@ -151,7 +152,7 @@ def _kernel_blocks(spec: Spec, asked: Question, run: Run) -> Work:
     players = len(asked.players.names)
     each, most = rounds(spec, players)
     facts = kernel_facts(spec, asked)
-    run.follow(plan(facts, run.budget))
+    form = placing.follow(run, asked, facts)
     whole = coalitions.design(players, each, run.rng(1), asked.method)
     designs = [coalitions.with_narrower(whole, rows, asked.background, asked.player_of)]
     for number in range(1, 1 if whole.exact else most):
@@ -160,7 +161,8 @@ def _kernel_blocks(spec: Spec, asked: Question, run: Run) -> Work:
     laid = [run.share(design.arrays()) for design in designs]
     shared = (_background(asked, run), asked.player_of, spec.precision, float(spec.tolerance or 0.0), *laid)
     # The model goes along once per worker, with the function; its identity is its content.
-    return facts, partial(blocks.kernel_rows, function=asked.function), shared
+    work = partial(blocks.kernel_rows, function=asked.function)
+    return facts, work if form is None else placing.placed(run, asked, facts, form, work, shared), shared
 
 
 def _gradient_blocks(spec: Spec, asked: Question, run: Run) -> Work:

@@ -7,7 +7,7 @@ for: what is compiled on first use should be little.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -97,18 +97,34 @@ def kernel_rows(
     Each design is a round of its own coalitions: rows whose standard errors are not all below `tolerance` go on to the
     next, and their estimates are the mean of all rounds. 0: the first round alone.
     """
+    return estimated(block, rows, background, player_of, precision, tolerance, designs, function.call, None)
+
+
+def estimated(
+    block: Block,
+    rows: numpy.ndarray[Any, Any],
+    background: Arrays,
+    player_of: numpy.ndarray[Any, Any],
+    precision: str,
+    tolerance: float,
+    designs: Sequence[Arrays],
+    call: Any,
+    game_of: Any,
+) -> Arrays:
+    """`kernel_rows` of a function or of a game (see `coalitions.explain_rows`)."""
     from millrace.analyses.explain.kernels import coalitions
 
     part = numpy.ascontiguousarray(rows[slice(*block)])
     known = (background["rows"], background["weights"])
-    first = coalitions.explain_rows(function.call, part, *known, coalitions.Design.from_arrays(designs[0]), player_of)
+    plan = coalitions.Design.from_arrays(designs[0])
+    first = coalitions.explain_rows(call, part, *known, plan, player_of, game_of)
     values, errors = first.values.copy(), first.standard_errors.copy()
     for done, design in enumerate(designs[1:], 1):
         left = numpy.flatnonzero(errors.max(axis=(1, 2)) > tolerance)
         if not len(left):
             break
         plan = coalitions.Design.from_arrays(design)
-        more = coalitions.explain_rows(function.call, part[left], *known, plan, player_of)
+        more = coalitions.explain_rows(call, part[left], *known, plan, player_of, game_of)
         values[left] += (more.values - values[left]) / (done + 1)
         errors[left] = numpy.sqrt((errors[left] * done) ** 2 + more.standard_errors**2) / (done + 1)
     whole = _answer(values.astype(precision, copy=False), first.prediction, first.base, -1)

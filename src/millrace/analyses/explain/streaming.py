@@ -22,6 +22,7 @@ from millrace.analyses.explain.plan import Facts, stream_rows, tolerance
 from millrace.analyses.explain.players import shown_data
 from millrace.analyses.explain.streamed import FOLDER, Streamed
 from millrace.run.errors import NotAdditive, Paused, WrongQuestion
+from millrace.run.placement import Placed
 
 if TYPE_CHECKING:
     from millrace.analyses.explain.question import Question
@@ -49,7 +50,8 @@ def check_out(run: Run) -> None:
 def stream(
     spec: Spec, asked: Question, facts: Facts, work: Any, shared: tuple[Any, ...], model_digest: str, run: Run
 ) -> Streamed:
-    """All blocks of the file into the folder of the run. work: a function of `blocks`, called with (block, rows, *shared)."""
+    """All blocks of the file into the folder of the run. work: a function of `blocks`, perhaps with its place, called with
+    (block, rows, *shared)."""
     from millrace.analyses.explain import parts
 
     assert asked.streamed is not None
@@ -58,7 +60,11 @@ def stream(
     source = digested(asked.streamed)
     places = source.blocks(stream_rows(facts))
     form = parts.Form(asked.players.names, asked.output_names, asked.labels, run.seed, facts.family)
-    task = partial(parts.part_of_rows, source=source, form=form, work=work)
+    task: Any = partial(parts.part_of_rows, source=source, form=form, work=work)
+    if isinstance(work, Placed):
+        from millrace.analyses.explain import on_gpu
+
+        task = work.holding(run, partial(on_gpu.part_of_rows, source=source, form=form, work=work.body))
     run.progress("explaining", len(places))
     found = run.map(
         task, _items(source, places, run), shared=shared, resources=(Reader,), keep=True, name="explain rows"

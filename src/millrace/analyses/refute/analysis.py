@@ -20,6 +20,7 @@ from millrace.analyses.refute import (
     comparing,
     gate,
     overlap,
+    placing,
     records,
     rosenbaum,
     rounds,
@@ -30,7 +31,6 @@ from millrace.analyses.refute import (
 from millrace.analyses.refute import simulations as simulating
 from millrace.analyses.refute.answer import Part, Refutation
 from millrace.analyses.refute.facts import facts_of
-from millrace.analyses.refute.plan import plan
 from millrace.analyses.refute.question import FEW_CLUSTERS, Case, read
 from millrace.analyses.refute.spec import SIMULATED, Spec
 from millrace.analyses.refute.study import BATCH, WILD_CLUSTERS, Fit
@@ -51,8 +51,10 @@ def refute(spec: Spec, run: Run) -> Refutation:
     for said in asked.why:
         run.note(said)
     thresholds = verdicts.Thresholds.of(spec.thresholds)
-    run.follow(plan(facts_of(spec, asked), run.budget))
-    works = [_Work(spec, case, table, run, thresholds) for case, table in zip(asked.cases, asked.tables, strict=True)]
+    room = placing.follow(run, spec, asked.cases, facts_of(spec, asked))
+    works = [
+        _Work(spec, case, table, run, thresholds, room) for case, table in zip(asked.cases, asked.tables, strict=True)
+    ]
     found = [work.results() for work in works]
     judged = verdicts.corrected_over([f.results for f in found], thresholds)
     parts = tuple(work.part(results, spec.gate) for work, results in zip(works, judged, strict=True))
@@ -79,9 +81,9 @@ class _Work:
     """One estimate: its study shared, its tasks made, its results."""
 
     def __init__(
-        self, spec: Spec, case: Case, table: Mapping[str, Any], run: Run, thresholds: verdicts.Thresholds
+        self, spec: Spec, case: Case, table: Mapping[str, Any], run: Run, thresholds: verdicts.Thresholds, room: bool
     ) -> None:
-        self.spec, self.case, self.run, self.thresholds = spec, case, run, thresholds
+        self.spec, self.case, self.run, self.thresholds, self.room = spec, case, run, thresholds, room
         self.tests = spec.wanted
         self.function = batches.function_of(spec.estimator) if spec.own else None
         self.study = run.share(case.study.arrays())
@@ -220,10 +222,10 @@ class _Work:
         certain = partial(self._certain, fit=fit) if early else None
         each = 1 if self.spec.one_by_one else BATCH
         return simulating.simulate(
-            self.run, tests, simulations, self._maker(shared), each, certain, forgive=self.spec.own
+            self.run, tests, simulations, self._maker(tests, shared), each, certain, forgive=self.spec.own
         )
 
-    def _maker(self, shared: Any) -> simulating.MakeTask:
+    def _maker(self, tests: list[str], shared: Any) -> simulating.MakeTask:
         spec, run = self.spec, self.run
         if self.function is not None:
             task, table, study = self._own_task(), self.table, self.study
@@ -232,8 +234,13 @@ class _Work:
         if spec.estimator in ("ols", "ols_interacted") and spec.placebo != "permute":
             options["placebo"] = spec.placebo
         tail = (spec.estimator, spec.target, run.seed, options)
-        fn = batches.simulate_one if spec.one_by_one else batches.simulate
-        return lambda test, i: run.task(fn, (SIMULATED[test], i), self.study, shared, *tail, name=test)
+        one = dict.fromkeys(tests, batches.simulate_one)
+        fns = one if spec.one_by_one else self._bodies(str(spec.estimator), options, tests, shared)
+        return lambda test, i: run.task(fns[test], (SIMULATED[test], i), self.study, shared, *tail, name=test)
+
+    def _bodies(self, estimator: str, options: Mapping[str, Any], tests: list[str], shared: Any) -> Mapping[str, Any]:
+        asked = placing.Asked(estimator, self.spec.target, options, self.spec.simulations)
+        return placing.bodies(self.run, asked, tests, self.case.study, shared, self.room)
 
     def _certain(self, test: str, effects: Any, fit: Fit) -> bool:
         return rounds.until(
@@ -353,7 +360,8 @@ class _Work:
     def _estimators(self, found: _Found, first: Mapping[str, Any]) -> verdicts.TestResult:
         spec = self.spec
         others = comparing.others(spec, self.case.study.binary, self.run.note)
-        compared = comparing.compare(self.run, spec, self.study, others, self._maker(first.get("prepare")))
+        test, shared = comparing.test_of(spec), first.get("prepare")
+        compared = comparing.compare(self.run, spec, self.study, others, self._maker([test], shared), self._bodies)
         return rules.estimators(found.fit, compared.fits, compared.joint, self.thresholds, scale=compared.scale)
 
     def _specification(self, found: _Found, first: Mapping[str, Any]) -> verdicts.TestResult:

@@ -53,9 +53,18 @@ def others(spec: Spec, binary: bool, note: Callable[[str], None]) -> list[str]:
     return [name for name in found if name != spec.estimator]
 
 
-def compare(run: Run, spec: Spec, study: Ref, names: list[str], own: simulating.MakeTask) -> Compared:
-    """Bootstraps side by side; subsets where a bootstrap is not valid (matching)."""
-    count, test = min(JOINT, spec.simulations), "subset" if spec.estimator == "matching" else "bootstrap"
+Bodies = Callable[[str, Mapping[str, Any], list[str], Any], Mapping[str, Any]]
+"""(estimator, options, tests, what simulations share) -> test -> the function of its tasks."""
+
+
+def test_of(spec: Spec) -> str:
+    """Bootstraps are compared; subsets where a bootstrap is not valid (matching)."""
+    return "subset" if spec.estimator == "matching" else "bootstrap"
+
+
+def compare(run: Run, spec: Spec, study: Ref, names: list[str], own: simulating.MakeTask, bodies: Bodies) -> Compared:
+    """Resamples side by side (see `test_of`)."""
+    count, test = min(JOINT, spec.simulations), test_of(spec)
     each = 1 if spec.one_by_one else BATCH
     ours = simulating.simulate(run, [test], count, own, each, None, forgive=spec.own)[test]
     fits, joint = {}, {}
@@ -69,10 +78,10 @@ def compare(run: Run, spec: Spec, study: Ref, names: list[str], own: simulating.
             "fraction": spec.share,
             **({"fast": "multiplier"} if name == "dml" else {}),
         }
-        tail = (name, spec.target, run.seed, known)
+        tail, fn = (name, spec.target, run.seed, known), bodies(name, known, [test], shared)[test]
 
-        def make(test: str, i: int, shared: Ref = shared, tail: Any = tail) -> Task:
-            return run.task(batches.simulate, (SIMULATED[test], i), study, shared, *tail, name="estimators")
+        def make(test: str, i: int, shared: Ref = shared, tail: Any = tail, fn: Any = fn) -> Task:
+            return run.task(fn, (SIMULATED[test], i), study, shared, *tail, name="estimators")
 
         its = simulating.simulate(run, [test], count, make, BATCH, None, False)[test]
         pair = [simulating.whole(line, count)[:, 0] for line in (ours, its)]

@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import comb, factorial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numba import njit, types
@@ -441,6 +441,7 @@ def explain_rows(
     weights: NDArray[Any] | None,
     design: Design,
     players: NDArray[Any] | None = None,
+    game_of: Callable[[Function, NDArray[Any], NDArray[np.float64]], Game] | None = None,
 ) -> Estimate:
     """Shapley values of rows[n, columns] against background[b, columns] with weights[b] (None: equal).
 
@@ -448,7 +449,8 @@ def explain_rows(
     column is a player. A row's result depends on this row alone: its calls of the function have a fixed shape and hold
     no other row. A player whose columns equal the whole background's has no effect: it gets 0 and is not
     played, so rows with 12 or fewer others are exact (`shap` compares with a tolerance of 1e-8 there, which
-    loses small-valued features; here equal means equal, NaN with NaN).
+    loses small-valued features; here equal means equal, NaN with NaN). game_of(function, background, shares): who asks the
+    function; None: `Calls`.
     """
     kind = np.float32 if rows.dtype == background.dtype == np.float32 else np.float64
     rows, background = _frozen(rows, kind), _frozen(background, kind)
@@ -456,7 +458,8 @@ def explain_rows(
         raise WrongQuestion(f"Rows of shape {rows.shape} do not go with a background of shape {background.shape}.")
     player = _players(players, design, rows)
     background, shares = _shares(background, weights)
-    base = _base(function, background, shares)
+    game = (game_of or Calls)(function, background, shares)
+    base = game.base()
     n, outputs = len(rows), len(base)
     shape = (n, design.features, outputs)
     values, errors, prediction = np.zeros(shape), np.zeros(shape), np.empty((n, outputs))
@@ -467,12 +470,44 @@ def explain_rows(
         inner = design.at(level)
         for i in np.flatnonzero(levels == level).tolist():
             played = _played(varies[i], level)
-            worth = _worth(function, rows[i], background, shares, inner, _columns(played, player), base)
+            worth = game.worth(rows[i], inner, _columns(played, player), base)
             prediction[i] = worth[0]
             values[i, played], errors[i, played] = _solve(inner, worth, base)
             exact[i] = inner.exact
             _silence(values[i], errors[i], varies[i], level)
     return Estimate(values, errors, base, prediction, exact)
+
+
+class Game(Protocol):
+    """v of one background: what coalitions are worth."""
+
+    def base(self) -> NDArray[np.float64]:
+        """(outputs,), v of nothing."""
+        ...
+
+    def worth(
+        self, row: NDArray[Any], design: Design, column_of: NDArray[np.int64], base: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """(1 + S, outputs), v of [everything, then the design's coalitions]. `column_of`: each column's place in the design's
+        masks, -1 where the column is not played (row and background agree there, or it does not matter)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The game by calls of the function with rows that are mixed here."""
+
+    function: Function
+    background: NDArray[Any]
+    shares: NDArray[np.float64]
+
+    def base(self) -> NDArray[np.float64]:
+        return _base(self.function, self.background, self.shares)
+
+    def worth(
+        self, row: NDArray[Any], design: Design, column_of: NDArray[np.int64], base: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        return _worth(self.function, row, self.background, self.shares, design, column_of, base)
 
 
 def scratch_bytes(
@@ -554,8 +589,7 @@ def _worth(
     column_of: NDArray[np.int64],
     base: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """v of [everything, then the design's coalitions], (1 + S, outputs). `column_of`: each column's place in the
-    design's masks, -1 where the column is not played (row and background agree there, or it does not matter)."""
+    """See `Game.worth`."""
     count, outputs = len(design.masks) + 1, len(base)
     worth = np.zeros((count, outputs))
     sets, stand_ins = layout(count, len(background), len(row), outputs, row.itemsize)

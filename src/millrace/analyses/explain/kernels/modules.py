@@ -53,8 +53,14 @@ class ModuleFunction:
         """In the numbers that the module calculates with."""
         import torch
 
-        kind = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
-        return torch.from_numpy(np.array(rows, dtype=np.float64, order="C")).to(kind)
+        return torch.from_numpy(np.array(rows, dtype=np.float64, order="C")).to(self.kind)
+
+    @property
+    def kind(self) -> Any:
+        """Of the numbers that the module calculates with."""
+        import torch
+
+        return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
 
     def outputs(self, rows: Any) -> Any:
         found = self.module(rows)

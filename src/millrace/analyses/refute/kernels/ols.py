@@ -156,6 +156,7 @@ def simulate(
     interacted: bool = False,
     placebo: made_up.Made = "permute",
     notes: list[str] | None = None,
+    made: Any = weighted_rows.grams,
     **_: Any,
 ) -> Array:
     """float64 (BATCH, 2): effects and standard errors of simulations first .. first + BATCH - 1.
@@ -163,7 +164,7 @@ def simulate(
     Standard errors are classical, for placebo and random_cause; NaN for bootstrap and subset, whose spread is what they are
     made for. precision: `fast` (float32 products, to about 1e-6 of a standard error) or `exact` (1e-10, two to five times
     the time). A bootstrap or subset whose rows do not determine the effect is NaN. notes: a sentence is appended when
-    simulations were solved in a slower way than planned.
+    simulations were solved in a slower way than planned. made: who makes Gram matrices (see `weighted.effects`).
     """
     if precision not in ("fast", "exact"):
         raise WrongQuestion(f"precision is 'fast' or 'exact', not {precision!r}.")
@@ -177,8 +178,9 @@ def simulate(
         raise WrongQuestion(f"Simulations are of bootstrap, subset, placebo or random_cause, not of {test!r}.")
     out = numpy.full((BATCH, 2), numpy.nan)
     out[:, 0] = weighted_rows.effects(
-        study, shared, test, first, seed, target=target, fraction=fraction, precision=precision, notes=notes
-    )
+        study, shared, test, first, seed, target=target, fraction=fraction, precision=precision, notes=notes,
+        made=made,
+    )  # fmt: skip
     return out
 
 

@@ -53,20 +53,27 @@ def effects(
     fraction: float,
     precision: str,
     notes: list[str] | None,
+    made: Any = grams,
 ) -> Array:
-    """float64 (BATCH,): the effects of simulations first .. first + BATCH - 1; NaN where the rows do not determine it."""
+    """float64 (BATCH,): the effects of simulations first .. first + BATCH - 1; NaN where the rows do not determine it.
+
+    made: who makes Gram matrices, `grams` or one with the same `together` and `alone`; another than `grams` makes them
+    of any number of columns.
+    """
     weights = Counts(study.rows, test, seed, first, BATCH, fraction, study.clusters, KEPT_BYTES)
     scale = 1.0 if test == "bootstrap" else fraction
     way = solver(shared, precision)
+    if way == "conjugate" and made is not grams:
+        way = "alone" if precision == "exact" else "together"
     if way == "alone":
-        return _alone(study, shared, weights, numpy.arange(BATCH), target)
+        return _alone(study, shared, weights, numpy.arange(BATCH), target, made)
     if way == "together":
-        out, stuck = _together(study, shared, weights, scale, target)
+        out, stuck = _together(study, shared, weights, scale, target, made)
     else:
         out, stuck = _conjugate(study, shared, weights, scale, target, precision)
     again = numpy.flatnonzero(stuck)
     if len(again):
-        out[again] = _alone(study, shared, weights, again, target)
+        out[again] = _alone(study, shared, weights, again, target, made)
         if notes is not None:
             notes.append(
                 f"{test}: {len(again)} of the simulations {first} to {first + BATCH - 1} rest on a few rows with high "
@@ -75,8 +82,10 @@ def effects(
     return out
 
 
-def _together(study: Study, shared: Shared, weights: Counts, scale: float, target: Target) -> tuple[Array, Array]:
-    gram = grams.together(shared["basis"], weights, shared["residual"])
+def _together(
+    study: Study, shared: Shared, weights: Counts, scale: float, target: Target, made: Any
+) -> tuple[Array, Array]:
+    gram = made.together(shared["basis"], weights, shared["residual"])
     functional, offset = _functional(shared, gram[:, :-1, 0] * numpy.sqrt(shared["weight_sum"]), target)
     eigenvalues = numpy.linalg.eigvalsh(gram[:, :-1, :-1])
     stuck = eigenvalues[:, 0] < 1e-3 * scale  # float32 products: below that not to be trusted
@@ -85,7 +94,7 @@ def _together(study: Study, shared: Shared, weights: Counts, scale: float, targe
     return shared["effect"] + offset + (functional * solution).sum(1), stuck
 
 
-def _alone(study: Study, shared: Shared, weights: Counts, which: Array, target: Target) -> Array:
+def _alone(study: Study, shared: Shared, weights: Counts, which: Array, target: Target, made: Any) -> Array:
     whitened, k = Whitened.of(shared), shared["basis"].shape[1]
 
     def rows(begin: int, end: int) -> Array:
@@ -94,7 +103,7 @@ def _alone(study: Study, shared: Shared, weights: Counts, which: Array, target: 
     some = max(1, ALONE_BYTES // (8 * (k + 1) ** 2))
     out = []
     for at in range(0, len(which), some):
-        grammed = grams.alone(rows, weights, which[at : at + some], shared["residual"])
+        grammed = made.alone(rows, weights, which[at : at + some], shared["residual"])
         functional, offset = _functional(shared, grammed[:, :-1, 0] * numpy.sqrt(whitened.weight_sum), target)
         shifts = [grams.value(gram, row) for gram, row in zip(grammed, functional, strict=True)]
         out.append(shared["effect"] + offset + numpy.array(shifts))
