@@ -1,10 +1,10 @@
 """Twins beside a Gaussian copula and a chain of scikit-learn's CARTs: how like the real rows, how useful, how private.
 
-`python -m bench.twin [SET ...] [--sets FOLDER]`. Every contender learns the same rows and makes as many twins: shape and trend are
-told beside the rows that were learnt, C2ST beside rows that were not (as many twins as these), utility on them, of twins and
-of real rows, and membership between both. A set is a part: its figures are written when it is through, and those of others are
-kept. Sets that come with packages are halved; FOLDER may hold the published ones as NAME.train.csv and NAME.test.csv (adult,
-shoppers, magic, beijing, default; the target is the last column), and those that are not there are named.
+`python -m bench.twin [SET ...] [--sets FOLDER]`. Every contender learns the same rows and makes as many twins: shape and trend
+are told beside the rows that were learnt, C2ST beside rows that were not (as many twins as these), utility on them, of twins
+and of real rows, and membership between both. A set is a part: its figures are written when it is through, and those of others
+are kept. Sets that come with packages are halved; FOLDER may hold the published ones as NAME.train.csv and NAME.test.csv
+(adult, shoppers, magic, beijing, default; the target is the last column), and those that are not there are named.
 How fast: see `twin_speed`.
 """
 

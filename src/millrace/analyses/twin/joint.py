@@ -31,7 +31,7 @@ NO_TABLES = numpy.ones((0, 256, 256), numpy.bool_)
 AT_ONCE = 65_536
 """Attempts drawn together at most, so that memory is bounded and small remainders are not drawn one by one."""
 JUDGED_AT_ONCE = 4_096
-"""The same where a judge accepts nearly half of them: below this a round costs its calls, and not its rows."""
+"""The same where a judge accepts a third of them: below this a round costs its calls, and not its rows."""
 MOST_REPAIRS = 1_000
 """Attempts of a row without a condition until all constraints hold."""
 ACCEPTING, JUDGING, MEMBERS = 1_000_003, 1_000_013, 1_000_033

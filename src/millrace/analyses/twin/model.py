@@ -132,7 +132,7 @@ class TwinModel(Saved):
             f"(privacy {k['privacy']}: at least {k['min_leaf']} rows a leaf)."
         ]
         if self.generator.judge:
-            said.append("A classifier between real rows and twins judges finished rows: about two draws make a twin.")
+            said.append("A classifier between real rows and twins judges finished rows: about three draws make a twin.")
         if self.constraints:
             said.append(f"{len(self.constraints)} constraints hold on every twin: {_some(self.constraints)}.")
         for part in (self.outcome, self.effects):
