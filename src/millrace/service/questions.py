@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from millrace.analyses import catalogue
 from millrace.analyses.catalogue import Entry
+from millrace.analyses.twin.spec import LEARNERS
 from millrace.jobs.inputs import Input
 from millrace.run.errors import WrongQuestion
 
@@ -67,7 +68,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
     "validate": {"cases": Rule("data"), "library": Rule("modules")},
     "twin fit": {
         "schema": Rule("data", (dict[str, Any],)),
-        "learner": Rule("plain", (Literal["lightgbm", "xgboost", "hist_gradient_boosting", "random_forest"],)),
+        "learner": Rule("plain", (Literal[LEARNERS],)),
     },
     "twin generate": {
         "model": Rule("model"),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-LEARNERS = ("lightgbm", "xgboost", "hist_gradient_boosting", "random_forest")
+LEARNERS = ("lightgbm", "lightgbm_forest", "xgboost", "hist_gradient_boosting", "random_forest")
 MIN_LEAF = {"low": 10, "standard": 20, "high": 100}
 """Rows of a leaf at least, by how much privacy is asked for."""
 WRITTEN = {"metavar": "TEXT"}
