@@ -378,5 +378,5 @@ def forest_notes(rows: int, columns: int, trees: int, folds: int) -> list[str]:
         return []
     return [
         f"A scikit-learn forest of {trees} trees on {rows:,} x {columns} in {folds} folds takes about {expected_s / 3600:.1f} "
-        "core-hours: LightGBM's own forest (learner='lightgbm_forest') or boosting (learner='lightgbm') does as well in minutes."
+        "core-hours: LightGBM's own forest (learner='lightgbm_forest') and boosting (learner='lightgbm') take minutes."
     ]

@@ -149,8 +149,8 @@ def _models(facts: FitFacts) -> _Models:
         boosted_s = outcome_s * BOOST_S / FOREST_S
         instead = (
             f"a scikit-learn forest of {OUTCOME_TREES} trees takes about {outcome_s / 3600:.1f} core-hours here; LightGBM's own "
-            f"forest (learner='lightgbm_forest') does as well in about {SLOWER['lightgbm_forest'] * boosted_s / 60:.0f} "
-            f"core-minutes, boosting (learner='lightgbm') in about {boosted_s / 60:.0f}"
+            f"forest (learner='lightgbm_forest') takes about {SLOWER['lightgbm_forest'] * boosted_s / 60:.0f} core-minutes, and "
+            f"boosting (learner='lightgbm'), which predicts as well or better, about {boosted_s / 60:.0f}"
         )
         why.append(instead)
     effects_s = EFFECT_S * seen if facts.effects else 0.0
