@@ -73,6 +73,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
     "twin generate": {
         "model": Rule("model"),
         "where": Rule("plain", (Annotated[str, Field(max_length=2000)], dict[str, Any])),
+        "margins": Rule("data", (dict[str, dict[str, float]],)),
         "file": Rule("withheld"),
     },
     "twin assess": {"model": Rule("model")},
