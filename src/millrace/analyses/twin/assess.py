@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy
 
-from millrace.analyses.twin import describing, source, views
+from millrace.analyses.twin import coverage, describing, source, views
 from millrace.analyses.twin.columns import Column
 from millrace.analyses.twin.deadline import whole
 from millrace.analyses.twin.facts import assess_facts
@@ -49,9 +49,18 @@ def assess(spec: Assess, run: Run) -> Fidelity:
     twins = matrix(source.open_source(made, "twins"), columns, levels, 1 << 60)
     nominal = numpy.array([c.name in levels for c in columns])
     target = _target(spec, model, columns)
-    return _measured(
+    found = _measured(
         run, model, columns, nominal, train, test, twins, held is not None, target, _violations(model, made)
     )
+    return found if held is None or model.outcome is None else _covered(found, model, held, spec.rows, run)
+
+
+def _covered(found: Fidelity, model: TwinModel, held: source.Source, most: int, run: Run) -> Fidelity:
+    """With what the intervals of the outcome hold of the rows that it has not seen."""
+    measured, note = coverage.of_intervals(model.outcome, held, most)
+    if note:
+        run.note(note)
+    return replace(found, coverage=measured, notes=tuple(run.notes))
 
 
 def twins_of(model: TwinModel, n: int, seed: int) -> Any:

@@ -13,12 +13,12 @@ import numpy
 from numpy.typing import NDArray
 
 from millrace.analyses.twin.columns import CODES, MISSING_RANK, Column
+from millrace.analyses.twin.features import OTHER
 from millrace.run.errors import WrongQuestion
 
 RANKS = MISSING_RANK - 1
 RARE = {"low": 1, "standard": 5, "high": 20}
 """Fewer rows than this, and a category is pooled with others of its kind under one name."""
-OTHER = "(other)"
 MOST_LEVELS = 20_000
 """Levels of text that are pooled; more have nothing that twins could learn."""
 DISTINCT = 0.5

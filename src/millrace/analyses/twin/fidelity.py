@@ -19,7 +19,8 @@ GRADES = ((0.95, "excellent"), (0.88, "good"), (0.75, "fair"), (-1.0, "poor"))
 class Fidelity(Saved):
     """shapes: float64 (columns,); trends: (columns, columns); c2st: AUC, .5 is perfect; gains: what each column gave the
     classifier away. margins: of three columns, beside real rows' own (None: not known). utility: target, kind, twins, real.
-    violations: twins that break a constraint, by constraint. privacy: None without a holdout."""
+    violations: twins that break a constraint, by constraint. coverage: outcome, promised, held, rows. It and privacy are None
+    without a holdout."""
 
     model: str
     columns: tuple[str, ...]
@@ -52,7 +53,8 @@ class Fidelity(Saved):
             dict(self.utility or {}),
             dict(self.violations),
         ]
-        return content_key([*said, dict(self.privacy or {})])
+        beside = [] if self.coverage is None else [dict(self.coverage)]
+        return content_key([*said, dict(self.privacy or {}), *beside])
 
     @property
     def shape(self) -> float:
@@ -106,7 +108,8 @@ class Fidelity(Saved):
         if self.coverage is not None:
             c = self.coverage
             said.append(
-                f"Intervals of the outcome that promise {c['promised']:.0%} hold {c['held']:.1%} of the held-out rows."
+                f"Intervals of {c['outcome']} that promise {c['promised']:.0%} hold {c['held']:.1%} of {c['rows']:,} held-out "
+                "rows."
             )
         if self.privacy is None:
             said.append("Privacy: unknown without held-out rows.")

@@ -104,10 +104,11 @@ def _models(spec: Fit, columns: Sequence[Column], data: source.Source, run: Run)
 
     from millrace.analyses.twin import effects, outcome
 
-    used = [c.name for c in columns if c.kind not in ("key", "constant")]
-    table = pyarrow.table({n: data.column(n) for n in used})
+    used = [c for c in columns if c.kind not in ("key", "constant")]
+    named = (spec.outcome, spec.treatment)
+    table = pyarrow.table({c.name: data.column(c.name) if c.name in named else _as_in_twins(c, data) for c in used})
     made = outcome.fit_outcome(run, table, spec.outcome, learner=spec.learner, folds=spec.folds, coverage=spec.coverage)
-    for note in made.notes:
+    for note in (*made.notes, *_no_features(made)):
         run.note(note)
     if spec.treatment is None:
         return made, None
@@ -117,6 +118,28 @@ def _models(spec: Fit, columns: Sequence[Column], data: source.Source, run: Run)
     for note in learnt.notes:
         run.note(note)
     return made, learnt
+
+
+def _no_features(made: Any) -> Iterator[str]:
+    """Columns that no model learns from, and why; constants are told already."""
+    for name, why in made.encoding.left_out.items():
+        if "labels" in why:
+            yield f"Column {name!r} is in the twins, and neither outcome nor effects are learnt from it: it has {why}."
+
+
+def _as_in_twins(column: Column, data: source.Source) -> Any:
+    """The column as twins have it: what the schema calls a category is text, rare categories are one."""
+    values = data.column(column.name)
+    if column.kind != "category":
+        return values
+    import pyarrow
+
+    from millrace.analyses.twin import features
+
+    texts = values if describing.is_text(values) else values.cast(pyarrow.string())
+    if not column.known.get("pooled"):
+        return texts
+    return features.pooled(texts, [*column.labels, *(label for label, _ in column.pooled)])
 
 
 def _names(spec: Fit, schema: source.Schema, data: source.Source) -> tuple[str, ...]:
