@@ -17,6 +17,8 @@ from millrace.analyses.twin.features import OTHER
 from millrace.run.errors import WrongQuestion
 
 RANKS = MISSING_RANK - 1
+EXACT = 2**53
+"""Whole numbers up to which a float tells each from the next."""
 RARE = {"low": 1, "standard": 5, "high": 20}
 """Fewer rows than this, and a category is pooled with others of its kind under one name."""
 MOST_LEVELS = 20_000
@@ -51,7 +53,13 @@ def numbers_of(column: Any, name: str) -> tuple[NDArray[numpy.float64], str, str
         micro = pyarrow.timestamp("us", tz=kind.tz)
         return _floats(column.cast(micro, safe=False).cast(pyarrow.int64())), "date", str(kind)
     if is_.is_integer(kind):
-        return _floats(column), "integer", str(kind)
+        values = _floats(column)
+        if len(values) and numpy.nanmax(numpy.abs(values), initial=0.0) > EXACT:
+            raise WrongQuestion(
+                f"Column {name!r} has whole numbers beyond {EXACT:,}, which cannot be reckoned with exactly: they name rows more "
+                f'than they count. Make text of them, leave them out (drop={name!r}), or say kind = "key" in the schema.'
+            )
+        return values, "integer", str(kind)
     if is_.is_floating(kind) or is_.is_decimal(kind):
         values = _floats(column)
         known = values[~numpy.isnan(values)]
@@ -137,7 +145,7 @@ def _is_key(values: NDArray[numpy.float64]) -> bool:
 def _key(name: str, column: Any) -> Column:
     arrow = "string" if is_text(column) else str(column.type)
     top = 0.0
-    if arrow != "string":
+    if arrow != "string" and float(numpy.nanmax(numpy.abs(_floats(column)), initial=0.0)) <= EXACT / 2:
         values, _, arrow = numbers_of(column, name)
         top = float(numpy.nanmax(values)) if len(values) else 0.0
     return Column(name, "key", arrow, values=numpy.array([top]), known={"distinct": len(column)})

@@ -177,9 +177,8 @@ def numbers(column: Any, name: str) -> Array:
     if infinite:
         first = numpy.flatnonzero(numpy.isinf(values))[:SHOWN].tolist()
         raise WrongQuestion(
-            f"Column {name!r} has {infinite:,} infinite values, the first in rows {', '.join(map(str, first))}: make them "
-            "missing, "
-            "or leave these rows out."
+            f"Column {name!r} has infinite values in {infinite:,} rows (from 0: {', '.join(map(str, first))}): make them "
+            "missing, or leave these rows out."
         )
     return values
 

@@ -87,11 +87,14 @@ def _check_outcome(spec: Fit, data: source.Source, run: Run) -> None:
     import pyarrow
 
     from millrace.analyses.twin import effects, outcome
+    from millrace.analyses.twin.kernels import learners
 
+    learners.check(spec.learner)
     named = [n for n in (spec.treatment, spec.outcome) if n is not None]
     table = pyarrow.table({n: data.column(n) for n in named})
-    target, _, _ = outcome.target_of(table.column(spec.outcome), spec.outcome)
+    target, _, labels = outcome.target_of(table.column(spec.outcome), spec.outcome)
     outcome.usable(target, spec.outcome)
+    outcome.enough_of_both(target, spec.outcome, labels)
     if spec.treatment is not None:
         effects.check(table, spec.treatment, spec.outcome)
 
@@ -107,15 +110,13 @@ def _models(spec: Fit, columns: Sequence[Column], data: source.Source, run: Run)
     used = [c for c in columns if c.kind not in ("key", "constant")]
     named = (spec.outcome, spec.treatment)
     table = pyarrow.table({c.name: data.column(c.name) if c.name in named else _as_in_twins(c, data) for c in used})
+    learnt = None  # first: a treatment without overlap is told before the outcome is learnt
+    if spec.treatment is not None:
+        learnt = effects.fit_effects(
+            run, table, spec.treatment, spec.outcome, method=spec.effect, folds=spec.folds, overlap=spec.overlap
+        )
     made = outcome.fit_outcome(run, table, spec.outcome, learner=spec.learner, folds=spec.folds, coverage=spec.coverage)
-    for note in (*made.notes, *_no_features(made)):
-        run.note(note)
-    if spec.treatment is None:
-        return made, None
-    learnt = effects.fit_effects(
-        run, table, spec.treatment, spec.outcome, method=spec.effect, folds=spec.folds, overlap=spec.overlap
-    )
-    for note in learnt.notes:
+    for note in (*made.notes, *_no_features(made), *(learnt.notes if learnt is not None else ())):
         run.note(note)
     return made, learnt
 
@@ -144,16 +145,21 @@ def _as_in_twins(column: Column, data: source.Source) -> Any:
 
 def _names(spec: Fit, schema: source.Schema, data: source.Source) -> tuple[str, ...]:
     """Columns that are learnt."""
+    left_out = {*spec.drop, *schema.dropped}
     for what, given in (
         ("drop", spec.drop), ("outcome", (spec.outcome,)), ("treatment", (spec.treatment,)),
         ("the schema", tuple(schema.columns)),
     ):  # fmt: skip
         missing = [n for n in given if n is not None and n not in data.names]
+        dropped = [n for n in given if n in left_out]
+        if dropped and what in ("outcome", "treatment"):
+            raise WrongQuestion(
+                f"{dropped[0]!r} is named as {what}, and left out by drop or the schema: it can only be one."
+            )
         if missing:
             raise WrongQuestion(
                 f"The data have no column {missing[0]!r}, which {what} names. They have {', '.join(map(repr, data.names[:20]))}."
             )
-    left_out = {*spec.drop, *schema.dropped}
     names = tuple(n for n in data.names if n not in left_out)
     if not names:
         raise WrongQuestion("Every column is left out: there is nothing to learn.")
@@ -274,12 +280,17 @@ def _constraints(spec: Fit, schema: source.Schema, learnt: Learnt, run: Run) -> 
     for c in learnt.columns:
         declared = schema.columns.get(c.name, {})
         if c.numeric and c not in ranges and ("low" in declared or "high" in declared):
-            said.append(_range(c.name, float(declared.get("low", -numpy.inf)), float(declared.get("high", numpy.inf))))
+            ends = (declared.get("low", -numpy.inf), declared.get("high", numpy.inf))
+            column = run.value(learnt.tables[place[c.name]]).column(0)
+            said.append(_range(c.name, *(source.bound(end, column) for end in ends)))
     return said
 
 
 def _range(name: str, low: float, high: float) -> dict[str, Any]:
-    return {"kind": "range", "column": name, "low": low, "high": high, "said": f"{low:g} <= {name} <= {high:g}"}
+    said = f"{low:g} <= {name} <= {high:g}"
+    if numpy.isinf(high) or numpy.isinf(low):
+        said = f"{name} >= {low:g}" if numpy.isinf(high) else f"{name} <= {high:g}"
+    return {"kind": "range", "column": name, "low": low, "high": high, "said": said}
 
 
 def _check_rule(c: Mapping[str, Any], learnt: Learnt, run: Run, get: Any) -> None:

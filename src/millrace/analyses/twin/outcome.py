@@ -36,6 +36,8 @@ Array = numpy.ndarray[Any, Any]
 
 FORMAT = 1
 LEAST_ROWS, FEW_ROWS = 200, 1_000
+LEAST_OF_EACH = 20
+"""Rows of each of an outcome's two values."""
 MOST_MISSING = 0.5
 ENDINGS = {
     "lightgbm": "txt",
@@ -252,13 +254,11 @@ def fit_outcome(
     that is not there, an outcome that is constant or mostly missing, fewer than 200 rows.
     """
     growth = learners.growth_of(options or {})
-    if isinstance(learner, str) and learner not in learners.NAMES:
-        raise NotSupported(
-            f"There is no learner {learner!r}; there are {', '.join(learners.NAMES)}, and your own estimator."
-        )
+    learners.check(learner)
     features.require(table, [outcome])
     target, kind, labels = target_of(table.column(outcome), outcome)
     used, notes = usable(target, outcome)
+    enough_of_both(target, outcome, labels)
     few = len(used) < FEW_ROWS
     table = table if len(used) == table.num_rows else table.take(used)
     target = target[used]
@@ -350,8 +350,24 @@ def as_numbers(column: Any, name: str, labels: Sequence[Any]) -> Array:
 
 def _two(found: Sequence[Any] | Array, name: str) -> None:
     if len(found) < 2:
-        only = f"the single value {found[0]!r}" if len(found) else "no value at all"
+        only = f"the single value {said(found[0])}" if len(found) else "no value at all"
         raise WrongQuestion(f"The outcome {name!r} has {only}: there is nothing to learn. Name another column.")
+
+
+def said(value: Any) -> str:
+    """A value as people write it: 1 and not np.float64(1.0)."""
+    return f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+def enough_of_both(target: Array, name: str, labels: Sequence[Any]) -> None:
+    """`WrongQuestion` when one of two values is so rare that folds would be without it."""
+    for value, label in enumerate(labels):
+        count = int((target == value).sum())
+        if count < LEAST_OF_EACH:
+            raise WrongQuestion(
+                f"Only {count:,} rows have {name} = {said(label)}, and {LEAST_OF_EACH} of either value are the least from "
+                "which a model can be learnt and checked: give more of them, or name another column."
+            )
 
 
 def usable(target: Array, name: str) -> tuple[Array, list[str]]:

@@ -78,6 +78,12 @@ def growth_of(options: Mapping[str, Any]) -> Growth:
         raise WrongQuestion(f"There is no option {odd[0]!r} of a learner; there are {', '.join(known)}.") from None
 
 
+def check(learner: Any) -> None:
+    """`NotSupported` for a name that there is not."""
+    if isinstance(learner, str) and learner not in NAMES:
+        raise NotSupported(f"There is no learner {learner!r}; there are {', '.join(NAMES)}, and your own estimator.")
+
+
 def train(learner: Any, aim: Aim, growth: Growth) -> Any:
     """The trained model: text or bytes of a learner by name, the fitted copy of an estimator object."""
     if not isinstance(learner, str):
@@ -89,10 +95,7 @@ def train(learner: Any, aim: Aim, growth: Growth) -> Any:
         "hist_gradient_boosting": _boosted,
         "random_forest": _forest,
     }
-    if learner not in made:
-        raise NotSupported(
-            f"There is no learner {learner!r}; there are {', '.join(NAMES)}, and your own estimator object."
-        )
+    check(learner)
     return made[learner](aim, growth)
 
 
