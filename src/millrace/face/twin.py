@@ -178,7 +178,8 @@ def simulate(
     of the model's past results, which `track` knows.
 
     Intervals hold what the sample, the models and the effect leave unsure; more twins do not make them narrower.
-    `.refute(data)` of the answer tries to break a learned effect. The rest is about the machine: see `explain`.
+    `.refute()` of the answer tries to break a learned effect, `.refute(rows)` where the model was loaded. The rest is about the
+    machine: see `explain`.
     """
     from millrace.analyses.twin.simulate_answer import with_refuter
     from millrace.face.refute import refute
@@ -199,7 +200,7 @@ def simulate(
         "least_fidelity": least_fidelity, "record": record,
     }  # fmt: skip
     machine = compose.Machine(engine, cores, memory, store, seed, out, deadline=deadline, show=shown(progress))
-    return with_refuter(ask("twin simulate", question, machine, run, fit), refute)
+    return with_refuter(ask("twin simulate", question, machine, run, fit), refute, model)
 
 
 def track(

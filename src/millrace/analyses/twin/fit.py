@@ -115,6 +115,7 @@ def _models(spec: Fit, columns: Sequence[Column], data: source.Source, run: Run)
         learnt = effects.fit_effects(
             run, table, spec.treatment, spec.outcome, method=spec.effect, folds=spec.folds, overlap=spec.overlap
         )
+        learnt = replace(learnt, learnt_from=(spec.data, spec.limit))  # a reference, and not a copy, for `refute`
     made = outcome.fit_outcome(run, table, spec.outcome, learner=spec.learner, folds=spec.folds, coverage=spec.coverage)
     for note in (*made.notes, *_no_features(made), *(learnt.notes if learnt is not None else ())):
         run.note(note)

@@ -114,6 +114,7 @@ class Simulation(Saved):
     out: Path | None = None
     saver: Callable[[Any, Path], Path] | None = field(default=None, repr=False)
     refuter: Callable[..., Any] | None = field(default=None, repr=False)
+    learnt_from: tuple[Any, int | None] | None = field(default=None, repr=False, compare=False)
 
     @property
     def first(self) -> Scenario:
@@ -154,18 +155,33 @@ class Simulation(Saved):
         rows = [numpy.asarray(s.targeting.rows) for s in self.scenarios]
         return content_key([self.outcome, self.level, self.question["model"], said, rows])
 
-    def refute(self, data: Any, **more: Any) -> Any:
-        """Try to break the effect that was learned: `mr.refute` of the same treatment, outcome and columns, on the real rows. A
-        model does not hold these, so that they are given. more: as `mr.refute`'s."""
+    def refute(self, data: Any = None, **more: Any) -> Any:
+        """Try to break the effect that was learned: `mr.refute` of the same treatment, outcome and columns, on the real rows.
+        data: these rows; not needed where the model was fitted in this process. A model's folder does not hold them. more: as
+        `mr.refute`'s."""
         if "learned" not in {s.intervention.effect.source for s in self.scenarios}:
             raise WrongQuestion("No effect of this simulation was learned from data: there is nothing to refute.")
         if self.refuter is None:
             raise WrongQuestion(
                 "This simulation was read from a folder: call mr.refute(data, treatment, outcome, ...) with its question."
             )
+        if data is None:
+            data = self._rows()
         q = self.question
         given = {"common_causes": list(q["common_causes"]), "estimator": "aipw", **more}
         return self.refuter(data, q["treatment"], q["outcome"], **given)
+
+    def _rows(self) -> Any:
+        """Those that the model was fitted on in this process."""
+        from millrace.analyses.twin.features import as_table
+
+        if self.learnt_from is None:
+            raise WrongQuestion(
+                "The model was read from a folder, which does not hold the rows that its effect was learned from: give them, "
+                ".refute(rows)."
+            )
+        given, limit = self.learnt_from
+        return given if limit is None else as_table(given, limit=limit)
 
     # -- for people ------------------------------------------------------------------------------------------------------
     def findings(self) -> list[str]:
@@ -247,6 +263,6 @@ class Simulation(Saved):
         return altair.Chart.from_dict(made[kind])
 
 
-def with_refuter(answer: Simulation, refuter: Callable[..., Any]) -> Simulation:
-    """The simulation with the way to refute, which a face knows."""
-    return replace(answer, refuter=refuter)
+def with_refuter(answer: Simulation, refuter: Callable[..., Any], model: Any) -> Simulation:
+    """The simulation with the way to refute, which a face knows, and with the rows where the model still has them."""
+    return replace(answer, refuter=refuter, learnt_from=getattr(getattr(model, "effects", None), "learnt_from", None))

@@ -32,7 +32,7 @@ Lines = Annotated[tuple[str, ...], BeforeValidator(_lines)]
 
 
 class Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
 with warnings.catch_warnings():  # `schema` is also the name of a deprecated method of pydantic's, which nobody calls
