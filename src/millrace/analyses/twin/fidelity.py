@@ -128,6 +128,37 @@ class Fidelity(Saved):
         top = numpy.argsort(-self.gains)[:3]
         return f", most by {', '.join(self.columns[j] for j in top)}"
 
+    def page_tables(self) -> dict[str, list[list[Any]]]:
+        """Every measure beside what is ideal."""
+        p, real = self.privacy, self.margins_real
+        rows: list[list[Any]] = [
+            ["measure", "is", "ideal"],
+            ["shape of single columns", f"{self.shape:.4f}", "1"],
+            ["trend of pairs", f"{self.trend:.4f}", "1"],
+            ["margins of three columns", f"{self.margins:.4f}", "1" if real is None else f"{real:.4f} of real rows"],
+            ["a classifier between them (AUC)", f"{self.c2st:.3f}", "0.5"],
+        ]
+        if self.utility is not None:
+            u = self.utility
+            rows.append([
+                f"{u['target']} learnt from twins ({u['kind']})", f"{u['twins']:.3f}", f"{u['real']:.3f} from real rows",
+            ])  # fmt: skip
+        rows.append(["twins that break a constraint", f"{sum(self.violations.values()):,}", "0"])
+        if self.coverage is not None:
+            c = self.coverage
+            rows.append([f"rows that intervals of {c['outcome']} hold", f"{c['held']:.1%}", f"{c['promised']:.0%}"])
+        if p is not None:
+            rows += [
+                ["nearer to a training row than to a held-out one", f"{p['share_nearer']:.1%}", "50%"],
+                ["who was in training, guessed (AUC)", f"{p['membership']:.3f}", "0.5"],
+                [
+                    "twins that equal a training row",
+                    f"{p['copies']:.2%}",
+                    f"{p['copies_held']:.2%} equal a held-out one",
+                ],
+            ]
+        return {"Measures": rows}
+
     def summary(self) -> str:
         return "\n".join(self.findings())
 

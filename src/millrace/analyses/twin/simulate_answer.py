@@ -21,6 +21,11 @@ from millrace.run.units import format_figure as figure
 SHOWN = 8
 
 
+def share(value: float) -> str:
+    """A share as people write it: 57%, and 0.1% where it is small."""
+    return f"{value:.0%}" if value >= 0.01 or value == 0 else f"{value:.1%}" if value >= 0.001 else "less than 0.1%"
+
+
 @dataclass(frozen=True)
 class Scenario:
     """One intervention. ate: effect on a unit that is offered it; att: on one that takes it up. groups: of the `by` columns.
@@ -57,7 +62,7 @@ class Scenario:
         if t.best:
             money = f", for {figure(t.spent)}" + (f" and {figure(t.net_total)} net" if t.net_total is not None else "")
             said.append(
-                f"Treat the first {t.best / t.eligible:.0%} by effect ({figure(t.units)} units): {figure(t.gain_total)} "
+                f"Treat the first {share(t.best / t.eligible)} by effect ({figure(t.units)} units): {figure(t.gain_total)} "
                 f"{outcome}{money}."
             )
         if self.experiment is not None:
@@ -185,7 +190,8 @@ class Simulation(Saved):
 
     # -- for people ------------------------------------------------------------------------------------------------------
     def findings(self) -> list[str]:
-        said = [sentence for s in self.scenarios for sentence in s.sentences(self.outcome, self.level)]
+        said = [sentence for s in self.scenarios for sentence in s.sentences(self.outcome, self.level)[:2]]
+        said += self.first.sentences(self.outcome, self.level)[2:]
         if len(self.scenarios) > 1:
             s = self.first
             said.insert(
@@ -193,6 +199,12 @@ class Simulation(Saved):
                 f"Of {len(self.scenarios)} scenarios {s.name} comes first; the chance that it is the best is {s.best:.0%}.",
             )
         return said
+
+    def page_tables(self) -> dict[str, list[list[Any]]]:
+        """The interventions, the best first; whom to treat; effects on groups, corrected for their number."""
+        from millrace.analyses.twin import simulate_tables
+
+        return simulate_tables.tables(self)
 
     def summary(self) -> str:
         wide = max(len(s.name) for s in self.scenarios)
@@ -260,7 +272,8 @@ class Simulation(Saved):
         made = self.charts()
         if kind not in made:
             raise WrongQuestion(f"There is no picture {kind!r} of this simulation; there are {', '.join(made)}.")
-        return altair.Chart.from_dict(made[kind])
+        sized = {"width": 640} if made[kind].get("width") == "container" else {}
+        return altair.Chart.from_dict({**made[kind], **sized})
 
 
 def with_refuter(answer: Simulation, refuter: Callable[..., Any], model: Any) -> Simulation:
