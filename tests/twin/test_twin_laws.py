@@ -1,4 +1,4 @@
-"""Every verb of twin keeps the laws of every analysis: one digest everywhere, nothing computed twice, what was stopped goes on."""
+"""Every verb of twin keeps the laws of every analysis: one digest everywhere, nothing twice, what was stopped goes on."""
 
 from __future__ import annotations
 

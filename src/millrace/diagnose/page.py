@@ -194,6 +194,7 @@ th, td { text-align: left; padding: .4rem .75rem .4rem 0; border-bottom: 1px sol
   font-weight: 400; overflow-wrap: break-word; }
 thead th { color: var(--quiet); white-space: nowrap; }
 .n { text-align: right; white-space: nowrap; padding: .4rem 0 .4rem .75rem; }
+.n + :not(.n) { padding-left: 1.5rem; }
 footer { margin-top: 3rem; color: var(--quiet); font-size: .8rem; }
 @media (max-width: 36rem) { main { padding: 1.5rem 1rem 3rem; } h1 { font-size: 1.4rem; } }
 @media print { nav { display: none; } section { break-inside: avoid; } }

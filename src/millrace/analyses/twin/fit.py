@@ -78,7 +78,12 @@ def _pictures(model: TwinModel, data: source.Source, run: Run) -> dict[str, Any]
     real, made = (matrices.matrix(rows, columns, levels, LOOKED_AT) for rows in (data, twins))
     nominal = numpy.array([c.name in levels for c in columns])
     look = views.Look(measures.shapes(real, made, nominal), measures.trends(real, made, nominal))
-    return views.both(look, real, made, nominal, columns)
+    shown = views.both(look, real, made, nominal, columns)
+    if model.outcome is None:
+        return shown
+    from millrace.analyses.twin import outcome_views
+
+    return shown | outcome_views.charts(model.outcome)
 
 
 # -- outcome and effects ---------------------------------------------------------------------------------------------

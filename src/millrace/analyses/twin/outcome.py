@@ -57,7 +57,8 @@ FOLDS_OF_ROWS = 11
 class OutcomeModel:
     """kind: "number", or "binary" with `labels` (of 0, of 1). trained: the model of all rows, as its learner keeps it; by_fold:
     those of the folds, by which predictions are told to differ. scores: r2, rmse, mae of a number; log_loss, auc, brier of two
-    values; on rows that the model had not seen. fingerprint: digest of its predictions."""
+    values; on rows that the model had not seen. fingerprint: digest of its predictions. seen: (outcomes, predictions by models
+    that had not seen them) of its rows; None in a model that was loaded."""
 
     outcome: str
     kind: Kind
@@ -71,6 +72,7 @@ class OutcomeModel:
     rows: int
     fingerprint: str
     notes: tuple[str, ...] = ()
+    seen: tuple[Array, Array] | None = field(default=None, repr=False, compare=False)
     _read: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -285,7 +287,7 @@ def fit_outcome(
     return OutcomeModel(
         outcome, kind, labels, encoding, learner, whole["trained"], tuple(p["trained"] for p in parts),
         outcome_measures.scores(target, unseen, kind), conformal, len(target),
-        content_key([unseen, whole["unseen"]]), tuple(notes),
+        content_key([unseen, whole["unseen"]]), tuple(notes), seen=(target, unseen),
     )  # fmt: skip
 
 

@@ -190,8 +190,8 @@ class Simulation(Saved):
 
     # -- for people ------------------------------------------------------------------------------------------------------
     def findings(self) -> list[str]:
-        said = [sentence for s in self.scenarios for sentence in s.sentences(self.outcome, self.level)[:2]]
-        said += self.first.sentences(self.outcome, self.level)[2:]
+        said = self.first.sentences(self.outcome, self.level)
+        said += [" ".join(s.sentences(self.outcome, self.level)[:2]) for s in self.scenarios[1:]]
         if len(self.scenarios) > 1:
             s = self.first
             said.insert(

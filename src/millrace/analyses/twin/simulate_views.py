@@ -76,7 +76,7 @@ def scenarios(answer: Simulation) -> Spec:
            _tip("source", "effect is")]  # fmt: skip
     return _spec(
         title, f"Points: effect of each unit that is offered it. Lines: {answer.level:.0%} intervals.",
-        f"Effects of {len(rows)} interventions. {title}.", height={"step": 30}, data={"values": rows},
+        f"Effects of {len(rows)} interventions. {title}.", height=30 * len(rows), data={"values": rows},
         layer=[
             {"mark": {"type": "rule", "color": GREY, "strokeDash": [3, 3]}, "encoding": {"x": {"datum": 0, **x}}},
             {"mark": {"type": "rule", "strokeWidth": 2},
@@ -102,14 +102,14 @@ def doubts(answer: Simulation) -> Spec:
     names = list(PARTS.values())
     return _spec(
         title, "Shares of the variance of each effect. More twins make only the last of them smaller.",
-        f"What makes effects unsure. {title}.", height={"step": 26}, data={"values": rows}, mark={"type": "bar"},
+        f"What makes effects unsure. {title}.", height=26 * len(answer.scenarios), data={"values": rows}, mark={"type": "bar"},
         encoding={
             "y": {"field": "name", "type": "nominal", "sort": [s.name for s in answer.scenarios], "title": None,
                   "axis": {"labelLimit": 170}},
             "x": {"field": "share", "type": "quantitative", "title": "share of the variance", "axis": {"format": "%"},
                   "scale": {"domain": [0, 1]}},
             "color": {"field": "part", "type": "nominal", "scale": {"domain": names, "range": list(SHADES)},
-                      "legend": {"orient": "top", "title": None, "columns": 3}},
+                      "legend": {"orient": "bottom", "title": None, "columns": 1}},
             "order": {"field": "order", "type": "quantitative"},
             "tooltip": [_tip("part", "because of"), _tip("sd", "standard deviation"), _tip("share", "share of the variance")],
         },
@@ -139,7 +139,7 @@ def groups(answer: Simulation) -> Spec:
            _tip("p", "p, by Holm")]  # fmt: skip
     return _spec(
         title, f"Thick: {answer.level:.0%} interval of a group alone. Thin: of all at once (Bonferroni).",
-        f"Effects on groups. {title}.", height={"step": 22}, data={"values": rows},
+        f"Effects on groups. {title}.", height=22 * len(rows), data={"values": rows},
         layer=[
             {"mark": {"type": "rule", "color": GREY, "strokeDash": [3, 3]}, "encoding": {"x": {"datum": 0, **x}}},
             {"mark": {"type": "rule", "color": LIGHT_BLUE}, "encoding": {"x": {"datum": answer.ate.effect, **x}}},

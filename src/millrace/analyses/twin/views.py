@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PANELS, LEVELS, BARS, FEW_VALUES = 12, 8, 24, 8
 PANEL_PX, AXIS_PX = 158, 78
 """Three panels with their axes go side by side on a page; axes are as wide in all, so that panels are in line."""
-HEAT, HEAT_PX = 20, 182
+HEAT, HEAT_PX, LETTER_PX = 20, 215, 10
 DAY_US = 86_400e6
 
 
@@ -183,7 +183,7 @@ def _panel_of_stretches(rows: list[Spec]) -> Spec:
         **kind,
         "title": None,
         "axis": {"tickCount": 4, "grid": False},
-        "scale": {"zero": False, "nice": False},
+        "scale": {"nice": False} if dates else {"zero": False, "nice": False},
     }
     axis = {"format": ".0%", "tickCount": 3, "grid": False, "minExtent": AXIS_PX, "maxExtent": AXIS_PX}
     tip = [
@@ -213,7 +213,7 @@ def dependence(found: Look, real: Any, twins: Any, columns: Sequence[Column]) ->
 
     def panel(M: Any, title: str, field: str, scheme: str, domain: list[float], last: bool) -> Spec:
         rows = [{"a": names[i], "b": names[j], field: short(float(M[i, j]), 3)} for i in kept for j in kept]
-        axis = {"labelLimit": 90, "ticks": False, "domain": False}
+        axis = {"labelLimit": 90, "ticks": False, "domain": False, "labelFontSize": min(LETTER_PX, cell)}
         order = [names[i] for i in kept]
         x = {"field": "a", "type": "nominal", "sort": order, "title": None, "axis": {**axis, "labelAngle": -60}}
         y = {
@@ -261,13 +261,14 @@ def of_plane(plane: Mapping[str, Any]) -> Spec:
     ]
     told = plane["explained"]
     return pictures.spec(
-        "Real rows and twins where most of the rows' differences lie",
+        "Real rows and twins in the plane in which real rows differ most",
         f"The first two principal components of the real rows ({told[0]:.0%} and {told[1]:.0%} of their differences); "
         f"{len(rows) // 2:,} rows of each.",
         "Scatter of real rows and twins in the plane of the first two principal components.",
         height=320, data={"values": rows},
         mark={"type": "point", "filled": True, "size": 16, "opacity": 0.5, "aria": False},
-        encoding={"x": along("x", "first component"), "y": along("y", "second component"), "color": sides()},
+        encoding={"x": along("x", "first component"), "y": along("y", "second component"),
+                  "color": sides(legend={"orient": "top"})},
     )  # fmt: skip
 
 
@@ -283,7 +284,7 @@ def given_away(found: Fidelity) -> Spec:
         f"A classifier tells twins from real rows with an AUC of {found.c2st:.3f}; 0.5 is not at all",
         "By which columns it went: their share of the classifier's gain. Near 0.5 this is noise.",
         f"Bars: {told}",
-        height={"step": 20}, data={"values": rows}, mark={"type": "bar", "aria": False, "color": GREY},
+        height=20 * len(rows), data={"values": rows}, mark={"type": "bar", "aria": False, "color": GREY},
         encoding={"y": y, "x": along("share", "share of the gain", axis={"format": "%"}), "tooltip": tip},
     )  # fmt: skip
 
@@ -300,7 +301,7 @@ def distances(found: Mapping[str, Any]) -> Spec:
             for a, b, c in zip(edges, edges[1:], counts, strict=False)
         ]
     colour = {
-        "field": "to", "type": "nominal", "title": "nearest of",
+        "field": "to", "type": "nominal", "title": "nearest of", "legend": {"orient": "top", "titleOrient": "left"},
         "scale": {"domain": ["training rows", "held-out rows"], "range": [ORANGE, BLUE]},
     }  # fmt: skip
     return pictures.spec(
