@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Site, run
-from pyarrow import parquet
+from pyarrow import compute as pc
+from pyarrow import csv, parquet
 
 import millrace as mr
 from millrace.analyses.twin.model import TwinModel
@@ -121,3 +123,20 @@ def test_known_margins_are_sent_as_they_are(site: Site, learnt: dict) -> None:
     margins = {"drug": {"0": 300.0, "1": 100.0}}
     job = site.ended(site.order("twin generate", {"model": f"job-{learnt['id']}", "n": 500, "margins": margins})["id"])
     assert job["state"] == "succeeded", job["why"]
+
+
+def test_the_page_of_twin_says_how(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snippet of docs/twin.md that asks a service, with fewer twins."""
+    page = (Path(__file__).parents[2] / "docs" / "twin.md").read_text()
+    (snippet,) = [s for s in re.findall(r"```python\n(.*?)```", page, re.S) if "mr.connect" in s]
+    people = parquet.read_table(site.folder / "people.parquet").rename_columns(["age", "drug", "score"])
+    csv.write_csv(people.set_column(0, "age", pc.add(pc.multiply(people["age"], 10), 60)), tmp_path / "people.csv")
+    monkeypatch.chdir(tmp_path)
+    for word, here in (
+        ("http://127.0.0.1:8373", site.url),
+        ('"..."', repr(site.tokens["ann"])),
+        ("1_000_000", "1_000"),
+    ):
+        assert word in snippet
+        snippet = snippet.replace(word, here)
+    exec(compile(snippet, "docs/twin.md", "exec"), {"mr": mr})

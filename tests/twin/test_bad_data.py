@@ -7,6 +7,7 @@ import datetime
 import numpy
 import pandas
 import pyarrow
+import pyarrow.csv
 import pytest
 
 import millrace as mr
@@ -105,6 +106,19 @@ def test_an_object_in_the_question_is_not_printed_whole():
     with pytest.raises(WrongQuestion) as said:
         fit(GOOD, outcome="x", treatment="x")
     assert str(said.value) == "twin fit cannot be asked so. 'x' is both treatment and outcome."
+
+
+def test_text_among_numbers_is_said(tmp_path):
+    """A file has no types: one word in a column of numbers makes text of all of it."""
+    few = ["unknown" if i % 50 == 0 else str(i % 7) for i in range(300)]
+    (tmp_path / "few.csv").write_text("a,b\n" + "".join(f"{v},{i % 11}\n" for i, v in enumerate(few)))
+    model = fit(pyarrow.csv.read_csv(tmp_path / "few.csv"))
+    assert any("'a' holds text among numbers (294 rows" in note for note in model.notes)
+    many = ["unknown" if i % 50 == 0 else f"{i / 7:.4f}" for i in range(300)]
+    with pytest.raises(
+        WrongQuestion, match="'a' has 295 different texts.*In 294 rows it is a number: mend or empty the others"
+    ):
+        fit({"a": many, "b": list(range(0, 900, 3))})
 
 
 def test_tables_of_polars_are_read_as_they_are():

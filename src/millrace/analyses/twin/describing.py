@@ -161,9 +161,16 @@ def _category(name: str, column: Any, declared: Mapping[str, Any], privacy: str)
     n, missing = len(places), bool((places < 0).any())
     counts = numpy.bincount(places[places >= 0], minlength=len(texts))
     present = int((counts > 0).sum())
+    numbers = _rows_of_numbers(texts, counts)
     if (n and present > DISTINCT * n) or present > MOST_LEVELS:
         raise WrongQuestion(
-            f"Column {name!r} has {present:,} different texts in {n:,} rows: twins of it would be copies, or noise. Leave it out "
+            f"Column {name!r} has {present:,} different texts in {n:,} rows: twins of it would be copies, or noise. "
+            + (
+                f"In {numbers:,} rows it is a number: mend or empty the others, if it is meant to be one. "
+                if numbers
+                else ""
+            )
+            + f"Leave it out "
             f'(drop={name!r}), or say in the schema that it is a key (kind = "key": twins get keys of their own).'
         )
     declared_levels = declared.get("levels")
@@ -185,6 +192,8 @@ def _category(name: str, column: Any, declared: Mapping[str, Any], privacy: str)
         pooled = tuple((texts[i], float(counts[i]) / total) for i in rest)
     labels = [texts[i] for i in kept] + [OTHER] * bool(few) + ["(many)"] * bool(pooled)
     known: dict[str, Any] = {"distinct": present}
+    if numbers:
+        known["numbers"] = numbers
     if few:
         known["pooled"] = len(few)
         known["pooled_rows"] = int(sum(counts[i] for i in few))
@@ -192,6 +201,21 @@ def _category(name: str, column: Any, declared: Mapping[str, Any], privacy: str)
         known["declared"] = list(declared_levels)
     arrow = "string" if few or pooled else arrow
     return Column(name, "category", arrow, len(labels), missing, labels=tuple(labels), pooled=pooled, known=known)
+
+
+def _rows_of_numbers(texts: list[str], counts: NDArray[Any]) -> int:
+    """Rows whose text reads as a number, where most do and some do not; else 0: then it is text, or was called a category."""
+    reads = numpy.array([_reads_as_number(text) for text in texts], bool)
+    rows = int(counts[reads].sum()) if len(texts) else 0
+    return rows if 2 * rows > counts.sum() > rows else 0
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def number(name: str, values: NDArray[numpy.float64], kind: str, arrow: str, privacy: str) -> Column:

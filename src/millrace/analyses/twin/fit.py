@@ -230,6 +230,11 @@ def _say_columns(columns: Sequence[Column], run: Run) -> None:
             run.note(f"Column {c.name!r} is constant: every twin has the same value.")
         if c.kind == "key":
             run.note(f"Column {c.name!r} has a value of its own in every row: twins get new ones, not the real ones.")
+        if c.known.get("numbers"):
+            run.note(
+                f"Column {c.name!r} holds text among numbers ({c.known['numbers']:,} rows are numbers): it is a category. Mend "
+                "or empty the text, if it is meant to be a number."
+            )
         if c.known.get("pooled"):
             run.note(
                 f"Column {c.name!r}: {c.known['pooled']} rare categories ({c.known['pooled_rows']:,} rows) are one, "
