@@ -160,8 +160,7 @@ class OutcomeModel:
         held = "intervals" if self.kind == "number" else "sets"
         said = [
             f"The outcome {self.outcome} is predicted by {self.learner_name} from {len(self.encoding.names)} columns: {how} "
-            "on rows "
-            f"that it had not seen ({folds} folds, {self.rows:,} rows).",
+            f"on rows that it had not seen ({folds} folds, {self.rows:,} rows).",
             f"Its {c.coverage:.0%} {held} held {c.measured:.1%} of the rows whose residuals they were not made from.",
         ]
         return said
@@ -320,8 +319,7 @@ def target_of(column: Any, name: str) -> tuple[Array, Kind, tuple[Any, ...]]:
         if len(known) > 2:
             raise NotSupported(
                 f"The outcome {name!r} has {len(known)} labels ({', '.join(map(repr, known[:5]))}, ...): an outcome is a "
-                "number or "
-                "has two values. Make a column of one label against the others."
+                "number or has two values. Make a column of one label against the others."
             )
         _two(known, name)
         return features.codes(column, known, name), "binary", tuple(known)
@@ -383,8 +381,7 @@ def usable(target: Array, name: str) -> tuple[Array, list[str]]:
     if len(used) < LEAST_ROWS:
         raise WrongQuestion(
             f"There are {len(used):,} rows with the outcome {name!r}, and a model needs {LEAST_ROWS} (1,000 for intervals "
-            "that are "
-            "not widened): give more rows."
+            "that are not widened): give more rows."
         )
     return used, [f"{missing:,} rows without {name} were left out of its model."] if missing else []
 
