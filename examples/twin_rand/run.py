@@ -16,19 +16,20 @@ import numpy as np
 import millrace as mr
 
 
-def rows() -> tuple[object, object]:
-    """(training half, held-out half), pandas frames with `free` in the place of the coinsurance."""
+def rows(most: int | None = None) -> tuple[object, object]:
+    """(training half, held-out half), pandas frames with `free` in the place of the coinsurance. most: rows of both together."""
     from statsmodels.datasets import randhie
 
     frame = randhie.load_pandas().data
     frame["free"] = frame.pop("lncoins") == 0
     frame = frame.drop(columns=["idp", "fmde", "lpi"])  # deductible and payments go with the plan
+    frame = frame if most is None else frame.sample(most, random_state=0)
     half = np.random.default_rng(0).permutation(len(frame)) < len(frame) // 2
     return frame[half].reset_index(drop=True), frame[~half].reset_index(drop=True)
 
 
-def main(folder: Path) -> None:
-    train, held = rows()
+def main(folder: Path, most: int | None = None) -> None:
+    train, held = rows(most)
     model = mr.twin.fit(train, outcome="mdvis", treatment="free", out=folder / "model")
     print(model.summary(), end="\n\n")
     print(mr.twin.assess(model, train, holdout=held, out=folder / "fidelity").summary(), end="\n\n")

@@ -117,6 +117,7 @@ def save(answer: Any, folder: str | os.PathLike[str], page: bool = True) -> Path
         "versions": past.header["versions"],
         "report": report.as_dict(),
         "charts": list(answer.charts()),
+        "tables": answer.page_tables() if hasattr(answer, "page_tables") else {},
         "files": sorted(p.name for p in [*tables, *pictures]),
     }
     text = json.dumps(said, indent=2, ensure_ascii=False, default=_plain)
@@ -160,6 +161,8 @@ def result_sections(folder: Path) -> list[Section]:
         return []
     result = json.loads((folder / "result.json").read_text())
     sections = [Section("What was found", text="\n".join(result["findings"] + result["notes"]))]
+    for title, rows in result.get("tables", {}).items():
+        sections.append(Section(title, table=rows))
     for name in result["charts"]:
         chart = json.loads((folder / f"{name}.vl.json").read_text())
         sections.append(Section(name.replace("_", " ").capitalize(), chart=chart))

@@ -61,7 +61,7 @@ class Forecast:
         shared = [("shared, mapped", f"{format_bytes(made.shared_bytes)} on disk, once")] if made.shared_bytes else []
         rows = [
             ("analysis", f"{made.analysis}, {made.method}"),
-            ("tasks", f"{made.tasks:,} of up to {made.block:,} items"),
+            ("tasks", f"{made.tasks:,}" + (f" of up to {made.block:,} items" if made.block > 1 else "")),
             ("at once", f"{made.slots}"),
             ("in the store", "unknown" if self.in_store is None else f"{self.in_store:,} tasks of it"),
             ("core-seconds", f"about {made.core_s:,.3g}"),

@@ -167,3 +167,17 @@ def test_an_estimator_that_is_not_fitted_is_said_to_be() -> None:
     for estimator in (lightgbm.LGBMRegressor(), xgboost.XGBRegressor()):
         with pytest.raises(ModelTrouble, match="is not fitted"):
             read_trees(estimator)
+
+
+@pytest.mark.parametrize("objective", ["l2", "binary"])
+def test_a_forest_of_lightgbms_is_explained(objective: str) -> None:
+    """It predicts the mean of its trees, and LightGBM's raw output is their sum."""
+    import millrace as mr
+
+    rows = np.random.default_rng(3).normal(size=(300, P))
+    label = rows[:, 0] + rows[:, 1] * rows[:, 2]
+    options = {"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.6, "verbose": -1, "num_threads": 1}
+    data = lightgbm.Dataset(rows, label > 0 if objective == "binary" else label)
+    model = lightgbm.train({**options, "objective": objective}, data, 7)
+    found = mr.explain(model, rows[:40], engine="inline")
+    close(found.values.sum(1) + found.base_values, model.predict(rows[:40], raw_score=True) / 7)

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 import millrace as mr
 from millrace.analyses.twin.kernels import measures
+from millrace.run.errors import WrongQuestion
 
 
 def test_shape_is_one_less_kolmogorov_smirnov_or_total_variation():
@@ -102,3 +103,17 @@ def test_without_a_holdout_privacy_is_unknown(model, table):
     found = mr.twin.assess(model, table, rows=500, engine="inline")
     assert found.privacy is None
     assert any("unknown" in note for note in found.notes)
+
+
+def test_rows_that_cannot_be_compared_are_said(model, table):
+    import pyarrow
+
+    texts = table.set_column(1, "age", pyarrow.array(["old"] * table.num_rows))
+    for real, held, said in (
+        (table.drop_columns(["income"]), None, "no column 'income' in the real rows"),
+        (table, table.drop_columns(["city"]), "no column 'city' in the holdout"),
+        (table, table.slice(0, 5), "There are 5 rows in the holdout, and 50"),
+        (table, texts, "'age' holds text in the holdout"),
+    ):
+        with pytest.raises(WrongQuestion, match=said):
+            mr.twin.assess(model, real, holdout=held, engine="inline")

@@ -74,3 +74,26 @@ def test_a_grid_has_every_combination() -> None:
     assert [one.intensity for one in read_all([{"name": "email", **vary}, {"name": "call"}])] == [1, 2, 1]
     with pytest.raises(WrongQuestion, match="no 'colour'"):
         grid({"name": "email"}, {"colour": ["red"]})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"name": "x", "costs": 3}, "there is no field costs; there are name, about, channel, eligible"),
+        ({"name": "x", "effect": {"source": "learned", "size": 3}}, "no field effect.size; there are source, mean"),
+        ({"effect": "learned"}, "name is missing"),
+        ({"name": "x", "cost_per_unit": -2}, "cost_per_unit: should be greater than or equal to 0"),
+        ({"name": "x", "cost_per_unit": float("inf")}, "cost_per_unit: should be a finite number"),
+        (
+            {"name": "x", "effect": {"source": "assumed", "mean": 1.0, "sd": 0.1}},
+            "effect: an assumed effect needs `because`",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_our_words(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(WrongQuestion, match=said):
+        read(given)
+
+
+def test_an_effect_in_one_word_is_its_source() -> None:
+    assert read({"name": "x", "effect": "learned"}) == read({"name": "x", "effect": {"source": "learned"}})

@@ -215,4 +215,28 @@ def test_a_column_of_names_is_left_out() -> None:
 
 def test_long_forests_are_said_beforehand() -> None:
     assert outcome.forest_notes(1_000, 10, 100, 5) == []
-    assert "core-hours" in outcome.forest_notes(1_000_000, 100, 500, 5)[0]
+    (said,) = outcome.forest_notes(1_000_000, 100, 500, 5)
+    assert "core-hours" in said and "lightgbm_forest" in said
+
+
+def test_lightgbms_own_forest_is_as_good_as_scikit_learns() -> None:
+    """The same rows by both: within a hundredth or two of each other, and a probability where the outcome has two values."""
+    for name, score, other in (("spend", "r2", "buys"), ("buys", "auc", "spend")):
+        table = people(3_000).drop_columns(other)
+        own, theirs = (
+            fitted(table, name, learner=which, folds=2, options={"trees": 60})
+            for which in ("lightgbm_forest", "random_forest")
+        )
+        assert own.scores[score] > theirs.scores[score] - 0.02
+        if name == "buys":
+            p, said = own.predict(people(3_000, 1)), np.asarray(people(3_000, 1)["buys"]) == "yes"
+            assert ((p >= 0) & (p <= 1)).all() and p.mean() == pytest.approx(said.mean(), abs=0.03)
+            assert said[p > 0.7].mean() > 0.65
+
+
+def test_a_forest_of_lightgbms_is_handed_to_explain() -> None:
+    table = people(600).select(["age", "region", "spend"])
+    made = mr.twin.fit(table, outcome="spend", learner="lightgbm_forest", folds=2, joint="plain", engine="inline")
+    found = mr.twin.explain(made, table.slice(0, 60), engine="inline")
+    told = made.outcome.predict(table.slice(0, 60))
+    np.testing.assert_allclose(found.values.sum(axis=1) + found.base_values, told, atol=1e-9)

@@ -284,6 +284,16 @@ def test_it_is_handed_to_refute(drawn: world.World, model: TwinModel) -> None:
     assert refuted.estimator == "aipw" and abs(refuted.estimate.effect - drawn.effect.mean()) < 0.1
     with pytest.raises(WrongQuestion, match="nothing to refute"):
         simulated(model, GUESS).refute(rows)
+    alone = found.refute(
+        tests=["placebo"], simulations=20, engine="inline"
+    )  # the rows are still there, and go with the model
+    assert alone.digest == refuted.digest
+
+
+def test_a_model_that_was_loaded_has_no_rows_to_refute_on(model: TwinModel, tmp_path: Path) -> None:
+    found = simulated(model.keep(tmp_path))
+    with pytest.raises(WrongQuestion, match=r"read from a folder.*\.refute\(rows\)"):
+        found.refute()
 
 
 def test_the_outcome_model_is_handed_to_explain(drawn: world.World, model: TwinModel) -> None:
@@ -348,6 +358,12 @@ def test_eligible_twins_are_counted_when_they_are_too_few(model: TwinModel) -> N
         simulated(
             model, {"name": "x", "eligible": "decile == 1 and region == 'north' and adoption_stage == 'innovator'"}
         )
+
+
+def test_a_result_that_is_no_number_is_not_recorded(model: TwinModel, tmp_path: Path) -> None:
+    with pytest.raises(WrongQuestion, match="finite"):
+        mr.twin.track(simulated(model), math.nan, record=tmp_path / "record.jsonl")
+    assert not (tmp_path / "record.jsonl").exists()
 
 
 def test_a_wrong_file_is_no_simulation(tmp_path: Path) -> None:

@@ -63,5 +63,5 @@ def test_the_schema_of_the_page_is_read():
 def test_every_measure_of_the_page_is_in_the_answer():
     from millrace.analyses.twin.fidelity import Fidelity
 
-    for name in ("shapes", "trends", "margins", "c2st", "utility", "violations", "privacy"):
+    for name in ("shapes", "trends", "margins", "c2st", "utility", "violations", "privacy", "coverage"):
         assert name in Fidelity.__dataclass_fields__

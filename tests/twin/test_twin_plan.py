@@ -77,7 +77,15 @@ def test_outcome_and_effects_are_part_of_the_plan_and_a_slow_learner_is_named():
     assert (outcome.tasks - alone.tasks, both.tasks - outcome.tasks) == (6, 39)
     assert outcome.driver_bytes > alone.driver_bytes
     assert forest.core_s > 3 * 3600
-    assert any("core-hours" in reason and "learner='lightgbm'" in reason for reason in forest.why)
+    (told,) = (reason for reason in forest.why if "core-hours" in reason)
+    assert "learner='lightgbm_forest'" in told and "learner='lightgbm'" in told
+    own = plan_fit(replace(facts, learner="lightgbm_forest"), AMPLE)
+    assert outcome.core_s < own.core_s < forest.core_s / 3
+    with pytest.raises(
+        DoesNotFit, match="learner='lightgbm_forest'"
+    ):  # six forests of a million rows are tens of gigabytes; LightGBM's are not
+        plan_fit(replace(facts, learner="random_forest"), Budget(2, 16 << 30))
+    assert plan_fit(replace(facts, learner="lightgbm_forest"), Budget(2, 16 << 30)).slots == 2
     assert not any("core-hours" in reason for reason in outcome.why)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 import numpy
 import pytest
 
@@ -40,6 +42,10 @@ ROWS = {
         ("joined >= '2020-01-01'", [0, 1, 1, 1]),
         ({"age": {"low": 30, "high": 50}}, [0, 1, 0, 0]),
         ({"region": ["north"], "net income": 2}, [0, 1, 0, 0]),
+        ({"age": {"low": 40}}, [0, 1, 1, 0]),
+        ({"age": {"high": numpy.float64(40)}}, [1, 1, 0, 0]),
+        ({"age": [numpy.int64(20), 60]}, [1, 0, 1, 0]),
+        ({"joined": {"low": datetime.date(2020, 1, 1)}}, [0, 1, 1, 1]),
     ],
 )
 def test_a_condition_holds_where_it_says(text, held):

@@ -129,6 +129,23 @@ def _script(cache: Path | None) -> str:
 
 
 _DRAW = """
+// As wide as there is room: specs are made for a desk.
+function fitted(spec, room) {
+  if (typeof spec.width === "number" && spec.width > room - 80) return fitted({...spec, width: "container"}, room);
+  if (spec.width === "container" && typeof spec.height !== "number") {
+    return {...spec, autosize: {type: "fit-x", contains: "padding"}};
+  }
+  const {hconcat, ...rest} = spec;
+  return hconcat ? {...rest, concat: hconcat, columns: hconcat.length} : spec;
+}
+// Panels go below each other as long as they do not go side by side.
+async function paint(place, spec, options) {
+  const made = await vegaEmbed(place, spec, options);
+  const across = spec.concat ? Math.min(spec.columns || spec.concat.length, spec.concat.length) : 1;
+  if (across < 2 || place.scrollWidth <= place.clientWidth + 1) return;
+  made.finalize();
+  await paint(place, {...spec, columns: across - 1}, options);
+}
 const dark = matchMedia("(prefers-color-scheme: dark)");
 async function draw() {
   let drawn = 0;
@@ -136,7 +153,7 @@ async function draw() {
     const spec = JSON.parse(document.getElementById(place.dataset.spec).textContent);
     try {
       const shade = dark.matches ? "dark" : "light";
-      await vegaEmbed(place, spec, {
+      await paint(place, fitted(spec, place.clientWidth), {
         actions: false, config: themes[shade], renderer: place.dataset.renderer, tooltip: {theme: shade},
       });
       drawn += 1;
@@ -170,13 +187,14 @@ section > ul li { margin: .2rem 0; overflow-wrap: anywhere; }
 figure { margin: 0 0 1.25rem; }
 figcaption strong { display: block; font-weight: 600; }
 figcaption span { display: block; color: var(--quiet); font-size: .875rem; margin-bottom: .5rem; }
-.chart { width: 100%; min-height: 3rem; overflow: hidden; }
+.chart { width: 100%; min-height: 3rem; overflow: auto hidden; }
 .table { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .4rem .75rem .4rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
   font-weight: 400; overflow-wrap: break-word; }
 thead th { color: var(--quiet); white-space: nowrap; }
 .n { text-align: right; white-space: nowrap; padding: .4rem 0 .4rem .75rem; }
+.n + :not(.n) { padding-left: 1.5rem; }
 footer { margin-top: 3rem; color: var(--quiet); font-size: .8rem; }
 @media (max-width: 36rem) { main { padding: 1.5rem 1rem 3rem; } h1 { font-size: 1.4rem; } }
 @media print { nav { display: none; } section { break-inside: avoid; } }

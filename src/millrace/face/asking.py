@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import sys
 import time
 from collections.abc import Callable
@@ -36,8 +37,16 @@ def ask(
             if isinstance(own, MillraceError):
                 raise own from None
             name = "X" if one["loc"] == ("data",) else ".".join(map(str, one["loc"]))
-            said.append(f"{name}={one['input']!r}: {own or one['msg']}")
+            said.append(f"{name}={_short(one['input'])}: {own or one['msg']}" if name else str(own or one["msg"]))
         raise WrongQuestion(f"{analysis} cannot be asked so. {'; '.join(said)}.") from None
+
+
+def _short(value: Any) -> str:
+    """A value in a line, however large it is."""
+    told = reprlib.Repr()
+    told.maxstring = told.maxlong = 200
+    told.maxother = 80
+    return " ".join(told.repr(value).split())
 
 
 def _fitted(

@@ -60,9 +60,9 @@ def fit(
     columns depend: "auto" decides by column on a held-out slice. The data are never changed.
 
     `outcome`: a column that is predicted from the others, with `coverage` intervals, in `folds` cross-validated, by `learner`
-    (lightgbm, xgboost, hist_gradient_boosting, random_forest, or an estimator object). `treatment`: a column of two values whose
-    effect on the outcome is learnt for each row: `effect` dr, t or x. `overlap`: rows that were nearly always or never treated
-    are an "error", or are left out ("trim") and named.
+    (lightgbm, lightgbm_forest, xgboost, hist_gradient_boosting, random_forest, or an estimator object). `treatment`: a column
+    of two values whose effect on the outcome is learnt for each row: `effect` dr, t or x. `overlap`: rows that were nearly
+    always or never treated are an "error", or are left out ("trim") and named.
 
     The model is saved in `out` (a folder), and `load` reads it. The rest is about the machine and never changes the answer:
     see `explain`; but with `fit` the first rows, as many as fit the memory and the deadline. A model is whole or an error.
@@ -178,7 +178,8 @@ def simulate(
     of the model's past results, which `track` knows.
 
     Intervals hold what the sample, the models and the effect leave unsure; more twins do not make them narrower.
-    `.refute(data)` of the answer tries to break a learned effect. The rest is about the machine: see `explain`.
+    `.refute()` of the answer tries to break a learned effect, `.refute(rows)` where the model was loaded. The rest is about the
+    machine: see `explain`.
     """
     from millrace.analyses.twin.simulate_answer import with_refuter
     from millrace.face.refute import refute
@@ -199,7 +200,7 @@ def simulate(
         "least_fidelity": least_fidelity, "record": record,
     }  # fmt: skip
     machine = compose.Machine(engine, cores, memory, store, seed, out, deadline=deadline, show=shown(progress))
-    return with_refuter(ask("twin simulate", question, machine, run, fit), refute)
+    return with_refuter(ask("twin simulate", question, machine, run, fit), refute, model)
 
 
 def track(

@@ -55,6 +55,10 @@ class Saved:
             raise WrongQuestion(f"This {what} was computed inside another run: write_tables(folder) keeps its tables.")
         return self.saver(self, Path(folder))
 
+    def page_tables(self) -> dict[str, list[list[Any]]]:
+        """Tables of the report by title; the first row of each is its head."""
+        return {}
+
     def _repr_html_(self) -> str:
         import html
 

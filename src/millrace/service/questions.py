@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from millrace.analyses import catalogue
 from millrace.analyses.catalogue import Entry
+from millrace.analyses.twin.spec import LEARNERS
 from millrace.jobs.inputs import Input
 from millrace.run.errors import WrongQuestion
 
@@ -67,11 +68,12 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
     "validate": {"cases": Rule("data"), "library": Rule("modules")},
     "twin fit": {
         "schema": Rule("data", (dict[str, Any],)),
-        "learner": Rule("plain", (Literal["lightgbm", "xgboost", "hist_gradient_boosting", "random_forest"],)),
+        "learner": Rule("plain", (Literal[LEARNERS],)),
     },
     "twin generate": {
         "model": Rule("model"),
         "where": Rule("plain", (Annotated[str, Field(max_length=2000)], dict[str, Any])),
+        "margins": Rule("data", (dict[str, dict[str, float]],)),
         "file": Rule("withheld"),
     },
     "twin assess": {"model": Rule("model")},

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy
 
-from millrace.analyses.twin import describing, source, views
+from millrace.analyses.twin import coverage, describing, source, views
 from millrace.analyses.twin.columns import Column
 from millrace.analyses.twin.deadline import whole
 from millrace.analyses.twin.facts import assess_facts
@@ -28,6 +28,7 @@ from millrace.run.errors import WrongQuestion
 from millrace.run.run import Run
 
 TWINS_OF_DISTANCE = 20_000
+LEAST_ROWS = 50
 
 
 def assess(spec: Assess, run: Run) -> Fidelity:
@@ -39,9 +40,8 @@ def assess(spec: Assess, run: Run) -> Fidelity:
     run.follow(plan_assess(assess_facts(spec, real), run.budget))
     columns = [c for c in model.columns if c.kind != "key"]
     for what, rows in (("real rows", real), ("holdout", held)):
-        missing = [c.name for c in columns if rows is not None and c.name not in rows.names]
-        if missing:
-            raise WrongQuestion(f"The {what} have no column {missing[0]!r}, which the model has.")
+        if rows is not None:
+            _comparable(what, rows, columns)
     levels = levels_of(columns, [s for s in (real, held) if s is not None])
     train = matrix(real, columns, levels, spec.rows)
     test = train if held is None else matrix(held, columns, levels, spec.rows)
@@ -49,9 +49,35 @@ def assess(spec: Assess, run: Run) -> Fidelity:
     twins = matrix(source.open_source(made, "twins"), columns, levels, 1 << 60)
     nominal = numpy.array([c.name in levels for c in columns])
     target = _target(spec, model, columns)
-    return _measured(
+    found = _measured(
         run, model, columns, nominal, train, test, twins, held is not None, target, _violations(model, made)
     )
+    return found if held is None or model.outcome is None else _covered(found, model, held, spec.rows, run)
+
+
+def _covered(found: Fidelity, model: TwinModel, held: source.Source, most: int, run: Run) -> Fidelity:
+    """With what the intervals of the outcome hold of the rows that it has not seen."""
+    measured, note = coverage.of_intervals(model.outcome, held, most)
+    if note:
+        run.note(note)
+    return replace(found, coverage=measured, notes=tuple(run.notes))
+
+
+def _comparable(what: str, rows: source.Source, columns: Sequence[Column]) -> None:
+    """`WrongQuestion` for rows that cannot be compared with the model's twins: a column is not there, or text for numbers."""
+    missing = [c.name for c in columns if c.name not in rows.names]
+    if missing:
+        raise WrongQuestion(
+            f"There is no column {missing[0]!r} in the {what}, which the model has. Its columns are "
+            f"{', '.join(map(repr, rows.names[:20]))}."
+        )
+    texts = [c.name for c in columns if c.numeric and describing.is_text(rows.column(c.name))]
+    if texts:
+        raise WrongQuestion(f"Column {texts[0]!r} holds text in the {what}, where the model has numbers.")
+    if rows.rows < LEAST_ROWS:
+        raise WrongQuestion(
+            f"There are {rows.rows} rows in the {what}, and {LEAST_ROWS} are the least that tell anything."
+        )
 
 
 def twins_of(model: TwinModel, n: int, seed: int) -> Any:

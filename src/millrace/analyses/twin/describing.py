@@ -13,12 +13,14 @@ import numpy
 from numpy.typing import NDArray
 
 from millrace.analyses.twin.columns import CODES, MISSING_RANK, Column
+from millrace.analyses.twin.features import OTHER
 from millrace.run.errors import WrongQuestion
 
 RANKS = MISSING_RANK - 1
+EXACT = 2**53
+"""Whole numbers up to which a float tells each from the next."""
 RARE = {"low": 1, "standard": 5, "high": 20}
 """Fewer rows than this, and a category is pooled with others of its kind under one name."""
-OTHER = "(other)"
 MOST_LEVELS = 20_000
 """Levels of text that are pooled; more have nothing that twins could learn."""
 DISTINCT = 0.5
@@ -51,7 +53,13 @@ def numbers_of(column: Any, name: str) -> tuple[NDArray[numpy.float64], str, str
         micro = pyarrow.timestamp("us", tz=kind.tz)
         return _floats(column.cast(micro, safe=False).cast(pyarrow.int64())), "date", str(kind)
     if is_.is_integer(kind):
-        return _floats(column), "integer", str(kind)
+        values = _floats(column)
+        if len(values) and numpy.nanmax(numpy.abs(values), initial=0.0) > EXACT:
+            raise WrongQuestion(
+                f"Column {name!r} has whole numbers beyond {EXACT:,}, which cannot be reckoned with exactly: they name rows more "
+                f'than they count. Make text of them, leave them out (drop={name!r}), or say kind = "key" in the schema.'
+            )
+        return values, "integer", str(kind)
     if is_.is_floating(kind) or is_.is_decimal(kind):
         values = _floats(column)
         known = values[~numpy.isnan(values)]
@@ -137,7 +145,7 @@ def _is_key(values: NDArray[numpy.float64]) -> bool:
 def _key(name: str, column: Any) -> Column:
     arrow = "string" if is_text(column) else str(column.type)
     top = 0.0
-    if arrow != "string":
+    if arrow != "string" and float(numpy.nanmax(numpy.abs(_floats(column)), initial=0.0)) <= EXACT / 2:
         values, _, arrow = numbers_of(column, name)
         top = float(numpy.nanmax(values)) if len(values) else 0.0
     return Column(name, "key", arrow, values=numpy.array([top]), known={"distinct": len(column)})
@@ -153,9 +161,16 @@ def _category(name: str, column: Any, declared: Mapping[str, Any], privacy: str)
     n, missing = len(places), bool((places < 0).any())
     counts = numpy.bincount(places[places >= 0], minlength=len(texts))
     present = int((counts > 0).sum())
+    numbers = _rows_of_numbers(texts, counts)
     if (n and present > DISTINCT * n) or present > MOST_LEVELS:
         raise WrongQuestion(
-            f"Column {name!r} has {present:,} different texts in {n:,} rows: twins of it would be copies, or noise. Leave it out "
+            f"Column {name!r} has {present:,} different texts in {n:,} rows: twins of it would be copies, or noise. "
+            + (
+                f"In {numbers:,} rows it is a number: mend or empty the others, if it is meant to be one. "
+                if numbers
+                else ""
+            )
+            + f"Leave it out "
             f'(drop={name!r}), or say in the schema that it is a key (kind = "key": twins get keys of their own).'
         )
     declared_levels = declared.get("levels")
@@ -177,6 +192,8 @@ def _category(name: str, column: Any, declared: Mapping[str, Any], privacy: str)
         pooled = tuple((texts[i], float(counts[i]) / total) for i in rest)
     labels = [texts[i] for i in kept] + [OTHER] * bool(few) + ["(many)"] * bool(pooled)
     known: dict[str, Any] = {"distinct": present}
+    if numbers:
+        known["numbers"] = numbers
     if few:
         known["pooled"] = len(few)
         known["pooled_rows"] = int(sum(counts[i] for i in few))
@@ -184,6 +201,21 @@ def _category(name: str, column: Any, declared: Mapping[str, Any], privacy: str)
         known["declared"] = list(declared_levels)
     arrow = "string" if few or pooled else arrow
     return Column(name, "category", arrow, len(labels), missing, labels=tuple(labels), pooled=pooled, known=known)
+
+
+def _rows_of_numbers(texts: list[str], counts: NDArray[Any]) -> int:
+    """Rows whose text reads as a number, where most do and some do not; else 0: then it is text, or was called a category."""
+    reads = numpy.array([_reads_as_number(text) for text in texts], bool)
+    rows = int(counts[reads].sum()) if len(texts) else 0
+    return rows if 2 * rows > counts.sum() > rows else 0
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def number(name: str, values: NDArray[numpy.float64], kind: str, arrow: str, privacy: str) -> Column:

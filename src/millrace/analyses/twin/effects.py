@@ -154,9 +154,8 @@ def _arms(t: Array, arms: tuple[Any, ...], name: str) -> None:
     for value, count in zip(arms, (int((t == 0).sum()), int((t == 1).sum())), strict=True):
         if count < LEAST_ARM:
             raise WrongQuestion(
-                f"Only {count:,} rows with an outcome have {name} = {value!r}, and {LEAST_ARM} are the least from which "
-                "effects can be "
-                "learnt: give more of them."
+                f"Only {count:,} rows with an outcome have {name} = {outcomes.said(value)}, and {LEAST_ARM} are the least from "
+                "which effects can be learnt: give more of them."
             )
 
 

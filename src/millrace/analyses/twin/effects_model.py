@@ -79,7 +79,7 @@ class EffectModel:
     """ate, att: (effect, standard error), doubly robust. spread: standard deviation of the effect between rows, as far as it is
     learnt. sds: standard deviation of the outcome of the untreated, of the treated. uplift: see `kernels.effects.uplift`.
     scores, tau: (rows,), doubly robust scores and cross-fitted effects of the rows that it was learnt from, kept: their numbers;
-    None in a model that was loaded."""
+    learnt_from: these rows as they were given, and how many of them (None: all). None in a model that was loaded."""
 
     treatment: str
     outcome: str
@@ -103,6 +103,7 @@ class EffectModel:
     scores: Array | None = field(default=None, repr=False, compare=False)
     tau: Array | None = field(default=None, repr=False, compare=False)
     kept: Array | None = field(default=None, repr=False, compare=False)
+    learnt_from: tuple[Any, int | None] | None = field(default=None, repr=False, compare=False)
 
     @property
     def digest(self) -> str:

@@ -21,6 +21,8 @@ Array = numpy.ndarray[Any, Any]
 
 MOST_LABELS = 1_000
 """Labels of a text column that a model may learn from: beyond, it names rows rather than describing them."""
+OTHER = "(other)"
+"""The label of rare categories, pooled. Where a column has it, a label that is not known is one of them."""
 SHOWN = 5
 DAY_NS = 86_400_000_000_000
 
@@ -122,6 +124,8 @@ def codes(column: Any, labels: Sequence[str], name: str, what: str = "data") -> 
     import pyarrow.compute as pc
 
     texts = _texts(column)
+    if OTHER in labels:
+        texts = pooled(texts, labels)
     at = pc.index_in(texts, value_set=pyarrow.array(list(labels), pyarrow.large_string()))
     found = at.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
     unseen = numpy.isnan(found) & ~pc.is_null(texts).to_numpy(zero_copy_only=False)
@@ -133,6 +137,16 @@ def codes(column: Any, labels: Sequence[str], name: str, what: str = "data") -> 
             "model to data that have them."
         )
     return numpy.asarray(found)
+
+
+def pooled(column: Any, labels: Sequence[str]) -> Any:
+    """The texts, and OTHER for those that are none of the labels: the rare ones, which twins do not have either."""
+    import pyarrow
+    import pyarrow.compute as pc
+
+    texts = _texts(column)
+    known = pc.is_in(texts, value_set=pyarrow.array(list(labels), pyarrow.large_string()))
+    return pc.if_else(pc.or_(known, pc.is_null(texts)), texts, pyarrow.scalar(OTHER, pyarrow.large_string()))
 
 
 def numbers(column: Any, name: str) -> Array:
@@ -163,9 +177,8 @@ def numbers(column: Any, name: str) -> Array:
     if infinite:
         first = numpy.flatnonzero(numpy.isinf(values))[:SHOWN].tolist()
         raise WrongQuestion(
-            f"Column {name!r} has {infinite:,} infinite values, the first in rows {', '.join(map(str, first))}: make them "
-            "missing, "
-            "or leave these rows out."
+            f"Column {name!r} has infinite values in {infinite:,} rows (from 0: {', '.join(map(str, first))}): make them "
+            "missing, or leave these rows out."
         )
     return values
 

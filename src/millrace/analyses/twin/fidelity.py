@@ -19,7 +19,8 @@ GRADES = ((0.95, "excellent"), (0.88, "good"), (0.75, "fair"), (-1.0, "poor"))
 class Fidelity(Saved):
     """shapes: float64 (columns,); trends: (columns, columns); c2st: AUC, .5 is perfect; gains: what each column gave the
     classifier away. margins: of three columns, beside real rows' own (None: not known). utility: target, kind, twins, real.
-    violations: twins that break a constraint, by constraint. privacy: None without a holdout."""
+    violations: twins that break a constraint, by constraint. coverage: outcome, promised, held, rows. It and privacy are None
+    without a holdout."""
 
     model: str
     columns: tuple[str, ...]
@@ -52,7 +53,8 @@ class Fidelity(Saved):
             dict(self.utility or {}),
             dict(self.violations),
         ]
-        return content_key([*said, dict(self.privacy or {})])
+        beside = [] if self.coverage is None else [dict(self.coverage)]
+        return content_key([*said, dict(self.privacy or {}), *beside])
 
     @property
     def shape(self) -> float:
@@ -106,7 +108,8 @@ class Fidelity(Saved):
         if self.coverage is not None:
             c = self.coverage
             said.append(
-                f"Intervals of the outcome that promise {c['promised']:.0%} hold {c['held']:.1%} of the held-out rows."
+                f"Intervals of {c['outcome']} that promise {c['promised']:.0%} hold {c['held']:.1%} of {c['rows']:,} held-out "
+                "rows."
             )
         if self.privacy is None:
             said.append("Privacy: unknown without held-out rows.")
@@ -124,6 +127,37 @@ class Fidelity(Saved):
             return ""
         top = numpy.argsort(-self.gains)[:3]
         return f", most by {', '.join(self.columns[j] for j in top)}"
+
+    def page_tables(self) -> dict[str, list[list[Any]]]:
+        """Every measure beside what is ideal."""
+        p, real = self.privacy, self.margins_real
+        rows: list[list[Any]] = [
+            ["measure", "is", "ideal"],
+            ["shape of single columns", f"{self.shape:.4f}", "1"],
+            ["trend of pairs", f"{self.trend:.4f}", "1"],
+            ["margins of three columns", f"{self.margins:.4f}", "1" if real is None else f"{real:.4f} of real rows"],
+            ["a classifier between them (AUC)", f"{self.c2st:.3f}", "0.5"],
+        ]
+        if self.utility is not None:
+            u = self.utility
+            rows.append([
+                f"{u['target']} learnt from twins ({u['kind']})", f"{u['twins']:.3f}", f"{u['real']:.3f} from real rows",
+            ])  # fmt: skip
+        rows.append(["twins that break a constraint", f"{sum(self.violations.values()):,}", "0"])
+        if self.coverage is not None:
+            c = self.coverage
+            rows.append([f"rows that intervals of {c['outcome']} hold", f"{c['held']:.1%}", f"{c['promised']:.0%}"])
+        if p is not None:
+            rows += [
+                ["nearer to a training row than to a held-out one", f"{p['share_nearer']:.1%}", "50%"],
+                ["who was in training, guessed (AUC)", f"{p['membership']:.3f}", "0.5"],
+                [
+                    "twins that equal a training row",
+                    f"{p['copies']:.2%}",
+                    f"{p['copies_held']:.2%} equal a held-out one",
+                ],
+            ]
+        return {"Measures": rows}
 
     def summary(self) -> str:
         return "\n".join(self.findings())

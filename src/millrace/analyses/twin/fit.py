@@ -78,7 +78,12 @@ def _pictures(model: TwinModel, data: source.Source, run: Run) -> dict[str, Any]
     real, made = (matrices.matrix(rows, columns, levels, LOOKED_AT) for rows in (data, twins))
     nominal = numpy.array([c.name in levels for c in columns])
     look = views.Look(measures.shapes(real, made, nominal), measures.trends(real, made, nominal))
-    return views.both(look, real, made, nominal, columns)
+    shown = views.both(look, real, made, nominal, columns)
+    if model.outcome is None:
+        return shown
+    from millrace.analyses.twin import outcome_views
+
+    return shown | outcome_views.charts(model.outcome)
 
 
 # -- outcome and effects ---------------------------------------------------------------------------------------------
@@ -87,11 +92,14 @@ def _check_outcome(spec: Fit, data: source.Source, run: Run) -> None:
     import pyarrow
 
     from millrace.analyses.twin import effects, outcome
+    from millrace.analyses.twin.kernels import learners
 
+    learners.check(spec.learner)
     named = [n for n in (spec.treatment, spec.outcome) if n is not None]
     table = pyarrow.table({n: data.column(n) for n in named})
-    target, _, _ = outcome.target_of(table.column(spec.outcome), spec.outcome)
+    target, _, labels = outcome.target_of(table.column(spec.outcome), spec.outcome)
     outcome.usable(target, spec.outcome)
+    outcome.enough_of_both(target, spec.outcome, labels)
     if spec.treatment is not None:
         effects.check(table, spec.treatment, spec.outcome)
 
@@ -104,33 +112,60 @@ def _models(spec: Fit, columns: Sequence[Column], data: source.Source, run: Run)
 
     from millrace.analyses.twin import effects, outcome
 
-    used = [c.name for c in columns if c.kind not in ("key", "constant")]
-    table = pyarrow.table({n: data.column(n) for n in used})
+    used = [c for c in columns if c.kind not in ("key", "constant")]
+    named = (spec.outcome, spec.treatment)
+    table = pyarrow.table({c.name: data.column(c.name) if c.name in named else _as_in_twins(c, data) for c in used})
+    learnt = None  # first: a treatment without overlap is told before the outcome is learnt
+    if spec.treatment is not None:
+        learnt = effects.fit_effects(
+            run, table, spec.treatment, spec.outcome, method=spec.effect, folds=spec.folds, overlap=spec.overlap
+        )
+        learnt = replace(learnt, learnt_from=(spec.data, spec.limit))  # a reference, and not a copy, for `refute`
     made = outcome.fit_outcome(run, table, spec.outcome, learner=spec.learner, folds=spec.folds, coverage=spec.coverage)
-    for note in made.notes:
-        run.note(note)
-    if spec.treatment is None:
-        return made, None
-    learnt = effects.fit_effects(
-        run, table, spec.treatment, spec.outcome, method=spec.effect, folds=spec.folds, overlap=spec.overlap
-    )
-    for note in learnt.notes:
+    for note in (*made.notes, *_no_features(made), *(learnt.notes if learnt is not None else ())):
         run.note(note)
     return made, learnt
 
 
+def _no_features(made: Any) -> Iterator[str]:
+    """Columns that no model learns from, and why; constants are told already."""
+    for name, why in made.encoding.left_out.items():
+        if "labels" in why:
+            yield f"Column {name!r} is in the twins, and neither outcome nor effects are learnt from it: it has {why}."
+
+
+def _as_in_twins(column: Column, data: source.Source) -> Any:
+    """The column as twins have it: what the schema calls a category is text, rare categories are one."""
+    values = data.column(column.name)
+    if column.kind != "category":
+        return values
+    import pyarrow
+
+    from millrace.analyses.twin import features
+
+    texts = values if describing.is_text(values) else values.cast(pyarrow.string())
+    if not column.known.get("pooled"):
+        return texts
+    return features.pooled(texts, [*column.labels, *(label for label, _ in column.pooled)])
+
+
 def _names(spec: Fit, schema: source.Schema, data: source.Source) -> tuple[str, ...]:
     """Columns that are learnt."""
+    left_out = {*spec.drop, *schema.dropped}
     for what, given in (
         ("drop", spec.drop), ("outcome", (spec.outcome,)), ("treatment", (spec.treatment,)),
         ("the schema", tuple(schema.columns)),
     ):  # fmt: skip
         missing = [n for n in given if n is not None and n not in data.names]
+        dropped = [n for n in given if n in left_out]
+        if dropped and what in ("outcome", "treatment"):
+            raise WrongQuestion(
+                f"{dropped[0]!r} is named as {what}, and left out by drop or the schema: it can only be one."
+            )
         if missing:
             raise WrongQuestion(
                 f"The data have no column {missing[0]!r}, which {what} names. They have {', '.join(map(repr, data.names[:20]))}."
             )
-    left_out = {*spec.drop, *schema.dropped}
     names = tuple(n for n in data.names if n not in left_out)
     if not names:
         raise WrongQuestion("Every column is left out: there is nothing to learn.")
@@ -195,6 +230,11 @@ def _say_columns(columns: Sequence[Column], run: Run) -> None:
             run.note(f"Column {c.name!r} is constant: every twin has the same value.")
         if c.kind == "key":
             run.note(f"Column {c.name!r} has a value of its own in every row: twins get new ones, not the real ones.")
+        if c.known.get("numbers"):
+            run.note(
+                f"Column {c.name!r} holds text among numbers ({c.known['numbers']:,} rows are numbers): it is a category. Mend "
+                "or empty the text, if it is meant to be a number."
+            )
         if c.known.get("pooled"):
             run.note(
                 f"Column {c.name!r}: {c.known['pooled']} rare categories ({c.known['pooled_rows']:,} rows) are one, "
@@ -251,12 +291,17 @@ def _constraints(spec: Fit, schema: source.Schema, learnt: Learnt, run: Run) -> 
     for c in learnt.columns:
         declared = schema.columns.get(c.name, {})
         if c.numeric and c not in ranges and ("low" in declared or "high" in declared):
-            said.append(_range(c.name, float(declared.get("low", -numpy.inf)), float(declared.get("high", numpy.inf))))
+            ends = (declared.get("low", -numpy.inf), declared.get("high", numpy.inf))
+            column = run.value(learnt.tables[place[c.name]]).column(0)
+            said.append(_range(c.name, *(source.bound(end, column) for end in ends)))
     return said
 
 
 def _range(name: str, low: float, high: float) -> dict[str, Any]:
-    return {"kind": "range", "column": name, "low": low, "high": high, "said": f"{low:g} <= {name} <= {high:g}"}
+    said = f"{low:g} <= {name} <= {high:g}"
+    if numpy.isinf(high) or numpy.isinf(low):
+        said = f"{name} >= {low:g}" if numpy.isinf(high) else f"{name} <= {high:g}"
+    return {"kind": "range", "column": name, "low": low, "high": high, "said": said}
 
 
 def _check_rule(c: Mapping[str, Any], learnt: Learnt, run: Run, get: Any) -> None:

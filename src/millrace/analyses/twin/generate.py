@@ -68,7 +68,7 @@ class Twins(Saved):
 
     def findings(self) -> list[str]:
         what = f" with {self.where}" if self.where else ""
-        said = [f"{self.rows:,} twins of {self.model}{what}: {len(self.columns)} columns."]
+        said = [f"{self.rows:,} twins of {self.model}{what}: {len(self.columns)} columns, in {self.path.name}."]
         if self.where:
             said.append(f"They are drawn so, not filtered: {self.acceptance:.2%} of the draws were accepted.")
         return said
@@ -83,7 +83,10 @@ class Twins(Saved):
         }  # fmt: skip
 
     def charts(self) -> dict[str, dict[str, Any]]:
-        return {}
+        """Distributions of the columns, by the first rows of the file."""
+        from millrace.analyses.twin import twins_views
+
+        return twins_views.charts(self.path, self.where)
 
     def write_tables(self, folder: Path) -> list[Path]:
         """twins.parquet; nothing when the file was asked for elsewhere."""

@@ -99,6 +99,12 @@ class Intervention(Closed):
     adoption: Adoption = Adoption()
     effect: Effect = Effect()
 
+    @field_validator("effect", mode="before")
+    @classmethod
+    def _source(cls, given: Any) -> Any:
+        """`effect = "learned"` is its source."""
+        return {"source": given} if isinstance(given, str) else given
+
     @field_validator("adoption", mode="before")
     @classmethod
     def _share(cls, given: Any) -> Any:
@@ -141,10 +147,23 @@ def read(given: Any) -> Intervention:
     try:
         return Intervention(**given)
     except ValidationError as e:
-        said = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'intervention'}: {one['msg']}" for one in e.errors())
+        said = "; ".join(map(_wrong, e.errors()))
         raise WrongQuestion(
             f"{where} {'is not one that can be simulated' if where[0] == 'T' else 'cannot be used'}: {said}."
         ) from None
+
+
+def _wrong(one: Any) -> str:
+    """What is wrong with a field, in our words."""
+    *path, last = [str(part) for part in one["loc"]] or ["intervention"]
+    name = ".".join([*path, last])
+    if one["type"] == "extra_forbidden":
+        known = {"adoption": Adoption, "effect": Effect}.get(path[0], Intervention) if path else Intervention
+        return f"there is no field {name}; there are {', '.join(known.model_fields)}"
+    if one["type"] == "missing":
+        return f"{name} is missing"
+    own = one.get("ctx", {}).get("error")
+    return f"{name}: {own or one['msg'].removeprefix('Input ')}"
 
 
 def read_all(given: Any) -> tuple[Intervention, ...]:
@@ -155,7 +174,7 @@ def read_all(given: Any) -> tuple[Intervention, ...]:
     if isinstance(given, str | os.PathLike) and Path(given).is_dir():
         given = sorted(Path(given).glob("*.toml"))
         if not given:
-            raise WrongQuestion("The folder holds no TOML file of an intervention.")
+            raise WrongQuestion("The folder holds no TOML file (.toml) of an intervention.")
     many = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     if not many:
         raise WrongQuestion("No intervention is given.")

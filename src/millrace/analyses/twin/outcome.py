@@ -36,8 +36,16 @@ Array = numpy.ndarray[Any, Any]
 
 FORMAT = 1
 LEAST_ROWS, FEW_ROWS = 200, 1_000
+LEAST_OF_EACH = 20
+"""Rows of each of an outcome's two values."""
 MOST_MISSING = 0.5
-ENDINGS = {"lightgbm": "txt", "xgboost": "json", "hist_gradient_boosting": "skops", "random_forest": "skops"}
+ENDINGS = {
+    "lightgbm": "txt",
+    "lightgbm_forest": "txt",
+    "xgboost": "json",
+    "hist_gradient_boosting": "skops",
+    "random_forest": "skops",
+}
 FOREST_VALUE_S = 1.2e-7
 """Core-seconds of one tree of a scikit-learn forest by row and column (2 trees of 1,000,000 x 100 took 23.6 s)."""
 LONG_S = 600.0
@@ -49,7 +57,8 @@ FOLDS_OF_ROWS = 11
 class OutcomeModel:
     """kind: "number", or "binary" with `labels` (of 0, of 1). trained: the model of all rows, as its learner keeps it; by_fold:
     those of the folds, by which predictions are told to differ. scores: r2, rmse, mae of a number; log_loss, auc, brier of two
-    values; on rows that the model had not seen. fingerprint: digest of its predictions."""
+    values; on rows that the model had not seen. fingerprint: digest of its predictions. seen: (outcomes, predictions by models
+    that had not seen them) of its rows; None in a model that was loaded."""
 
     outcome: str
     kind: Kind
@@ -63,6 +72,7 @@ class OutcomeModel:
     rows: int
     fingerprint: str
     notes: tuple[str, ...] = ()
+    seen: tuple[Array, Array] | None = field(default=None, repr=False, compare=False)
     _read: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -102,10 +112,10 @@ class OutcomeModel:
 
     def booster(self) -> Any:
         """The model of all rows as LightGBM's, its features by their names (spaces as underscores). LightGBM only."""
-        if self.learner != "lightgbm":
+        if self.learner not in learners.OF_LIGHTGBM:
             raise NotSupported(
                 f"The outcome model is a {self.learner_name}: only one of LightGBM is handed to explain. Fit with "
-                "learner='lightgbm'."
+                f"learner={' or '.join(map(repr, learners.OF_LIGHTGBM))}."
             )
         import lightgbm
 
@@ -150,8 +160,7 @@ class OutcomeModel:
         held = "intervals" if self.kind == "number" else "sets"
         said = [
             f"The outcome {self.outcome} is predicted by {self.learner_name} from {len(self.encoding.names)} columns: {how} "
-            "on rows "
-            f"that it had not seen ({folds} folds, {self.rows:,} rows).",
+            f"on rows that it had not seen ({folds} folds, {self.rows:,} rows).",
             f"Its {c.coverage:.0%} {held} held {c.measured:.1%} of the rows whose residuals they were not made from.",
         ]
         return said
@@ -206,7 +215,7 @@ def load(folder: str | Path) -> OutcomeModel:
         if isinstance(e, WrongQuestion):
             raise
         raise WrongQuestion(f"{folder} is not a whole outcome model ({type(e).__name__}: {e}). Fit it again.") from e
-    trained = [b.decode() if said["learner"] == "lightgbm" else b for b in held]
+    trained = [b.decode() if said["learner"] in learners.OF_LIGHTGBM else b for b in held]
     return of_plain({**said, "trained": trained[0], "by_fold": trained[1:]})
 
 
@@ -246,13 +255,11 @@ def fit_outcome(
     that is not there, an outcome that is constant or mostly missing, fewer than 200 rows.
     """
     growth = learners.growth_of(options or {})
-    if isinstance(learner, str) and learner not in learners.NAMES:
-        raise NotSupported(
-            f"There is no learner {learner!r}; there are {', '.join(learners.NAMES)}, and your own estimator."
-        )
+    learners.check(learner)
     features.require(table, [outcome])
     target, kind, labels = target_of(table.column(outcome), outcome)
     used, notes = usable(target, outcome)
+    enough_of_both(target, outcome, labels)
     few = len(used) < FEW_ROWS
     table = table if len(used) == table.num_rows else table.take(used)
     target = target[used]
@@ -279,7 +286,7 @@ def fit_outcome(
     return OutcomeModel(
         outcome, kind, labels, encoding, learner, whole["trained"], tuple(p["trained"] for p in parts),
         outcome_measures.scores(target, unseen, kind), conformal, len(target),
-        content_key([unseen, whole["unseen"]]), tuple(notes),
+        content_key([unseen, whole["unseen"]]), tuple(notes), seen=(target, unseen),
     )  # fmt: skip
 
 
@@ -312,8 +319,7 @@ def target_of(column: Any, name: str) -> tuple[Array, Kind, tuple[Any, ...]]:
         if len(known) > 2:
             raise NotSupported(
                 f"The outcome {name!r} has {len(known)} labels ({', '.join(map(repr, known[:5]))}, ...): an outcome is a "
-                "number or "
-                "has two values. Make a column of one label against the others."
+                "number or has two values. Make a column of one label against the others."
             )
         _two(known, name)
         return features.codes(column, known, name), "binary", tuple(known)
@@ -344,8 +350,24 @@ def as_numbers(column: Any, name: str, labels: Sequence[Any]) -> Array:
 
 def _two(found: Sequence[Any] | Array, name: str) -> None:
     if len(found) < 2:
-        only = f"the single value {found[0]!r}" if len(found) else "no value at all"
+        only = f"the single value {said(found[0])}" if len(found) else "no value at all"
         raise WrongQuestion(f"The outcome {name!r} has {only}: there is nothing to learn. Name another column.")
+
+
+def said(value: Any) -> str:
+    """A value as people write it: 1 and not np.float64(1.0)."""
+    return f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+def enough_of_both(target: Array, name: str, labels: Sequence[Any]) -> None:
+    """`WrongQuestion` when one of two values is so rare that folds would be without it."""
+    for value, label in enumerate(labels):
+        count = int((target == value).sum())
+        if count < LEAST_OF_EACH:
+            raise WrongQuestion(
+                f"Only {count:,} rows have {name} = {said(label)}, and {LEAST_OF_EACH} of either value are the least from "
+                "which a model can be learnt and checked: give more of them, or name another column."
+            )
 
 
 def usable(target: Array, name: str) -> tuple[Array, list[str]]:
@@ -359,8 +381,7 @@ def usable(target: Array, name: str) -> tuple[Array, list[str]]:
     if len(used) < LEAST_ROWS:
         raise WrongQuestion(
             f"There are {len(used):,} rows with the outcome {name!r}, and a model needs {LEAST_ROWS} (1,000 for intervals "
-            "that are "
-            "not widened): give more rows."
+            "that are not widened): give more rows."
         )
     return used, [f"{missing:,} rows without {name} were left out of its model."] if missing else []
 
@@ -372,5 +393,5 @@ def forest_notes(rows: int, columns: int, trees: int, folds: int) -> list[str]:
         return []
     return [
         f"A scikit-learn forest of {trees} trees on {rows:,} x {columns} in {folds} folds takes about {expected_s / 3600:.1f} "
-        "core-hours: learner='lightgbm' does as well in minutes."
+        "core-hours: LightGBM's own forest (learner='lightgbm_forest') and boosting (learner='lightgbm') take minutes."
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from millrace.run.budget import Budget, Plan, fit
+from millrace.run.errors import DoesNotFit
 
 WORKER_BYTES = 150 << 20
 """Private bytes of a worker with the kernels loaded, and room for what their compiler maps."""
@@ -32,7 +33,9 @@ JUDGED_ROWS, JUDGE_TREES, JUDGE_BYTES, JUDGE_S = 80_000, 200, 14, 4e-6
 """Rows, trees and bytes a value of the judge of finished rows; core-seconds a drawn row."""
 BOOST_S, FOREST_S, EFFECT_S = 7e-9, 1.2e-7, 1.5e-6
 """Core-seconds: a row and column of a boosted tree; of a tree of a scikit-learn forest; of all models of effects a fold."""
-SLOWER = {"lightgbm": 1.0, "xgboost": 1.6, "hist_gradient_boosting": 2.5}
+SLOWER = {"lightgbm": 1.0, "lightgbm_forest": 4.0, "xgboost": 1.6, "hist_gradient_boosting": 2.5}
+FOREST_ROW_BYTES = 16
+"""Of a row and tree of a scikit-learn forest, as it is kept: a fifth of a node."""
 OUTCOME_TREES, LONG_S = 300, 600.0
 TABLE_BYTES, LEARNER_BYTES, LEARNER_ROW_BYTES = 18, 3, 100
 """A value of the rows that outcome and effects are learnt from, in the driver; in a learner's bins; a row besides."""
@@ -90,22 +93,25 @@ def plan_fit(facts: FitFacts, budget: Budget) -> Plan:
     core_s += CHOICE_S * d + CHOICE_COLUMN_S * earlier if facts.auto and n >= 1_000 else 0.0
     core_s += BOOST_S * JUDGE_TREES * min(4 * n, JUDGED_ROWS) * d if facts.auto and n >= 2_000 else 0.0
     own = _models(facts)
-    return fit(
-        Plan(
-            analysis="twin fit", method=_method(facts), tasks=2 * d + 1 + facts.auto + own.tasks, block=1, slots=1,
-            worker_bytes=WORKER_BYTES + LIGHTGBM_BYTES * bool(facts.auto or facts.learner) + max(
-                COLUMN_ROW_BYTES * n, TREE_ROW_BYTES * n + NODE_BYTES * nodes, RELATED_BYTES * min(n, RELATED_ROWS) * d,
-                own.worker_bytes, JUDGE_BYTES * min(4 * n, JUDGED_ROWS) * d if facts.auto else 0,
-            ),
-            driver_bytes=FIT_DRIVER_BYTES + LIGHTGBM_BYTES * bool(facts.learner) + 8 * n + LOOK_BYTES * d
-            + max(4 * n * d, own.driver_bytes),
-            shared_bytes=n * (facts.row_bytes + 4 * d + 8 * d * bool(own.tasks)), answer_bytes=5 * n * d,
-            core_s=core_s + own.core_s,
-            base_bytes=WORKER_BYTES - KERNEL_BYTES,
-            why=(f"{n:,} rows of {d} columns: a column described is a task, its trees are another", *own.why),
+    made = Plan(
+        analysis="twin fit", method=_method(facts), tasks=2 * d + 1 + facts.auto + own.tasks, block=1, slots=1,
+        worker_bytes=WORKER_BYTES + LIGHTGBM_BYTES * bool(facts.auto or facts.learner) + max(
+            COLUMN_ROW_BYTES * n, TREE_ROW_BYTES * n + NODE_BYTES * nodes, RELATED_BYTES * min(n, RELATED_ROWS) * d,
+            own.worker_bytes, JUDGE_BYTES * min(4 * n, JUDGED_ROWS) * d if facts.auto else 0,
         ),
-        budget,
+        driver_bytes=FIT_DRIVER_BYTES + LIGHTGBM_BYTES * bool(facts.learner) + 8 * n + LOOK_BYTES * d
+        + max(4 * n * d, own.driver_bytes),
+        shared_bytes=n * (facts.row_bytes + 4 * d + 8 * d * bool(own.tasks)), answer_bytes=5 * n * d,
+        core_s=core_s + own.core_s,
+        base_bytes=WORKER_BYTES - KERNEL_BYTES,
+        why=(f"{n:,} rows of {d} columns: a column described is a task, its trees are another", *own.why),
     )  # fmt: skip
+    try:
+        return fit(made, budget)
+    except DoesNotFit as e:
+        if not own.instead:
+            raise
+        raise DoesNotFit(f"{e} Or: {own.instead}.", e.needs_bytes) from None
 
 
 def _method(facts: FitFacts) -> str:
@@ -124,6 +130,8 @@ class _Models:
     worker_bytes: int = 0
     driver_bytes: int = 0
     why: tuple[str, ...] = ()
+    instead: str = ""
+    """What would do in place of a learner that takes hours."""
 
 
 def _models(facts: FitFacts) -> _Models:
@@ -134,19 +142,24 @@ def _models(facts: FitFacts) -> _Models:
     forest = facts.learner == "random_forest"
     tree_s = FOREST_S if forest else BOOST_S * SLOWER.get(facts.learner, 1.0)
     outcome_s = tree_s * OUTCOME_TREES * seen
+    kept = FOREST_ROW_BYTES * facts.rows * OUTCOME_TREES if forest else 0
     why = [f"the outcome is learnt {fits} times by {facts.learner}, {OUTCOME_TREES} trees each"]
+    instead = ""
     if forest and outcome_s > LONG_S:
         boosted_s = outcome_s * BOOST_S / FOREST_S
-        why.append(
-            f"a scikit-learn forest of {OUTCOME_TREES} trees takes about {outcome_s / 3600:.1f} core-hours here; boosting "
-            f"(learner='lightgbm') does as well in about {boosted_s / 60:.0f} core-minutes"
+        instead = (
+            f"a scikit-learn forest of {OUTCOME_TREES} trees takes about {outcome_s / 3600:.1f} core-hours here; LightGBM's own "
+            f"forest (learner='lightgbm_forest') takes about {SLOWER['lightgbm_forest'] * boosted_s / 60:.0f} core-minutes, and "
+            f"boosting (learner='lightgbm'), which predicts as well or better, about {boosted_s / 60:.0f}"
         )
+        why.append(instead)
     effects_s = EFFECT_S * seen if facts.effects else 0.0
     if facts.effects:
         why.append(f"effects are learnt by {7 * facts.folds + 4} models at most, in {facts.folds} folds")
     return _Models(
         fits + (7 * facts.folds + 4) * facts.effects, outcome_s + effects_s,
-        LEARNER_BYTES * values + LEARNER_ROW_BYTES * facts.rows, TABLE_BYTES * values, tuple(why),
+        LEARNER_BYTES * values + LEARNER_ROW_BYTES * facts.rows + 2 * kept, TABLE_BYTES * values + fits * kept, tuple(why),
+        instead,
     )  # fmt: skip
 
 

@@ -21,6 +21,11 @@ from millrace.run.units import format_figure as figure
 SHOWN = 8
 
 
+def share(value: float) -> str:
+    """A share as people write it: 57%, and 0.1% where it is small."""
+    return f"{value:.0%}" if value >= 0.01 or value == 0 else f"{value:.1%}" if value >= 0.001 else "less than 0.1%"
+
+
 @dataclass(frozen=True)
 class Scenario:
     """One intervention. ate: effect on a unit that is offered it; att: on one that takes it up. groups: of the `by` columns.
@@ -57,7 +62,7 @@ class Scenario:
         if t.best:
             money = f", for {figure(t.spent)}" + (f" and {figure(t.net_total)} net" if t.net_total is not None else "")
             said.append(
-                f"Treat the first {t.best / t.eligible:.0%} by effect ({figure(t.units)} units): {figure(t.gain_total)} "
+                f"Treat the first {share(t.best / t.eligible)} by effect ({figure(t.units)} units): {figure(t.gain_total)} "
                 f"{outcome}{money}."
             )
         if self.experiment is not None:
@@ -114,6 +119,7 @@ class Simulation(Saved):
     out: Path | None = None
     saver: Callable[[Any, Path], Path] | None = field(default=None, repr=False)
     refuter: Callable[..., Any] | None = field(default=None, repr=False)
+    learnt_from: tuple[Any, int | None] | None = field(default=None, repr=False, compare=False)
 
     @property
     def first(self) -> Scenario:
@@ -154,22 +160,38 @@ class Simulation(Saved):
         rows = [numpy.asarray(s.targeting.rows) for s in self.scenarios]
         return content_key([self.outcome, self.level, self.question["model"], said, rows])
 
-    def refute(self, data: Any, **more: Any) -> Any:
-        """Try to break the effect that was learned: `mr.refute` of the same treatment, outcome and columns, on the real rows. A
-        model does not hold these, so that they are given. more: as `mr.refute`'s."""
+    def refute(self, data: Any = None, **more: Any) -> Any:
+        """Try to break the effect that was learned: `mr.refute` of the same treatment, outcome and columns, on the real rows.
+        data: these rows; not needed where the model was fitted in this process. A model's folder does not hold them. more: as
+        `mr.refute`'s."""
         if "learned" not in {s.intervention.effect.source for s in self.scenarios}:
             raise WrongQuestion("No effect of this simulation was learned from data: there is nothing to refute.")
         if self.refuter is None:
             raise WrongQuestion(
                 "This simulation was read from a folder: call mr.refute(data, treatment, outcome, ...) with its question."
             )
+        if data is None:
+            data = self._rows()
         q = self.question
         given = {"common_causes": list(q["common_causes"]), "estimator": "aipw", **more}
         return self.refuter(data, q["treatment"], q["outcome"], **given)
 
+    def _rows(self) -> Any:
+        """Those that the model was fitted on in this process."""
+        from millrace.analyses.twin.features import as_table
+
+        if self.learnt_from is None:
+            raise WrongQuestion(
+                "The model was read from a folder, which does not hold the rows that its effect was learned from: give them, "
+                ".refute(rows)."
+            )
+        given, limit = self.learnt_from
+        return given if limit is None else as_table(given, limit=limit)
+
     # -- for people ------------------------------------------------------------------------------------------------------
     def findings(self) -> list[str]:
-        said = [sentence for s in self.scenarios for sentence in s.sentences(self.outcome, self.level)]
+        said = self.first.sentences(self.outcome, self.level)
+        said += [" ".join(s.sentences(self.outcome, self.level)[:2]) for s in self.scenarios[1:]]
         if len(self.scenarios) > 1:
             s = self.first
             said.insert(
@@ -177,6 +199,12 @@ class Simulation(Saved):
                 f"Of {len(self.scenarios)} scenarios {s.name} comes first; the chance that it is the best is {s.best:.0%}.",
             )
         return said
+
+    def page_tables(self) -> dict[str, list[list[Any]]]:
+        """The interventions, the best first; whom to treat; effects on groups, corrected for their number."""
+        from millrace.analyses.twin import simulate_tables
+
+        return simulate_tables.tables(self)
 
     def summary(self) -> str:
         wide = max(len(s.name) for s in self.scenarios)
@@ -244,9 +272,10 @@ class Simulation(Saved):
         made = self.charts()
         if kind not in made:
             raise WrongQuestion(f"There is no picture {kind!r} of this simulation; there are {', '.join(made)}.")
-        return altair.Chart.from_dict(made[kind])
+        sized = {"width": 640} if made[kind].get("width") == "container" else {}
+        return altair.Chart.from_dict({**made[kind], **sized})
 
 
-def with_refuter(answer: Simulation, refuter: Callable[..., Any]) -> Simulation:
-    """The simulation with the way to refute, which a face knows."""
-    return replace(answer, refuter=refuter)
+def with_refuter(answer: Simulation, refuter: Callable[..., Any], model: Any) -> Simulation:
+    """The simulation with the way to refute, which a face knows, and with the rows where the model still has them."""
+    return replace(answer, refuter=refuter, learnt_from=getattr(getattr(model, "effects", None), "learnt_from", None))

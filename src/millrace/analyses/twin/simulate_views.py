@@ -61,7 +61,7 @@ def scenarios(answer: Simulation) -> Spec:
         "type": "nominal",
         "sort": [r["name"] for r in rows],
         "title": None,
-        "axis": {"labelLimit": 260},
+        "axis": {"labelLimit": 170},
     }
     x = {"type": "quantitative", "title": f"effect on {answer.outcome}"}
     key = {"orient": "top", "title": None}
@@ -76,7 +76,7 @@ def scenarios(answer: Simulation) -> Spec:
            _tip("source", "effect is")]  # fmt: skip
     return _spec(
         title, f"Points: effect of each unit that is offered it. Lines: {answer.level:.0%} intervals.",
-        f"Effects of {len(rows)} interventions. {title}.", width=460, height={"step": 30}, data={"values": rows},
+        f"Effects of {len(rows)} interventions. {title}.", height=30 * len(rows), data={"values": rows},
         layer=[
             {"mark": {"type": "rule", "color": GREY, "strokeDash": [3, 3]}, "encoding": {"x": {"datum": 0, **x}}},
             {"mark": {"type": "rule", "strokeWidth": 2},
@@ -102,14 +102,14 @@ def doubts(answer: Simulation) -> Spec:
     names = list(PARTS.values())
     return _spec(
         title, "Shares of the variance of each effect. More twins make only the last of them smaller.",
-        f"What makes effects unsure. {title}.", width=460, height={"step": 26}, data={"values": rows}, mark={"type": "bar"},
+        f"What makes effects unsure. {title}.", height=26 * len(answer.scenarios), data={"values": rows}, mark={"type": "bar"},
         encoding={
             "y": {"field": "name", "type": "nominal", "sort": [s.name for s in answer.scenarios], "title": None,
-                  "axis": {"labelLimit": 260}},
+                  "axis": {"labelLimit": 170}},
             "x": {"field": "share", "type": "quantitative", "title": "share of the variance", "axis": {"format": "%"},
                   "scale": {"domain": [0, 1]}},
             "color": {"field": "part", "type": "nominal", "scale": {"domain": names, "range": list(SHADES)},
-                      "legend": {"orient": "top", "title": None, "columns": 3}},
+                      "legend": {"orient": "bottom", "title": None, "columns": 1}},
             "order": {"field": "order", "type": "quantitative"},
             "tooltip": [_tip("part", "because of"), _tip("sd", "standard deviation"), _tip("share", "share of the variance")],
         },
@@ -133,13 +133,13 @@ def groups(answer: Simulation) -> Spec:
         "type": "nominal",
         "sort": [r["name"] for r in rows],
         "title": None,
-        "axis": {"labelLimit": 260},
+        "axis": {"labelLimit": 170},
     }
     tip = [_tip("name", "group"), _tip("of", "twins"), _tip("effect", "effect"), _tip("low", "from"), _tip("high", "to"),
            _tip("p", "p, by Holm")]  # fmt: skip
     return _spec(
         title, f"Thick: {answer.level:.0%} interval of a group alone. Thin: of all at once (Bonferroni).",
-        f"Effects on groups. {title}.", width=460, height={"step": 22}, data={"values": rows},
+        f"Effects on groups. {title}.", height=22 * len(rows), data={"values": rows},
         layer=[
             {"mark": {"type": "rule", "color": GREY, "strokeDash": [3, 3]}, "encoding": {"x": {"datum": 0, **x}}},
             {"mark": {"type": "rule", "color": LIGHT_BLUE}, "encoding": {"x": {"datum": answer.ate.effect, **x}}},
@@ -154,6 +154,8 @@ def groups(answer: Simulation) -> Spec:
 
 def targeting(answer: Simulation) -> Spec:
     """What treating the first share of the twins gains, in money where a value is given."""
+    from millrace.analyses.twin.simulate_answer import share
+
     money = answer.first.targeting.net is not None
     rows = []
     paying = [s for s in answer.scenarios if s.targeting.best] or [answer.first]
@@ -164,7 +166,7 @@ def targeting(answer: Simulation) -> Spec:
     marks = [_best(s) for s in paying if s.targeting.best]
     t = answer.first.targeting
     title = (
-        f"{answer.first.name}: treat the first {t.best / t.eligible:.0%} by effect"
+        f"{answer.first.name}: treat the first {share(t.best / t.eligible)} by effect"
         if t.best
         else "Nobody is worth treating"
     )
@@ -180,7 +182,7 @@ def targeting(answer: Simulation) -> Spec:
     }
     return _spec(
         title, "Treated first are those with the largest effect, as the model has it. Points: as far as it pays.",
-        f"What targeting gains. {title}.", width=460, height=240,
+        f"What targeting gains. {title}.", height=240,
         layer=[
             {"data": {"values": rows}, "mark": {"type": "line"},
              "encoding": {"x": {"field": "share", **x}, "y": {"field": "gain", **y}, "color": colour}},
@@ -218,7 +220,7 @@ def uplift(found: Mapping[str, Any], outcome: str) -> Spec:
     y = {"type": "quantitative", "title": f"gain in {outcome} for each row"}
     return _spec(
         title, "Blue: ranked by effects that were learned without these rows, with a 95 % band. Grey: at random.",
-        f"Uplift on real rows. {title}.", width=460, height=240, data={"values": rows},
+        f"Uplift on real rows. {title}.", height=240, data={"values": rows},
         layer=[
             {"mark": {"type": "area", "color": LIGHT_BLUE, "opacity": 0.25},
              "encoding": {"x": x, "y": {"field": "low", **y}, "y2": {"field": "high"}}},
@@ -240,7 +242,7 @@ def overlap(o: Any) -> Spec:
     x = {"type": "quantitative", "title": "chance of treatment", "scale": {"domain": [0, 1]}}
     return _spec(
         title, "Shares of the real rows of each arm. Where only one arm is, there is nobody to compare with.",
-        f"Overlap of treated and others. {title}.", width=460, height=220,
+        f"Overlap of treated and others. {title}.", height=220,
         layer=[
             {"data": {"values": rows}, "mark": {"type": "bar", "opacity": 0.55},
              "encoding": {"x": {"field": "low", **x}, "x2": {"field": "high"},
@@ -298,5 +300,6 @@ def _spec(title: str, caption: str, description: str, **more: Any) -> Spec:
         "description": description,
         "title": {"text": title, "subtitle": caption, "anchor": "start"},
         "background": "transparent",
+        "width": "container",
         **more,
     }

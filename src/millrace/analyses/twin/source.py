@@ -71,7 +71,7 @@ def _parquet(path: Path, what: str, limit: int | None) -> Source:
     names = tuple(file.schema_arrow.names)
 
     def column(name: str) -> Any:
-        return file.read(columns=[name], use_threads=False).column(0).slice(0, rows)
+        return _plain_text(file.read(columns=[name], use_threads=False).column(0).slice(0, rows))
 
     return Source(names, rows, column, sum(_width(f.type) for f in file.schema_arrow))
 
@@ -83,8 +83,16 @@ def _table(given: Any, what: str, limit: int | None) -> Source:
     table = table if limit is None else table.slice(0, limit)
     names = tuple(str(n) for n in table.column_names)
     return Source(
-        names, table.num_rows, lambda name: table.column(names.index(name)), sum(_width(f.type) for f in table.schema)
-    )
+        names, table.num_rows, lambda name: _plain_text(table.column(names.index(name))),
+        sum(_width(f.type) for f in table.schema),
+    )  # fmt: skip
+
+
+def _plain_text(column: Any) -> Any:
+    """Text as polars holds it (views) as text that can be taken from."""
+    import pyarrow
+
+    return column.cast(pyarrow.large_string()) if pyarrow.types.is_string_view(column.type) else column
 
 
 def _pandas(frame: Any, what: str, limit: int | None) -> Source:
@@ -101,7 +109,7 @@ def _pandas(frame: Any, what: str, limit: int | None) -> Source:
             raise WrongQuestion(
                 f"Column {name!r} of the {what} has values of mixed types ({e}): make all of them numbers, or all of them text."
             ) from e
-        return found if isinstance(found, pyarrow.ChunkedArray) else pyarrow.chunked_array([found])
+        return _plain_text(found if isinstance(found, pyarrow.ChunkedArray) else pyarrow.chunked_array([found]))
 
     return Source(names, len(frame), column, 8 * len(names))
 
@@ -135,10 +143,15 @@ def read_schema(given: Any) -> Schema:
     odd = sorted(set(given) - {"name", "about", "columns", "constraints"})
     if odd:
         raise WrongQuestion(f"{where} has {odd[0]!r}; it may have name, about, columns and constraints.")
-    columns = dict(given.get("columns", {}))
-    for name, said in columns.items():
-        if isinstance(said, str):
-            columns[name] = said = {"kind": said}
+    if not isinstance(given.get("columns", {}), Mapping):
+        raise WrongQuestion(
+            f'{where}: columns are a mapping from names to what they are, such as {{"age": {{"low": 18}}}}.'
+        )
+    columns: dict[str, Any] = {}
+    for name, value in given.get("columns", {}).items():
+        if not isinstance(value, str | Mapping):
+            raise WrongQuestion(f"{where}: column {name!r} is {value!r}; say its kind, or kind, levels, low, high.")
+        columns[name] = said = {"kind": value} if isinstance(value, str) else {n: _plain(v) for n, v in value.items()}
         unknown = sorted(set(said) - FIELDS)
         if unknown:
             raise WrongQuestion(
@@ -146,11 +159,39 @@ def read_schema(given: Any) -> Schema:
             )
         if said.get("kind") not in (None, *KINDS):
             raise WrongQuestion(f"{where}: column {name!r} is of kind {said['kind']!r}; there are {', '.join(KINDS)}.")
-        if "low" in said and "high" in said and said["low"] > said["high"]:
+        for end in ("low", "high"):
+            if end in said and (isinstance(said[end], bool) or not isinstance(said[end], int | float | str)):
+                raise WrongQuestion(f"{where}: {end} of {name!r} is {said[end]!r}, and no number or date.")
+        ends = [said[end] for end in ("low", "high") if end in said]
+        if len({isinstance(end, str) for end in ends}) > 1:
+            raise WrongQuestion(f"{where}: {name!r} has a number at one end and a date at the other.")
+        if len(ends) == 2 and ends[0] > ends[1]:
             raise WrongQuestion(
                 f"{where}: {name!r} from {said['low']} to {said['high']} is an interval the wrong way round."
             )
-    return Schema(columns, tuple(given.get("constraints", ())), str(given.get("name", "")))
+    texts = given.get("constraints", ())
+    texts = [t.strip() for t in texts.split(";") if t.strip()] if isinstance(texts, str) else texts
+    return Schema(columns, tuple(texts), str(given.get("name", "")))
+
+
+def _plain(value: Any) -> Any:
+    """Dates as texts, which are stored as they are and sort as dates do."""
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def bound(value: Any, column: Any) -> float:
+    """The end of a declared range, as the column of data counts: a number; days or microseconds of a date in text."""
+    import datetime
+
+    import pyarrow
+
+    if not isinstance(value, str):
+        return float(value)
+    when = datetime.datetime.fromisoformat(value)
+    since = (when if when.tzinfo else when.replace(tzinfo=datetime.UTC)) - datetime.datetime(
+        1970, 1, 1, tzinfo=datetime.UTC
+    )
+    return since.total_seconds() / 86_400 if pyarrow.types.is_date(column.type) else since.total_seconds() * 1e6
 
 
 def check_schema(schema: Schema, name: str, column: Any) -> None:
@@ -159,20 +200,91 @@ def check_schema(schema: Schema, name: str, column: Any) -> None:
     import pyarrow.compute as pc
 
     said = schema.columns.get(name, {})
-    wrong = None
+    if wrong := _not_of_kind(said.get("kind"), column):
+        _refuse(name, wrong[1], wrong[0], column)
     if "levels" in said:
-        text = column.cast(pyarrow.string())
-        known = pyarrow.array([str(v) for v in said["levels"]])
-        wrong = pc.and_(pc.invert(pc.is_in(text, value_set=known)), pc.is_valid(text))
-        why = f"one of {', '.join(map(repr, list(said['levels'])[:12]))}"
-    elif "low" in said or "high" in said:
-        low, high = said.get("low", float("-inf")), said.get("high", float("inf"))
-        numbers = column.cast(pyarrow.float64(), safe=False)
-        wrong = pc.fill_null(pc.or_(pc.less(numbers, low), pc.greater(numbers, high)), False)
-        why = f"from {low} to {high}"
-    if wrong is not None:
-        at = [i for i, bad in enumerate(wrong.to_pylist()) if bad][:10] if pc.any(wrong).as_py() else []
-        if at:
-            rows = "; ".join(f"row {i}: {column[i].as_py()!r}" for i in at)
-            many = pc.sum(wrong).as_py()
-            raise WrongQuestion(f"By the schema {name!r} is {why}, and {many:,} rows are not: {rows}.")
+        text = _decoded(column).cast(pyarrow.string())
+        known = pyarrow.array([str(v) for v in said["levels"]], pyarrow.string())
+        odd = pc.and_(pc.invert(pc.is_in(text, value_set=known)), pc.is_valid(text))
+        _refuse(name, f"one of {', '.join(map(repr, list(said['levels'])[:12]))}", odd, column)
+    if "low" in said or "high" in said:
+        _refuse(name, _range_of(said), _outside(said, name, column), column)
+
+
+def _range_of(said: Mapping[str, Any]) -> str:
+    if "high" not in said:
+        return f"{said['low']} or more"
+    return f"from {said['low']} to {said['high']}" if "low" in said else f"{said['high']} or less"
+
+
+def _outside(said: Mapping[str, Any], name: str, column: Any) -> Any:
+    """bool by row: outside of low to high."""
+    import pyarrow
+    import pyarrow.compute as pc
+
+    from millrace.analyses.twin import describing
+
+    if describing.is_text(column) or not _counts_as(said, column):
+        raise WrongQuestion(
+            f"By the schema {name!r} is {_range_of(said)}, and the data have {column.type} there: a range is of numbers, or of "
+            "dates written as 2024-01-31."
+        )
+    try:
+        low, high = bound(said.get("low", float("-inf")), column), bound(said.get("high", float("inf")), column)
+    except ValueError:
+        raise WrongQuestion(f"By the schema {name!r} is {_range_of(said)}, which are no dates as 2024-01-31.") from None
+    numbers = pyarrow.array(describing.numbers_of(column, name)[0], from_pandas=True)
+    return pc.fill_null(pc.or_(pc.less(numbers, low), pc.greater(numbers, high)), False)
+
+
+def _counts_as(said: Mapping[str, Any], column: Any) -> bool:
+    """Dates are bounded by dates, numbers by numbers."""
+    import pyarrow
+
+    dates = any(isinstance(said.get(end), str) for end in ("low", "high"))
+    return bool(pyarrow.types.is_temporal(column.type)) == dates
+
+
+def _not_of_kind(kind: str | None, column: Any) -> tuple[Any, str] | None:
+    """(bool by row: it is not what the schema calls it; that in words); None where nothing is to be said."""
+    import pyarrow
+    import pyarrow.compute as pc
+
+    from millrace.analyses.twin import describing
+
+    is_, there = pyarrow.types, pc.is_valid(column)
+    if kind == "key":
+        flat = _decoded(column)
+        counts = {v["values"]: v["counts"] for v in pc.value_counts(flat).to_pylist() if v["counts"] > 1}
+        twice = pyarrow.array([v for v in counts if v is not None], flat.type)
+        return pc.is_in(flat, value_set=twice), "a key, another in every row"
+    numeric = is_.is_integer(column.type) or is_.is_floating(column.type) or is_.is_decimal(column.type)
+    if kind == "boolean" and not is_.is_boolean(column.type):
+        if not numeric:
+            return there, "a truth value"
+        values = column.cast(pyarrow.float64(), safe=False)
+        return pc.and_(
+            there, pc.invert(pc.is_in(values, value_set=pyarrow.array([0.0, 1.0])))
+        ), "a truth value (0 or 1)"
+    if kind == "date" and not is_.is_temporal(column.type):
+        return there, "a date"
+    if kind in ("integer", "number") and (describing.is_text(column) or is_.is_temporal(column.type)):
+        return there, "a number"
+    return None
+
+
+def _decoded(column: Any) -> Any:
+    import pyarrow
+
+    return column.cast(column.type.value_type) if pyarrow.types.is_dictionary(column.type) else column
+
+
+def _refuse(name: str, why: str, wrong: Any, column: Any) -> None:
+    import pyarrow.compute as pc
+
+    at = pc.indices_nonzero(wrong)
+    if len(at):
+        rows = "; ".join(f"row {i}: {_plain(column[i].as_py())!r}" for i in at[:10].to_pylist())
+        raise WrongQuestion(
+            f"By the schema {name!r} is {why}, and {len(at):,} rows are not (from 0): {rows}. Mend them, or the schema."
+        )

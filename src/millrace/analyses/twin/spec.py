@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-LEARNERS = ("lightgbm", "xgboost", "hist_gradient_boosting", "random_forest")
+LEARNERS = ("lightgbm", "lightgbm_forest", "xgboost", "hist_gradient_boosting", "random_forest")
 MIN_LEAF = {"low": 10, "standard": 20, "high": 100}
 """Rows of a leaf at least, by how much privacy is asked for."""
 WRITTEN = {"metavar": "TEXT"}
@@ -32,7 +32,7 @@ Lines = Annotated[tuple[str, ...], BeforeValidator(_lines)]
 
 
 class Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
 with warnings.catch_warnings():  # `schema` is also the name of a deprecated method of pydantic's, which nobody calls

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from millrace.analyses.twin.fidelity import Fidelity
 
 PANELS, LEVELS, BARS, FEW_VALUES = 12, 8, 24, 8
-HEAT = 24
+PANEL_PX, AXIS_PX = 158, 78
+"""Three panels with their axes go side by side on a page; axes are as wide in all, so that panels are in line."""
+HEAT, HEAT_PX, LETTER_PX = 20, 215, 10
 DAY_US = 86_400e6
 
 
@@ -81,7 +83,7 @@ def overlays(found: Look, real: Any, twins: Any, nominal: Any, columns: Sequence
         rows = kind(real[:, j], twins[:, j], columns[j])
         title = {"text": f"{name_of(columns[j].name)}  {found.shapes[j]:.3f}", "fontSize": 12, "anchor": "start"}
         draw = _panel_of_levels if few else _panel_of_stretches
-        panels.append({"title": title, "width": 205, "height": 110, **draw(rows)})
+        panels.append({"title": title, "width": PANEL_PX, "height": 110, **draw(rows)})
     worst = columns[int(order[0])].name
     left = len(columns) - len(order)
     return pictures.spec(
@@ -90,7 +92,7 @@ def overlays(found: Look, real: Any, twins: Any, nominal: Any, columns: Sequence
         + (f" {left} more columns are at least as like." if left else ""),
         "Distribution of each column, real and twins: "
         + ", ".join(f"{c.name} {s:.3f}" for c, s in zip(columns, found.shapes, strict=True)),
-        concat=panels, columns=3, spacing=24,
+        concat=panels, columns=3, spacing=16,
     )  # fmt: skip
 
 
@@ -118,7 +120,8 @@ def _levels(a: Any, b: Any, column: Column) -> list[Spec]:
 
 
 def _panel_of_levels(rows: list[Spec]) -> Spec:
-    y = {"field": "level", "type": "nominal", "title": None, "sort": None, "axis": {"labelLimit": 90, "ticks": False}}
+    shown = {"labelLimit": AXIS_PX - 6, "ticks": False, "minExtent": AXIS_PX, "maxExtent": AXIS_PX}
+    y = {"field": "level", "type": "nominal", "title": None, "sort": None, "axis": shown}
     axis = {"format": "%", "tickCount": 3, "grid": False}
     tip = [{"field": n} for n in ("level", "real", "twins")]
     return {
@@ -180,9 +183,9 @@ def _panel_of_stretches(rows: list[Spec]) -> Spec:
         **kind,
         "title": None,
         "axis": {"tickCount": 4, "grid": False},
-        "scale": {"zero": False, "nice": False},
+        "scale": {"nice": False} if dates else {"zero": False, "nice": False},
     }
-    axis = {"format": ".0%", "tickCount": 3, "grid": False}
+    axis = {"format": ".0%", "tickCount": 3, "grid": False, "minExtent": AXIS_PX, "maxExtent": AXIS_PX}
     tip = [
         {"field": n, **({"type": "temporal"} if dates and n in ("x", "x2") else {})}
         for n in ("x", "x2", "real", "twins")
@@ -206,14 +209,20 @@ def dependence(found: Look, real: Any, twins: Any, columns: Sequence[Column]) ->
     names = [name_of(c.name, 16) for c in columns]
     A, B = measures.correlations(real), measures.correlations(twins)
     kept = numpy.sort(numpy.argsort(-(numpy.abs(A) - numpy.eye(len(A))).max(0), kind="stable")[:HEAT]).tolist()
-    cell = max(9, min(24, 230 // max(1, len(kept))))
+    cell = max(9, min(24, HEAT_PX // max(1, len(kept))))
 
     def panel(M: Any, title: str, field: str, scheme: str, domain: list[float], last: bool) -> Spec:
         rows = [{"a": names[i], "b": names[j], field: short(float(M[i, j]), 3)} for i in kept for j in kept]
-        axis = {"labelLimit": 90, "ticks": False, "domain": False}
+        axis = {"labelLimit": 90, "ticks": False, "domain": False, "labelFontSize": min(LETTER_PX, cell)}
         order = [names[i] for i in kept]
         x = {"field": "a", "type": "nominal", "sort": order, "title": None, "axis": {**axis, "labelAngle": -60}}
-        y = {"field": "b", "type": "nominal", "sort": order, "title": None, "axis": axis if title == "real" else None}
+        y = {
+            "field": "b",
+            "type": "nominal",
+            "sort": order,
+            "title": None,
+            "axis": axis if title == "real" or len(kept) < 2 else None,
+        }
         legend = {"title": None, "orient": "bottom", "gradientLength": 120, "tickCount": 3} if last else None
         colour = {
             "field": field,
@@ -234,7 +243,7 @@ def dependence(found: Look, real: Any, twins: Any, columns: Sequence[Column]) ->
         f"Left and middle: correlation (categories by their codes). Right: how alike each pair is; least {names[i]} with "
         f"{names[j]}, {least:.3f}." + (f" The {len(kept)} columns that depend most." if len(kept) < len(columns) else ""),
         f"Correlations of real rows and of twins side by side; the trend of pairs is {found.trend:.4f}, at least {least:.3f}.",
-        hconcat=[
+        columns=3, spacing=14, concat=[
             panel(A, "real", "correlation", "blueorange", [-1, 1], True),
             panel(B, "twins", "correlation", "blueorange", [-1, 1], True),
             panel(found.trends, "alike", "trend", "greys", [1.0, min(0.9, least)], True),
@@ -252,13 +261,14 @@ def of_plane(plane: Mapping[str, Any]) -> Spec:
     ]
     told = plane["explained"]
     return pictures.spec(
-        "Real rows and twins where most of the rows' differences lie",
+        "Real rows and twins in the plane in which real rows differ most",
         f"The first two principal components of the real rows ({told[0]:.0%} and {told[1]:.0%} of their differences); "
         f"{len(rows) // 2:,} rows of each.",
         "Scatter of real rows and twins in the plane of the first two principal components.",
         height=320, data={"values": rows},
         mark={"type": "point", "filled": True, "size": 16, "opacity": 0.5, "aria": False},
-        encoding={"x": along("x", "first component"), "y": along("y", "second component"), "color": sides()},
+        encoding={"x": along("x", "first component"), "y": along("y", "second component"),
+                  "color": sides(legend={"orient": "top"})},
     )  # fmt: skip
 
 
@@ -274,7 +284,7 @@ def given_away(found: Fidelity) -> Spec:
         f"A classifier tells twins from real rows with an AUC of {found.c2st:.3f}; 0.5 is not at all",
         "By which columns it went: their share of the classifier's gain. Near 0.5 this is noise.",
         f"Bars: {told}",
-        height={"step": 20}, data={"values": rows}, mark={"type": "bar", "aria": False, "color": GREY},
+        height=20 * len(rows), data={"values": rows}, mark={"type": "bar", "aria": False, "color": GREY},
         encoding={"y": y, "x": along("share", "share of the gain", axis={"format": "%"}), "tooltip": tip},
     )  # fmt: skip
 
@@ -291,7 +301,7 @@ def distances(found: Mapping[str, Any]) -> Spec:
             for a, b, c in zip(edges, edges[1:], counts, strict=False)
         ]
     colour = {
-        "field": "to", "type": "nominal", "title": "nearest of",
+        "field": "to", "type": "nominal", "title": "nearest of", "legend": {"orient": "top", "titleOrient": "left"},
         "scale": {"domain": ["training rows", "held-out rows"], "range": [ORANGE, BLUE]},
     }  # fmt: skip
     return pictures.spec(

@@ -94,15 +94,22 @@ def _text_of(given: Any, what: str) -> str:
             odd = sorted(set(wanted) - {"low", "high"})
             if odd or not wanted:
                 raise WrongQuestion(f"{what}: {name!r} takes low and high, and not {odd or 'nothing'}.")
-            parts += [f"`{name}` >= {wanted['low']!r}"] * ("low" in wanted)
-            parts += [f"`{name}` <= {wanted['high']!r}"] * ("high" in wanted)
+            for end, sign in (("low", ">="), ("high", "<=")):
+                parts += [f"`{name}` {sign} {_written(wanted[end])!r}"] if end in wanted else []
         elif isinstance(wanted, list | tuple | set | frozenset):
-            parts.append(f"`{name}` in {list(wanted)!r}")
+            parts.append(f"`{name}` in {[_written(v) for v in wanted]!r}")
         elif wanted is None:
             parts.append(f"`{name}` is None")
         else:
-            parts.append(f"`{name}` == {wanted!r}")
+            parts.append(f"`{name}` == {_written(wanted)!r}")
     return " and ".join(parts)
+
+
+def _written(value: Any) -> Any:
+    """NumPy's numbers as Python's, and dates as texts, which is how conditions write them."""
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return value.item() if hasattr(value, "item") else value
 
 
 def _check(node: ast.AST, known: Mapping[str, Column], what: str) -> None:

@@ -5,7 +5,6 @@ import { el } from "./say.js";
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const CANVAS_MARKS = 1500;
 const AXIS_PX = 80;
-const NARROW_PX = 560;
 let loading = null;
 const drawn = new Set();
 
@@ -36,14 +35,21 @@ export function picture(spec, fallback) {
   return el("figure", {}, caption.childNodes.length ? caption : null, place);
 }
 
-// As wide as there is room, panels below each other where they do not go side by side: specs are made for a desk.
+// As wide as there is room: specs are made for a desk.
 function fitted(spec, room) {
   if (typeof spec.width === "number" && spec.width > room - AXIS_PX) return fitted({ ...spec, width: "container" }, room);
   if (spec.width === "container" && typeof spec.height !== "number") return { ...spec, autosize: { type: "fit-x", contains: "padding" } };
-  if (room >= NARROW_PX) return spec;
-  if (spec.concat) return { ...spec, columns: 1 };
   const { hconcat, ...rest } = spec;
-  return hconcat ? { ...rest, vconcat: hconcat } : spec;
+  return hconcat ? { ...rest, concat: hconcat, columns: hconcat.length } : spec;
+}
+
+// Panels go below each other as long as they do not go side by side.
+async function embed(place, spec, options) {
+  const made = await window.vegaEmbed(place, spec, options);
+  const across = spec.concat ? Math.min(spec.columns || spec.concat.length, spec.concat.length) : 1;
+  if (across < 2 || place.scrollWidth <= place.clientWidth + 1) return made;
+  made.finalize();
+  return embed(place, { ...spec, columns: across - 1 }, options);
 }
 
 async function paint(place) {
@@ -54,7 +60,7 @@ async function paint(place) {
     const shade = dark.matches ? "dark" : "light";
     const marks = place.spec.data?.values?.length || 0;
     place.view?.finalize();
-    const made = await window.vegaEmbed(place, fitted(place.spec, place.clientWidth), {
+    const made = await embed(place, fitted(place.spec, place.clientWidth), {
       actions: false, config: window.millraceThemes[shade], renderer: marks > CANVAS_MARKS ? "canvas" : "svg", tooltip: { theme: shade },
     });
     place.view = made.view;

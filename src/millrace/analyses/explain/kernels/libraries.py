@@ -113,7 +113,7 @@ def _own_and_mine(model: Any, forest: Ensemble, sample: Any, raw: NDArray[Any]) 
     """The same quantity by the library and by the trees: raw output where the library tells it."""
     light, extreme = _lightgbm(model), _xgboost(model)
     if light is not None:
-        return _columns(light.predict(sample, raw_score=True, num_threads=1)), raw
+        return _columns(light.predict(sample, raw_score=True, num_threads=1)) / _summed(light), raw
     if extreme is not None:
         return _columns(_margin(model, extreme, sample)), raw
     if _catboost(model):
@@ -129,6 +129,13 @@ def _own_and_mine(model: Any, forest: Ensemble, sample: Any, raw: NDArray[Any]) 
     if mine.shape[1] == 1 and own.shape[1] == 2:
         own = own[:, 1:]
     return own.astype(np.float64), mine
+
+
+def _summed(booster: Any) -> int:
+    """Of how many trees LightGBM's raw output is the sum where its prediction is their mean (boosting=rf), else 1."""
+    if "\naverage_output\n" not in booster.model_to_string(num_iteration=1):
+        return 1
+    return int(booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration())
 
 
 def _margin(model: Any, booster: Any, sample: NDArray[Any]) -> Any:

@@ -19,7 +19,11 @@ from millrace.run.errors import MissingExtra, NotSupported, WrongQuestion
 Array = NDArray[Any]
 Kind = Literal["number", "binary"]
 
-NAMES = ("lightgbm", "xgboost", "hist_gradient_boosting", "random_forest")
+NAMES = ("lightgbm", "lightgbm_forest", "xgboost", "hist_gradient_boosting", "random_forest")
+OF_LIGHTGBM = ("lightgbm", "lightgbm_forest")
+"""Kept as LightGBM's text."""
+FOREST_LEAVES, IN_BAG, A_NODE = 511, 0.632, 0.5
+"""Of LightGBM's forest: leaves of a tree at most; shares of the rows that a tree sees, of the columns at each split."""
 SAMPLED = 50_000
 """Rows from which LightGBM makes its bins."""
 ONE_BY_ONE = 16
@@ -74,20 +78,24 @@ def growth_of(options: Mapping[str, Any]) -> Growth:
         raise WrongQuestion(f"There is no option {odd[0]!r} of a learner; there are {', '.join(known)}.") from None
 
 
+def check(learner: Any) -> None:
+    """`NotSupported` for a name that there is not."""
+    if isinstance(learner, str) and learner not in NAMES:
+        raise NotSupported(f"There is no learner {learner!r}; there are {', '.join(NAMES)}, and your own estimator.")
+
+
 def train(learner: Any, aim: Aim, growth: Growth) -> Any:
     """The trained model: text or bytes of a learner by name, the fitted copy of an estimator object."""
     if not isinstance(learner, str):
         return _own(learner, aim)
     made = {
         "lightgbm": lightgbm_text,
+        "lightgbm_forest": _lightgbm_forest,
         "xgboost": _xgboost,
         "hist_gradient_boosting": _boosted,
         "random_forest": _forest,
     }
-    if learner not in made:
-        raise NotSupported(
-            f"There is no learner {learner!r}; there are {', '.join(NAMES)}, and your own estimator object."
-        )
+    check(learner)
     return made[learner](aim, growth)
 
 
@@ -97,6 +105,8 @@ def reader(learner: Any, kind: Kind, trained: Any) -> Callable[[Array], Array]:
         return lambda x: _answer(trained, kind, x)
     if learner == "lightgbm":
         return read_lightgbm(trained)
+    if learner == "lightgbm_forest":
+        return _read_lightgbm_forest(trained, kind)
     if learner == "xgboost":
         return _read_xgboost(trained)
     return _read_skops(trained, kind)
@@ -117,10 +127,7 @@ def lightgbm_text(aim: Aim, growth: Growth) -> str:
 
     settings = {
         "objective": "binary" if aim.kind == "binary" else "l2", "num_leaves": growth.leaves_for(len(aim.rows)),
-        "learning_rate": growth.rate, "min_data_in_leaf": growth.least_rows, "max_bin": growth.bins, "lambda_l2": growth.l2,
-        "bin_construct_sample_cnt": SAMPLED, "num_threads": 1, "deterministic": True, "max_cat_to_onehot": ONE_BY_ONE,
-        "force_row_wise": aim.features.shape[1] <= NARROW, "force_col_wise": aim.features.shape[1] > NARROW,
-        "feature_pre_filter": False, "seed": 1 + aim.seed, "verbosity": -1,
+        "learning_rate": growth.rate, "min_data_in_leaf": growth.least_rows, "lambda_l2": growth.l2, **_always(aim, growth),
     }  # fmt: skip
     offset = None if aim.offset is None else numpy.asarray(aim.offset, numpy.float64)
     whole = lightgbm.Dataset(
@@ -142,6 +149,39 @@ def lightgbm_text(aim: Aim, growth: Growth) -> str:
     stop = lightgbm.early_stopping(growth.patience, verbose=False)
     model = lightgbm.train(settings, data, growth.trees, valid_sets=[part(apart)], callbacks=[stop])
     return str(model.model_to_string(num_iteration=model.best_iteration))
+
+
+def _always(aim: Aim, growth: Growth) -> dict[str, Any]:
+    """Settings of LightGBM that boosting and forest share."""
+    return {
+        "max_bin": growth.bins, "bin_construct_sample_cnt": SAMPLED, "num_threads": 1, "deterministic": True,
+        "max_cat_to_onehot": ONE_BY_ONE, "force_row_wise": aim.features.shape[1] <= NARROW,
+        "force_col_wise": aim.features.shape[1] > NARROW, "feature_pre_filter": False, "seed": 1 + aim.seed, "verbosity": -1,
+    }  # fmt: skip
+
+
+def _lightgbm_forest(aim: Aim, growth: Growth) -> str:
+    """LightGBM's own forest: the mean of trees of drawn rows, on bins. Two values are learnt as 0 and 1, so that a leaf's mean is
+    a probability: log odds of whole forests are not."""
+    import lightgbm
+
+    least = max(1, growth.least_rows // 2)
+    settings = {
+        "boosting": "rf", "objective": "l2", "bagging_freq": 1, "bagging_fraction": IN_BAG, "feature_fraction_bynode": A_NODE,
+        "num_leaves": int(min(FOREST_LEAVES, max(4, len(aim.rows) // (2 * least)))), "min_data_in_leaf": least,
+        **_always(aim, growth),
+    }  # fmt: skip
+    whole = lightgbm.Dataset(
+        numpy.asarray(aim.features), numpy.asarray(aim.target, numpy.float64), params=settings, free_raw_data=False,
+        categorical_feature=list(aim.categorical) or "auto",
+    ).construct()  # fmt: skip
+    data = whole.subset(numpy.asarray(aim.rows).astype(numpy.int32))
+    return str(lightgbm.train(settings, data, growth.trees).model_to_string())
+
+
+def _read_lightgbm_forest(text: str, kind: Kind) -> Callable[[Array], Array]:
+    read = read_lightgbm(text)
+    return (lambda x: numpy.clip(read(x), 0.0, 1.0)) if kind == "binary" else read
 
 
 def read_lightgbm(text: str) -> Callable[[Array], Array]:
