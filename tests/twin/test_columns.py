@@ -116,3 +116,19 @@ def test_numbers_that_are_called_categories_keep_their_type():
     assert model.column("x").kind == "category"
     assert twins["x"].type == codes.type
     assert set(twins["x"].to_pylist()) == {1, 2, 3}
+
+
+def test_the_values_of_a_column_are_said_for_people():
+    import datetime
+
+    days = pyarrow.array([datetime.date(2020, 1, 1) + datetime.timedelta(int(k)) for k in range(300)])
+    for data, said in (
+        (days, "2020-01-01 to 2020-10-26"),
+        (days.cast(pyarrow.timestamp("us")), "2020-01-01T00:00:00.000000 to 2020-10-26T00:00:00.000000"),
+        (pyarrow.array([False, True] * 50), "false to true"),
+        (pyarrow.array([1000.0, 2500.5] * 50), "1,000 to 2500"),
+        (pyarrow.array(list("abcdefgh") * 50), "a, b, c, d, e, f and 2 more"),
+    ):
+        assert (
+            describing.describe("x", data, {"kind": "date"} if data is days else {}, "standard").values_text() == said
+        )

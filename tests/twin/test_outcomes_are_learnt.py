@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss, r2_score, roc_auc_score
 
 import millrace as mr
-from millrace.analyses.twin import features, outcome, outcome_measures
+from millrace.analyses.twin import features, outcome, outcome_measures, plan
 from millrace.analyses.twin.kernels import learners
 from millrace.run.errors import NotSupported, WrongQuestion
 
@@ -214,9 +214,21 @@ def test_a_column_of_names_is_left_out() -> None:
 
 
 def test_long_forests_are_said_beforehand() -> None:
-    assert outcome.forest_notes(1_000, 10, 100, 5) == []
-    (said,) = outcome.forest_notes(1_000_000, 100, 500, 5)
+    assert plan.size_notes("random_forest", 1_000, 10, 100, 5) == []
+    (said,) = plan.size_notes("random_forest", 1_000_000, 100, 500, 5)
     assert "core-hours" in said and "lightgbm_forest" in said
+
+
+def test_trees_of_a_large_table_see_a_part_of_it_and_predict_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = people(4_000).select(["age", "region", "spend"])
+    whole = fitted(table, "spend", folds=2)
+    assert whole.notes == () and "[bagging_fraction: 1]" in whole.trained
+    monkeypatch.setattr(plan, "LARGE_VALUES", 3_000)
+    parts, again = (fitted(table, "spend", folds=2) for _ in range(2))
+    assert "[bagging_fraction: 0.375]" in parts.trained
+    assert parts.digest == again.digest
+    assert any("38% of the rows" in note for note in parts.notes)
+    assert parts.scores["r2"] > whole.scores["r2"] - 0.01
 
 
 def test_lightgbms_own_forest_is_as_good_as_scikit_learns() -> None:

@@ -182,6 +182,13 @@ def test_a_file_under_its_name_is_whole(model, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_that_is_cut_off_is_no_model(model, tmp_path):
+    place = model.keep(tmp_path) / "model.json"
+    place.write_text(place.read_text()[:200])
+    with pytest.raises(WrongQuestion, match="not a whole model.*Fit it again"):
+        mr.twin.generate(place.parent, 10, engine="inline")
+
+
 def test_a_model_of_a_later_format_says_what_to_do(model, tmp_path):
     place = model.keep(tmp_path) / "model.json"
     said = json.loads(place.read_text())

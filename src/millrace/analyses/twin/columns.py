@@ -77,6 +77,23 @@ class Column:
     def high(self) -> float:
         return float(self.values[-1]) if self.values.size else float("nan")
 
+    def values_text(self, most: int = 6) -> str:
+        """The values it may have, for people: some labels, or a range."""
+        if self.labels:
+            rest = len(self.labels) - most
+            return ", ".join(self.labels[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+        if not self.values.size or self.kind == "key":
+            return ""
+        ends = [self._value_text(v) for v in dict.fromkeys((self.low, self.high))]
+        return " to ".join(ends)
+
+    def _value_text(self, value: float) -> str:
+        if self.kind == "boolean":
+            return "true" if value else "false"
+        if self.kind == "date" and value == value:  # days, or microseconds of a time
+            return str(numpy.datetime64(int(value), "D" if self.arrow.startswith("date") else "us"))
+        return f"{value:,.0f}" if value == round(value, 0) else f"{value:.4g}"
+
     def described(self) -> dict[str, Any]:
         """In words and plain values."""
         said: dict[str, Any] = {"name": self.name, "kind": self.kind, "type": self.arrow, "missing": self.missing}

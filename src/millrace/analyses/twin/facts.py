@@ -9,7 +9,7 @@ from millrace.analyses.twin.model import TwinModel, read_model
 from millrace.analyses.twin.plan import AssessFacts, FitFacts, GenerateFacts
 from millrace.analyses.twin.spec import Assess, Fit, Generate
 
-JUDGED_TRIES = 2.2
+JUDGED_TRIES = 3.5
 """Draws of a twin until a judge accepts one."""
 
 

@@ -172,7 +172,7 @@ class Joint:
             if len(about) == 1:
                 held = clause.holds(lambda _: self._possible(column))  # noqa: B023 - called at once
                 if not held.any():
-                    raise WrongQuestion(f"No twin can satisfy {clause.text!r}: {column.name!r} {_has(column)}.")
+                    raise WrongQuestion(f"No twin can satisfy {clause.text!r}: {_has(column)}.")
                 if column.drawn and not column.ranked and not column.pooled:
                     mask = numpy.zeros(256, numpy.bool_)
                     mask[: len(held)] = held
@@ -352,6 +352,4 @@ def _most_left(part: Mapping[str, Any], mask: Any) -> float:
 
 
 def _has(column: Column) -> str:
-    if column.labels:
-        return f"is one of {', '.join(map(repr, column.labels[:12]))}"
-    return f"is from {column.low:g} to {column.high:g}"
+    return f"the values of {column.name!r} are {column.values_text(12)}"

@@ -153,6 +153,13 @@ class TwinModel(Saved):
             "models": [n for n in ("outcome", "effects") if getattr(self, n) is not None],
         }
 
+    def page_tables(self) -> dict[str, list[list[Any]]]:
+        """What was found of each column, and the constraints that hold."""
+        columns = [["column", "kind", "values", "may be missing"]]
+        columns += [[c.name, c.kind, c.values_text(), "yes" if c.missing else ""] for c in self.columns]
+        held = [["constraint"], *([c["said"]] for c in self.constraints)]
+        return {"Columns": columns, **({"What holds on every twin": held} if self.constraints else {})}
+
     def charts(self) -> dict[str, dict[str, Any]]:
         if self.effects is None:
             return dict(self.pictures)
@@ -181,7 +188,10 @@ def _tupled(value: Any) -> Any:
 def load(place: str | os.PathLike[str]) -> TwinModel:
     """The model in that folder, or the only one in a run's folder. Its arrays are mapped."""
     folder = _found(Path(place))
-    said = json.loads((folder / "model.json").read_text())
+    try:
+        said = json.loads((folder / "model.json").read_text())
+    except ValueError as e:
+        raise WrongQuestion(f"{folder} is not a whole model: model.json is no JSON ({e}). Fit it again.") from e
     if said.get("format") != FORMAT:
         raise WrongQuestion(
             f"{folder} is a model of format {said.get('format')}, and this millrace reads {FORMAT}. Fit it again, or read it "

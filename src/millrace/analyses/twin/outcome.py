@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from millrace.analyses.twin import features, outcome_measures
+from millrace.analyses.twin import features, outcome_measures, plan
 from millrace.analyses.twin.deadline import whole as finished
 from millrace.analyses.twin.features import Encoding
 from millrace.analyses.twin.kernels import effects as kernel
@@ -46,9 +46,6 @@ ENDINGS = {
     "hist_gradient_boosting": "skops",
     "random_forest": "skops",
 }
-FOREST_VALUE_S = 1.2e-7
-"""Core-seconds of one tree of a scikit-learn forest by row and column (2 trees of 1,000,000 x 100 took 23.6 s)."""
-LONG_S = 600.0
 FOLDS_OF_ROWS = 11
 """Where the random numbers of the folds begin, among those of the run."""
 
@@ -265,8 +262,7 @@ def fit_outcome(
     target = target[used]
     encoding = features.learn(table, [n for n in (columns or table.column_names) if n != outcome])
     x = features.encode(encoding, table)
-    if learner == "random_forest":
-        notes += forest_notes(*x.shape, growth.trees, folds)
+    notes += plan.size_notes(learner, *x.shape, growth.trees, folds)
     groups = target.astype(int) if kind == "binary" else numpy.zeros(len(target), int)
     fold = kernel.folds(groups, folds, run.rng(FOLDS_OF_ROWS))
     run.progress("outcome model", folds + 1)
@@ -384,14 +380,3 @@ def usable(target: Array, name: str) -> tuple[Array, list[str]]:
             "that are not widened): give more rows."
         )
     return used, [f"{missing:,} rows without {name} were left out of its model."] if missing else []
-
-
-def forest_notes(rows: int, columns: int, trees: int, folds: int) -> list[str]:
-    """What to say of a forest that will take long."""
-    expected_s = FOREST_VALUE_S * rows * columns * trees * (folds + 1)
-    if expected_s < LONG_S:
-        return []
-    return [
-        f"A scikit-learn forest of {trees} trees on {rows:,} x {columns} in {folds} folds takes about {expected_s / 3600:.1f} "
-        "core-hours: LightGBM's own forest (learner='lightgbm_forest') and boosting (learner='lightgbm') take minutes."
-    ]

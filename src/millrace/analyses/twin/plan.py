@@ -31,9 +31,12 @@ CHOICE_S, CHOICE_COLUMN_S = 0.1, 0.005
 """Trees both ways on a held-out slice, and a classifier of each: by column, and by earlier column besides."""
 JUDGED_ROWS, JUDGE_TREES, JUDGE_BYTES, JUDGE_S = 80_000, 200, 14, 4e-6
 """Rows, trees and bytes a value of the judge of finished rows; core-seconds a drawn row."""
-BOOST_S, FOREST_S, EFFECT_S = 7e-9, 1.2e-7, 1.5e-6
+BOOST_S, FOREST_S, EFFECT_S = 5e-9, 1.2e-7, 1.5e-6
 """Core-seconds: a row and column of a boosted tree; of a tree of a scikit-learn forest; of all models of effects a fold."""
-SLOWER = {"lightgbm": 1.0, "lightgbm_forest": 4.0, "xgboost": 1.6, "hist_gradient_boosting": 2.5}
+LARGE_VALUES, LEAST_SHARE, MANY_COLUMNS, OF_COLUMNS, PASSED = 10_000_000, 0.2, 64, 0.5, 0.18
+"""Values of a table from which a boosted tree sees a part of the rows, and the least part; columns from which it sees a part of
+them, which; and what rows cost that a tree does not see, of what they cost when it does."""
+SLOWER = {"lightgbm": 1.0, "lightgbm_forest": 5.6, "xgboost": 1.6, "hist_gradient_boosting": 2.5}
 FOREST_ROW_BYTES = 16
 """Of a row and tree of a scikit-learn forest, as it is kept: a fifth of a node."""
 OUTCOME_TREES, LONG_S = 300, 600.0
@@ -76,6 +79,13 @@ class AssessFacts:
     columns: int
     row_bytes: int
     compared: int
+
+
+def seen_shares(rows: int, columns: int) -> tuple[float, float]:
+    """(of the rows, of the columns) that a boosted tree of LightGBM sees: all of them but in large tables, where trees that see
+    less are no worse, and take a third of the time."""
+    share = min(1.0, max(LEAST_SHARE, LARGE_VALUES / max(1, rows * columns)))
+    return share, OF_COLUMNS if share < 1 and columns > MANY_COLUMNS else 1.0
 
 
 def block_rows(columns: int) -> int:
@@ -141,16 +151,22 @@ def _models(facts: FitFacts) -> _Models:
     seen = facts.folds * values  # a fold leaves one part out, and one fit has all
     forest = facts.learner == "random_forest"
     tree_s = FOREST_S if forest else BOOST_S * SLOWER.get(facts.learner, 1.0)
-    outcome_s = tree_s * OUTCOME_TREES * seen
+    of_rows, of_columns = seen_shares(facts.rows, facts.columns)
+    part = PASSED + (1 - PASSED) * of_rows * of_columns if of_rows < 1 else 1.0
+    outcome_s = tree_s * OUTCOME_TREES * seen * (part if facts.learner == "lightgbm" else 1.0)
     kept = FOREST_ROW_BYTES * facts.rows * OUTCOME_TREES if forest else 0
     why = [f"the outcome is learnt {fits} times by {facts.learner}, {OUTCOME_TREES} trees each"]
+    if of_rows < 1 and facts.learner == "lightgbm":
+        why.append(
+            f"a tree sees {of_rows:.0%} of the rows and {of_columns:.0%} of the columns, and other ones than the next"
+        )
     instead = ""
     if forest and outcome_s > LONG_S:
-        boosted_s = outcome_s * BOOST_S / FOREST_S
+        whole_s = outcome_s * BOOST_S / FOREST_S
         instead = (
             f"a scikit-learn forest of {OUTCOME_TREES} trees takes about {outcome_s / 3600:.1f} core-hours here; LightGBM's own "
-            f"forest (learner='lightgbm_forest') takes about {SLOWER['lightgbm_forest'] * boosted_s / 60:.0f} core-minutes, and "
-            f"boosting (learner='lightgbm'), which predicts as well or better, about {boosted_s / 60:.0f}"
+            f"forest (learner='lightgbm_forest') takes about {SLOWER['lightgbm_forest'] * whole_s / 60:.0f} core-minutes, and "
+            f"boosting (learner='lightgbm'), which predicts as well or better, about {part * whole_s / 60:.0f}"
         )
         why.append(instead)
     effects_s = EFFECT_S * seen if facts.effects else 0.0
@@ -161,6 +177,22 @@ def _models(facts: FitFacts) -> _Models:
         LEARNER_BYTES * values + LEARNER_ROW_BYTES * facts.rows + 2 * kept, TABLE_BYTES * values + fits * kept, tuple(why),
         instead,
     )  # fmt: skip
+
+
+def size_notes(learner: object, rows: int, columns: int, trees: int, folds: int) -> list[str]:
+    """What an answer says of a learner because the table is large."""
+    of_rows, of_columns = seen_shares(rows, columns)
+    if learner == "lightgbm" and of_rows < 1:
+        return [
+            f"The table is large: each tree of the outcome sees {of_rows:.0%} of the rows, {of_columns:.0%} of the columns."
+        ]
+    expected_s = FOREST_S * rows * columns * trees * (folds + 1)
+    if learner != "random_forest" or expected_s < LONG_S:
+        return []
+    return [
+        f"A scikit-learn forest of {trees} trees on {rows:,} x {columns} in {folds} folds takes about {expected_s / 3600:.1f} "
+        "core-hours: LightGBM's own forest (learner='lightgbm_forest') and boosting (learner='lightgbm') take minutes."
+    ]
 
 
 def plan_generate(facts: GenerateFacts, budget: Budget) -> Plan:

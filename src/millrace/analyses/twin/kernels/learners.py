@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy
 from numpy.typing import NDArray
 
+from millrace.analyses.twin.plan import seen_shares
 from millrace.run.errors import MissingExtra, NotSupported, WrongQuestion
 
 Array = NDArray[Any]
@@ -30,6 +31,8 @@ ONE_BY_ONE = 16
 """Labels of a column up to which splits are one against the others: as good as subsets of few labels, and faster."""
 NARROW = 64
 """Columns up to which LightGBM goes by rows, which is faster there."""
+SAME_ROWS = 5
+"""Trees of a large table that see the same part of the rows."""
 READ = 65_536
 """Rows that are predicted at a time."""
 OURS = ("sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor")
@@ -129,6 +132,9 @@ def lightgbm_text(aim: Aim, growth: Growth) -> str:
         "objective": "binary" if aim.kind == "binary" else "l2", "num_leaves": growth.leaves_for(len(aim.rows)),
         "learning_rate": growth.rate, "min_data_in_leaf": growth.least_rows, "lambda_l2": growth.l2, **_always(aim, growth),
     }  # fmt: skip
+    of_rows, of_columns = seen_shares(len(aim.rows), aim.features.shape[1])
+    if of_rows < 1:
+        settings |= {"bagging_fraction": of_rows, "bagging_freq": SAME_ROWS, "feature_fraction": of_columns}
     offset = None if aim.offset is None else numpy.asarray(aim.offset, numpy.float64)
     whole = lightgbm.Dataset(
         numpy.asarray(aim.features), numpy.asarray(aim.target, numpy.float64), params=settings, free_raw_data=False,
