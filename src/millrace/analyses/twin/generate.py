@@ -19,7 +19,7 @@ from millrace.analyses.twin import raking, tabling
 from millrace.analyses.twin.facts import generate_facts
 from millrace.analyses.twin.joint import Joint
 from millrace.analyses.twin.model import TwinModel, read_model
-from millrace.analyses.twin.plan import block_rows, plan_generate
+from millrace.analyses.twin.plan import block_rows, group_rows, plan_generate
 from millrace.analyses.twin.spec import Generate
 from millrace.analyses.twin.where import Clause, clauses
 from millrace.run.answer import Saved
@@ -188,12 +188,16 @@ def write(
                 resources=(tabling.made,),
                 name="twins",
             )
+            together: list[Any] = []
             for found in made:
                 value = run.value(found)
-                file.write_table(value["table"])
+                together.append(value["table"])
+                if sum(t.num_rows for t in together) >= group_rows(len(model.columns)):
+                    _write_group(file, together)
                 rows += value["table"].num_rows
                 draws += value["draws"]
                 digest = content_key([digest, value["table"]])
+            _write_group(file, together)
         _whole_or_a_part(rows, spec.n, run)
         making.chmod(0o644)
         making.rename(place)
@@ -203,6 +207,16 @@ def write(
     return Twins(
         place, rows, (*model.names, *told), model.name, where, rows / draws, digest, notes=tuple(run.notes)
     )  # fmt: skip
+
+
+def _write_group(file: Any, together: list[Any]) -> None:
+    """Blocks as one row group: the writer remembers each group until the end, and would grow with the number of blocks."""
+    import pyarrow
+
+    if together:
+        table = pyarrow.concat_tables(together)
+        file.write_table(table, row_group_size=table.num_rows)
+        together.clear()
 
 
 def _whole_or_a_part(rows: int, n: int, run: Run) -> None:

@@ -42,7 +42,8 @@ FOREST_ROW_BYTES = 16
 OUTCOME_TREES, LONG_S = 300, 600.0
 TABLE_BYTES, LEARNER_BYTES, LEARNER_ROW_BYTES = 18, 3, 100
 """A value of the rows that outcome and effects are learnt from, in the driver; in a learner's bins; a row besides."""
-BLOCK_VALUES = 1 << 20
+BLOCK_VALUES, GROUP_VALUES = 1 << 20, 1 << 22
+"""Values that a task draws; that are written together."""
 DRAW_S, WRITE_S = 2.4e-7, 6e-8
 """Core-seconds a value: drawn by a worker, written by the driver."""
 VALUE_BYTES = 30
@@ -92,6 +93,11 @@ def block_rows(columns: int) -> int:
     """Twins of a block: a power of two from 1,024 to 65,536."""
     wanted = BLOCK_VALUES // max(1, columns)
     return max(1_024, min(65_536, 1 << (max(1, wanted).bit_length() - 1)))
+
+
+def group_rows(columns: int) -> int:
+    """Rows from which blocks are written as a row group of the file: four blocks or so of wide tables."""
+    return max(block_rows(columns), min(65_536, GROUP_VALUES // max(1, columns)))
 
 
 def plan_fit(facts: FitFacts, budget: Budget) -> Plan:
@@ -202,7 +208,7 @@ def plan_generate(facts: GenerateFacts, budget: Budget) -> Plan:
         Plan(
             analysis="twin generate", method="trees", tasks=-(-facts.n // block), block=block, slots=1,
             worker_bytes=WORKER_BYTES + VALUE_BYTES * min(block, facts.n) * facts.columns,
-            driver_bytes=DRIVER_BYTES + 16 * block * facts.columns,
+            driver_bytes=DRIVER_BYTES + 16 * (block + group_rows(facts.columns)) * facts.columns,
             shared_bytes=facts.model_bytes, answer_bytes=8 * values,
             core_s=values * (DRAW_S * facts.tries + WRITE_S) + facts.n * facts.tries * JUDGE_S * facts.judged,
             base_bytes=WORKER_BYTES - KERNEL_BYTES,
