@@ -199,7 +199,7 @@ def main(quick: bool) -> None:
             f"interpreters: {few}, scaled",
         )  # fmt: skip
         bench.figure(f"{lane} lane", count / took_s, "candidates/s", 900.0 if lane == "batch" else 250.0, at_most=False)
-    searched, task = population(10 if quick else 40, 20, times), many_cases(6)
+    searched, task = population(10 if quick else 200, 20, times), many_cases(6)
     bench.against(
         f"{len(searched)} of a search on 6 cases",
         lambda: ours(searched, task),
