@@ -28,7 +28,7 @@ _LONGEST_TEXT = 64  # nobody writes a longer size; a bound keeps hostile digits 
 
 
 def parse_bytes(value: str | int | float) -> int:
-    """Bytes of "4GiB", "500 MB", "0.5TiB" or a plain number of bytes; fractions of a byte are dropped.
+    """Bytes of "4GiB", "500 MB", "0.5TiB" or a plain number of bytes, to the nearest byte.
 
     Binary units are KiB MiB GiB TiB PiB, decimal ones kB MB GB TB PB, in any case. A bare "4G" is refused:
     docker, Slurm and `ls` read it as 4 GiB, Kubernetes and Dask as 4 GB. Raises `WrongQuestion`.
@@ -52,7 +52,7 @@ def parse_bytes(value: str | int | float) -> int:
         raise WrongQuestion(
             f"{_shown(value)} has the unknown unit {unit!r}: use B, KiB, MiB, GiB, TiB, kB, MB, GB or TB."
         )
-    return int(Fraction(number) * _BYTES_PER[unit or "b"])
+    return math.floor(Fraction(number) * _BYTES_PER[unit or "b"] + Fraction(1, 2))
 
 
 def format_bytes(size_bytes: int, *, up: bool = False) -> str:
