@@ -58,10 +58,13 @@ def test_a_generation(tmp_path: Path) -> None:
     words = ("generate", "--model", str(place), "--n", str(TWINS), "--file", str(tmp_path / "twins.parquet"))
     killed(tmp_path, *words, after=25)
     assert not (tmp_path / "twins.parquet").exists()
+    (left,) = tmp_path.glob(".twins.parquet-*")
+    os.utime(left, (time.time() - 3_600, time.time() - 3_600))
     result = again(tmp_path, *words)
     file = parquet.ParquetFile(tmp_path / "twins.parquet")
     assert file.metadata.num_rows == TWINS == result["answer"]["rows"]
     first = next(file.iter_batches(300))
+    assert list(tmp_path.glob(".twins.parquet-*")) == []
     assert first.to_pylist() == mr.twin.sample(model, 300).to_pylist()
 
 

@@ -1,13 +1,11 @@
 """`twin generate`: twins of a model, streamed in blocks to one Parquet file.
 
 Row i is the same for every engine, block and number of twins. A file under its name is whole: it is written beside it and
-renamed. Blocks that were made before an interruption are found in the store.
+renamed (see `drafts`). Blocks that were made before an interruption are found in the store.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 
 import numpy
 
-from millrace.analyses.twin import raking, tabling
+from millrace.analyses.twin import drafts, raking, tabling
 from millrace.analyses.twin.facts import generate_facts
 from millrace.analyses.twin.joint import Joint
 from millrace.analyses.twin.model import TwinModel, read_model
@@ -173,21 +171,12 @@ def write(
     texts = [c.name for c in model.columns if c.kind == "category"]
     rows, draws, digest = 0, 0, content_key([model.digest, where, run.seed])
     run.progress("twins", len(items))
-    handle, name = tempfile.mkstemp(prefix=f".{place.name}-", dir=place.parent)
-    os.close(handle)
-    making = Path(name)
-    try:
+    with drafts.draft(place) as making:
         with parquet.ParquetWriter(
             making, schema, compression="zstd", compression_level=1, use_dictionary=texts
         ) as file:
-            made = run.map(
-                tabling.block,
-                items,
-                shared=(run.share(model.plain), run.share(beside), asked),
-                keep=True,
-                resources=(tabling.made,),
-                name="twins",
-            )
+            shared = run.share(model.plain), run.share(beside), asked
+            made = run.map(tabling.block, items, shared=shared, keep=True, resources=(tabling.made,), name="twins")
             together: list[Any] = []
             for found in made:
                 value = run.value(found)
@@ -199,11 +188,6 @@ def write(
                 digest = content_key([digest, value["table"]])
             _write_group(file, together)
         _whole_or_a_part(rows, spec.n, run)
-        making.chmod(0o644)
-        making.rename(place)
-    except BaseException:
-        making.unlink(missing_ok=True)
-        raise
     return Twins(
         place, rows, (*model.names, *told), model.name, where, rows / draws, digest, notes=tuple(run.notes)
     )  # fmt: skip
