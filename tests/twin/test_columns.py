@@ -126,7 +126,7 @@ def test_the_values_of_a_column_are_said_for_people():
         (days, "2020-01-01 to 2020-10-26"),
         (days.cast(pyarrow.timestamp("us")), "2020-01-01T00:00:00.000000 to 2020-10-26T00:00:00.000000"),
         (pyarrow.array([False, True] * 50), "false to true"),
-        (pyarrow.array([1000.0, 2500.5] * 50), "1,000 to 2500"),
+        (pyarrow.array([1000.0, 2500.5] * 50), "1,000 to 2,500"),
         (pyarrow.array(list("abcdefgh") * 50), "a, b, c, d, e, f and 2 more"),
     ):
         assert (

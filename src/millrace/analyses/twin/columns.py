@@ -92,7 +92,7 @@ class Column:
             return "true" if value else "false"
         if self.kind == "date" and value == value:  # days, or microseconds of a time
             return str(numpy.datetime64(int(value), "D" if self.arrow.startswith("date") else "us"))
-        return f"{value:,.0f}" if value == round(value, 0) else f"{value:.4g}"
+        return f"{value:,.0f}" if value == round(value, 0) or abs(value) >= 1_000 else f"{value:.4g}"
 
     def described(self) -> dict[str, Any]:
         """In words and plain values."""

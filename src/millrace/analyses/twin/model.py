@@ -158,7 +158,7 @@ class TwinModel(Saved):
         columns = [["column", "kind", "values", "may be missing"]]
         columns += [[c.name, c.kind, c.values_text(), "yes" if c.missing else ""] for c in self.columns]
         held = [["constraint"], *([c["said"]] for c in self.constraints)]
-        return {"Columns": columns, **({"What holds on every twin": held} if self.constraints else {})}
+        return {"What each column is": columns, **({"What holds on every twin": held} if self.constraints else {})}
 
     def charts(self) -> dict[str, dict[str, Any]]:
         if self.effects is None:
