@@ -21,7 +21,7 @@ from millrace.run.budget import Budget
 from millrace.run.errors import DoesNotFit
 
 GIB = 1 << 30
-AMPLE = Budget(2, 64 * GIB)
+AMPLE = Budget(2, 1024 * GIB)
 
 
 def spec_of(estimator: str, rows: int = 60, columns: int = 3, **more: object) -> Spec:
