@@ -33,7 +33,7 @@ JUDGED_ROWS, JUDGE_TREES, JUDGE_BYTES, JUDGE_S = 80_000, 200, 14, 4e-6
 """Rows, trees and bytes a value of the judge of finished rows; core-seconds a drawn row."""
 BOOST_S, FOREST_S, EFFECT_S = 5e-9, 1.2e-7, 1.5e-6
 """Core-seconds: a row and column of a boosted tree; of a tree of a scikit-learn forest; of all models of effects a fold."""
-LARGE_VALUES, LEAST_SHARE, MANY_COLUMNS, OF_COLUMNS, PASSED = 10_000_000, 0.2, 64, 0.5, 0.18
+LARGE_VALUES, LEAST_SHARE, MANY_COLUMNS, OF_COLUMNS, PASSED = 10_000_000, 0.1, 64, 0.5, 0.18
 """Values of a table from which a boosted tree sees a part of the rows, and the least part; columns from which it sees a part of
 them, which; and what rows cost that a tree does not see, of what they cost when it does."""
 SLOWER = {"lightgbm": 1.0, "lightgbm_forest": 5.6, "xgboost": 1.6, "hist_gradient_boosting": 2.5}

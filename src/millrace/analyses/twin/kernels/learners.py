@@ -147,7 +147,7 @@ def lightgbm_text(aim: Aim, growth: Growth) -> str:
         rows = numpy.sort(rows[chosen[len(rows) // 5 :]])
 
     def part(at: Array) -> Any:
-        return whole.subset(at.astype(numpy.int32))
+        return whole if len(at) == len(aim.features) else whole.subset(at.astype(numpy.int32))
 
     data = part(rows)
     if not growth.patience:
