@@ -161,14 +161,20 @@ def may_use_gpu(run: Run) -> bool:
     return on is not None and (on.wish == "gpu" or (on.wish == "auto" and on.devices() > 0))
 
 
-def follow(run: Run, plan_of: Callable[[int], Plan]) -> bool:
+def follow(run: Run, plan_of: Callable[[int], Plan], without: str = "") -> bool:
     """Follow plan_of(bytes that a worker takes besides); whether it has room for GPUs. Where one may be used but its library
-    does not fit the budget, the CPU has the kernels. `DoesNotFit` otherwise, also when a GPU is wished for."""
-    if may_use_gpu(run):
+    does not fit the budget, the CPU has the kernels. `DoesNotFit` otherwise, also when a GPU is wished for.
+
+    without: why nothing of the question has a body for one, which is said where one is wished for."""
+    wished = run.sharing.place is not None and run.sharing.place.wish == "gpu"
+    if without:
+        if wished:
+            run.note(without)
+    elif may_use_gpu(run):
         try:
             plan = plan_of(GPU_BYTES)
         except DoesNotFit:
-            if run.sharing.place is not None and run.sharing.place.wish == "gpu":
+            if wished:
                 raise
             run.note("The memory is too little for a GPU's library beside the work, so that all runs on the CPU.")
         else:

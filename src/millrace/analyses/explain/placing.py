@@ -26,20 +26,17 @@ TRIED_ROWS = 64
 
 def follow(run: Run, asked: Question, facts: Facts) -> Form | None:
     """Follow the plan; the model as a device can be asked, where one may be and the plan has room for it."""
+    form = None
     if placement.may_use_gpu(run):
         from millrace.analyses.explain.kernels.device_models import form_of
 
         assert asked.function is not None
         form = form_of(asked.function, asked.rows.values[:TRIED_ROWS])
-        if form is not None:
-            room = placement.follow(
-                run, lambda more: plan(replace(facts, scratch_bytes=facts.scratch_bytes + more), run.budget)
-            )
-            return form if room else None
-        if run.sharing.place is not None and run.sharing.place.wish == "gpu":
-            run.note("This model cannot be asked on a GPU (only PyTorch modules and trees can): it runs on the CPU.")
-    run.follow(plan(facts, run.budget))
-    return None
+    room = placement.follow(
+        run, lambda more: plan(replace(facts, scratch_bytes=facts.scratch_bytes + more), run.budget),
+        without="" if form else "This model cannot be asked on a GPU (only PyTorch modules and trees can): it runs on the CPU.",
+    )  # fmt: skip
+    return form if room else None
 
 
 def placed(

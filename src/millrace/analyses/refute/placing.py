@@ -41,14 +41,11 @@ class Asked:
 
 def follow(run: Run, spec: Spec, cases: Sequence[Case], facts: Facts) -> bool:
     """Follow the plan; whether it leaves room for GPUs, where something of the question has a body for one."""
-    if placement.may_use_gpu(run):
-        if any(_has_body(spec, case.study) for case in cases):
-            works = facts.work_bytes
-            return placement.follow(run, lambda more: plan(replace(facts, work_bytes=works + more), run.budget))
-        if run.sharing.place is not None and run.sharing.place.wish == "gpu":
-            run.note("Nothing of this question has a body for a GPU: all of it runs on the CPU.")
-    run.follow(plan(facts, run.budget))
-    return False
+    some = any(_has_body(spec, case.study) for case in cases)
+    return placement.follow(
+        run, lambda more: plan(replace(facts, work_bytes=facts.work_bytes + more), run.budget),
+        without="" if some else "Nothing of this question has a body for a GPU: all of it runs on the CPU.",
+    )  # fmt: skip
 
 
 def bodies(run: Run, asked: Asked, tests: Sequence[str], study: Study, shared: Any, room: bool) -> Mapping[str, Any]:

@@ -314,9 +314,8 @@ def _ranks(column: Column, values: NDArray[numpy.float64]) -> NDArray[numpy.uint
     """Ranks; those of equal values are spread over the ranks of that value, so that lines do not see steps."""
     last = len(column.values) - 1
     ranks = numpy.minimum(numpy.searchsorted(column.values, values, "left"), last)
-    many = numpy.searchsorted(column.values, column.values, "right") - numpy.arange(
-        last + 1
-    )  # of the rank's value, from it on
+    after = numpy.searchsorted(column.values, column.values, "right")
+    many = after - numpy.arange(last + 1)  # ranks of the same value, from each on
     alike = numpy.where(column.values[ranks] == values, many[ranks], 1)
     spread = (numpy.random.default_rng(TIES).random(len(values)) * alike).astype(numpy.int64)
     moved = numpy.minimum(ranks + spread, last)

@@ -135,25 +135,18 @@ def lightgbm_text(aim: Aim, growth: Growth) -> str:
     of_rows, of_columns = seen_shares(len(aim.rows), aim.features.shape[1])
     if of_rows < 1:
         settings |= {"bagging_fraction": of_rows, "bagging_freq": SAME_ROWS, "feature_fraction": of_columns}
-    offset = None if aim.offset is None else numpy.asarray(aim.offset, numpy.float64)
-    whole = lightgbm.Dataset(
-        numpy.asarray(aim.features), numpy.asarray(aim.target, numpy.float64), params=settings, free_raw_data=False,
-        categorical_feature=list(aim.categorical) or "auto", init_score=offset,
-    ).construct()  # fmt: skip
+    whole = _binned(aim, settings)
     rows, apart = numpy.asarray(aim.rows), numpy.zeros(0, numpy.int64)
     if growth.patience:
         chosen = numpy.random.default_rng([aim.seed, len(rows)]).permutation(len(rows))
         apart = numpy.sort(rows[chosen[: len(rows) // 5]])
         rows = numpy.sort(rows[chosen[len(rows) // 5 :]])
 
-    def part(at: Array) -> Any:
-        return whole if len(at) == len(aim.features) else whole.subset(at.astype(numpy.int32))
-
-    data = part(rows)
+    data = _part(whole, rows)
     if not growth.patience:
         return str(lightgbm.train(settings, data, growth.trees).model_to_string())
     stop = lightgbm.early_stopping(growth.patience, verbose=False)
-    model = lightgbm.train(settings, data, growth.trees, valid_sets=[part(apart)], callbacks=[stop])
+    model = lightgbm.train(settings, data, growth.trees, valid_sets=[_part(whole, apart)], callbacks=[stop])
     return str(model.model_to_string(num_iteration=model.best_iteration))
 
 
@@ -164,6 +157,22 @@ def _always(aim: Aim, growth: Growth) -> dict[str, Any]:
         "max_cat_to_onehot": ONE_BY_ONE, "force_row_wise": aim.features.shape[1] <= NARROW,
         "force_col_wise": aim.features.shape[1] > NARROW, "feature_pre_filter": False, "seed": 1 + aim.seed, "verbosity": -1,
     }  # fmt: skip
+
+
+def _binned(aim: Aim, settings: Mapping[str, Any]) -> Any:
+    """All rows as LightGBM's bins."""
+    import lightgbm
+
+    offset = None if aim.offset is None else numpy.asarray(aim.offset, numpy.float64)
+    return lightgbm.Dataset(
+        numpy.asarray(aim.features), numpy.asarray(aim.target, numpy.float64), params=dict(settings), free_raw_data=False,
+        categorical_feature=list(aim.categorical) or "auto", init_score=offset,
+    ).construct()  # fmt: skip
+
+
+def _part(whole: Any, at: Array) -> Any:
+    """Some of the rows; all of them are not copied."""
+    return whole if len(at) == whole.num_data() else whole.subset(at.astype(numpy.int32))
 
 
 def _lightgbm_forest(aim: Aim, growth: Growth) -> str:
@@ -177,11 +186,7 @@ def _lightgbm_forest(aim: Aim, growth: Growth) -> str:
         "num_leaves": int(min(FOREST_LEAVES, max(4, len(aim.rows) // (2 * least)))), "min_data_in_leaf": least,
         **_always(aim, growth),
     }  # fmt: skip
-    whole = lightgbm.Dataset(
-        numpy.asarray(aim.features), numpy.asarray(aim.target, numpy.float64), params=settings, free_raw_data=False,
-        categorical_feature=list(aim.categorical) or "auto",
-    ).construct()  # fmt: skip
-    data = whole.subset(numpy.asarray(aim.rows).astype(numpy.int32))
+    data = _part(_binned(aim, settings), numpy.asarray(aim.rows))
     return str(lightgbm.train(settings, data, growth.trees).model_to_string())
 
 
