@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,19 +16,6 @@ from millrace.run.ledger import Ledger, replay
 from millrace.run.task import Measures, Outcome, Span
 
 MS = 1_000_000
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-
-
-@pytest.fixture(scope="module")
-def browser() -> str:
-    for name in NAMES:
-        if found := shutil.which(name):
-            return found
-    pytest.fail(
-        "This test needs Chromium and there is none on PATH (looked for " + ", ".join(NAMES) + "): "
-        "apt-get install -y chromium, then run it again.",
-        pytrace=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +49,10 @@ def report(tmp_path_factory) -> Path:
     return write_report(folder / "report.html", "explain: r", [*sections, *run_sections(replay(ledger.path))])
 
 
-def opened(browser: str, report: Path, *options: str) -> tuple[str, str]:
+def opened(chromium: str, report: Path, *options: str) -> tuple[str, str]:
     """The page after its scripts ran, and what the browser's console said."""
     command = [
-        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr",
+        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr",
         "--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=20000",
         f"--user-data-dir={report.parent / 'profile'}", *options, "--dump-dom", report.as_uri(),
     ]  # fmt: skip
@@ -80,8 +66,8 @@ def opened(browser: str, report: Path, *options: str) -> tuple[str, str]:
     [("--window-size=1000,800",), ("--window-size=390,800",), ("--blink-settings=preferredColorScheme=0",)],
     ids=["wide", "phone", "dark"],
 )
-def test_every_picture_is_drawn_and_nothing_is_complained_of(browser, report, options):
-    page, console = opened(browser, report, *options)
+def test_every_picture_is_drawn_and_nothing_is_complained_of(chromium, report, options):
+    page, console = opened(chromium, report, *options)
     assert 'data-drawn="9"' in page
     assert len(re.findall(r"<(?:svg|canvas)[^>]*class=\"marks\"", page)) == 9
     assert console == ""

@@ -3,7 +3,6 @@ on the console."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import pytest
 
 import millrace as mr
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 GIFT = {
     "name": "a_gift_with_a_rather_long_name",
     "effect": "learned",
@@ -25,13 +23,11 @@ GUESS = {"name": "guess", "effect": {"source": "assumed", "mean": 0.2, "sd": 0.1
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser(chromium: str) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    assert found, f"This test needs Chromium (looked for {', '.join(NAMES)}): apt-get install chromium."
     with sync_playwright() as play:
-        made = play.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        made = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield made
         made.close()
 
